@@ -1,0 +1,8 @@
+//! Hookgate: a webhook gateway. Events come in over HTTP and are durable before they are
+//! acknowledged; tenants' plugins filter and rewrite them in a sandbox; signed deliveries go out
+//! with retries until they are delivered, or kept where one can see why not.
+//!
+//! `ARCHITECTURE.md` tells which room may use which; `tests/tidy.rs` holds the code to it.
+
+pub mod domain;
+pub mod world;

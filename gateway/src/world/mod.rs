@@ -1,0 +1,13 @@
+//! Everything the gateway cannot predict: time, chance, and other people's servers.
+//!
+//! **Invariant:** these traits are the only doors to the outside besides storage and the API
+//! listener; `.clippy.toml` bars the others. Waiting uses `tokio::time`, which tests pause.
+
+mod clock;
+pub use clock::{Clock, SimClock, SystemClock};
+
+mod entropy;
+pub use entropy::{Entropy, SeededEntropy, SystemEntropy};
+
+mod transport;
+pub use transport::{FailureClass, Request, Response, SendResult, Timings, Transport};
