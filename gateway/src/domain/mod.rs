@@ -5,3 +5,46 @@
 
 mod time;
 pub use time::Timestamp;
+
+mod type_id;
+pub use type_id::TypeId;
+
+mod tenant;
+pub use tenant::{Slug, Tenant, TenantNo};
+
+mod api_key;
+pub use api_key::{ApiKey, Scope};
+
+mod event_type;
+pub use event_type::{EventType, Pattern};
+
+mod event;
+pub use event::{Event, EventId, Seq};
+
+mod filter;
+pub use filter::Filter;
+
+mod endpoint;
+pub use endpoint::{
+    Endpoint, EndpointId, EndpointNo, Format, OnError, Ordering, PluginUse, RateLimit, SecretSlot,
+};
+
+mod retry;
+pub use retry::{Retry, RetryPolicy};
+
+mod delivery;
+pub use delivery::{DeliveryKey, DeliveryState, delivery_id};
+
+mod attempt;
+pub use attempt::{Attempt, Outcome, Trigger, Verdict};
+
+mod dead_letter;
+pub use dead_letter::{DeadLetter, DeadReason};
+
+mod judge;
+pub use judge::{Judgement, judge};
+
+mod plugin;
+pub use plugin::{Plugin, PluginName, PluginVersion};
+
+pub mod payload;

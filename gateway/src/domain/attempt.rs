@@ -1,0 +1,85 @@
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::domain::{DeadReason, DeliveryKey, Timestamp};
+
+/// What set an attempt off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Trigger {
+    /// The delivery's own schedule.
+    #[default]
+    Schedule,
+    /// Somebody asked for it.
+    Manual,
+    /// A replay.
+    Replay,
+    /// A test of the endpoint.
+    Test,
+}
+
+impl Trigger {
+    /// Each trigger with its name in the API.
+    pub const NAMES: [(Self, &'static str); 4] = [
+        (Self::Schedule, "schedule"),
+        (Self::Manual, "manual"),
+        (Self::Replay, "replay"),
+        (Self::Test, "test"),
+    ];
+
+    /// Its name in the API.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(it, _)| *it == self).expect("each trigger has a name").1
+    }
+}
+
+/// How an attempt ended, in the API's words: `delivered`, `filtered`, `http_status`,
+/// `redirect_refused`, `timeout`, `dns_failed`, `blocked_address`, `connect_failed`, `tls_failed`,
+/// `connection_closed`, `protocol_error`, `response_too_large`, `plugin_…`, `endpoint_disabled`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// The word.
+    pub name: String,
+    /// The status the endpoint answered with, if it answered.
+    pub status_code: Option<u16>,
+    /// A sentence for people.
+    pub error: Option<String>,
+}
+
+/// One request made for a delivery: history, never edited.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// `att_…`.
+    pub id: String,
+    /// For which delivery.
+    pub delivery: DeliveryKey,
+    /// 1 for the first.
+    pub number: u32,
+    /// What set it off.
+    pub trigger: Trigger,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// How long it took, plugins included.
+    pub duration: Duration,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The head of the answer, in the order it came.
+    pub response_headers: Vec<(String, String)>,
+    /// The first 4 KiB of the answer's body.
+    pub response_body: Bytes,
+    /// What followed.
+    pub verdict: Verdict,
+}
+
+/// What follows from an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The endpoint accepted it.
+    Delivered,
+    /// A plugin dropped it, and said why.
+    Filtered(String),
+    /// Try again then.
+    RetryAt(Timestamp),
+    /// Given up.
+    Dead(DeadReason),
+}

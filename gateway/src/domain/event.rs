@@ -1,0 +1,133 @@
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use bytes::Bytes;
+
+use crate::domain::{EventType, Slug, TenantNo, Timestamp, TypeId};
+
+const ID_CHARS_MAX: usize = 64;
+/// Bits of a derived id that hold the sequence number; the rest tell siblings apart.
+const SEQ_BITS: u32 = 44;
+
+/// An event's place in its shard's log. Later events have greater numbers; the first is 1.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seq(pub u64);
+
+impl Seq {
+    /// The place after this one.
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// An event's id: drawn by the gateway (`evt_…`) or chosen by the producer, 1 to 64 of
+/// `A-Za-z0-9._-`. A dot would make the signed content ambiguous, but producers' ids have them
+/// and all verifiers accept them.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventId(Arc<str>);
+
+impl EventId {
+    /// Checks a producer's own id.
+    pub fn parse(text: &str) -> Option<Self> {
+        is_chosen_id(text).then(|| Self(text.into()))
+    }
+
+    /// The id of the event at `seq`. It carries its place, so that looking it up needs no index.
+    pub fn derived(at: Timestamp, seq: Seq, salt: u64) -> Self {
+        let low = u128::from(salt) & ((1 << (TypeId::TAIL_BITS - SEQ_BITS)) - 1);
+        let tail = (u128::from(seq.0) << (TypeId::TAIL_BITS - SEQ_BITS)) | low;
+        Self(TypeId::new("evt", at, tail).to_string().into())
+    }
+
+    /// Where an event of this id lies if the gateway drew the id.
+    pub fn place(&self) -> Option<Seq> {
+        let id = TypeId::parse("evt", &self.0)?;
+        Some(Seq((id.tail() >> (TypeId::TAIL_BITS - SEQ_BITS)) as u64))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Whether a caller may choose this as the id of an event or an endpoint.
+pub(crate) fn is_chosen_id(text: &str) -> bool {
+    let plain = |it: u8| it.is_ascii_alphanumeric() || matches!(it, b'.' | b'_' | b'-');
+    (1..=ID_CHARS_MAX).contains(&text.len()) && text.bytes().all(plain)
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Something that happened at a tenant, as published. Immutable.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// Its place in the shard's log.
+    pub seq: Seq,
+    /// Unique within its tenant.
+    pub id: EventId,
+    /// Whose event it is.
+    pub tenant: Slug,
+    /// The tenant's number.
+    pub tenant_no: TenantNo,
+    /// What happened.
+    pub event_type: EventType,
+    /// When it happened, as the producer says; else when it was accepted.
+    pub timestamp: Timestamp,
+    /// When the gateway accepted it.
+    pub accepted_at: Timestamp,
+    /// Events with the same key keep their order at endpoints that ask for it.
+    pub ordering_key: Option<String>,
+    /// Facts beside the data, for filters and plugins.
+    pub metadata: BTreeMap<String, String>,
+    /// The data as it came: a JSON text.
+    pub data: Bytes,
+    /// The only endpoint that shall have it (a test event); `None`: whoever subscribes.
+    pub only: Option<crate::domain::EndpointNo>,
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// An event of the default tenant, for other tests.
+    pub(crate) fn event(event_type: &str, data: &str) -> Event {
+        Event {
+            seq: Seq(1),
+            id: EventId::derived(Timestamp(1_800_000_000_000), Seq(1), 0),
+            tenant: Slug::default_tenant(),
+            tenant_no: TenantNo(1),
+            event_type: EventType::parse(event_type).unwrap(),
+            timestamp: Timestamp(1_800_000_000_000),
+            accepted_at: Timestamp(1_800_000_000_000),
+            ordering_key: None,
+            metadata: BTreeMap::new(),
+            data: Bytes::copy_from_slice(data.as_bytes()),
+            only: None,
+        }
+    }
+
+    #[test]
+    fn a_derived_id_carries_its_place() {
+        let id = EventId::derived(Timestamp(1_800_000_000_000), Seq(123_456_789), u64::MAX);
+        assert_eq!(id.place(), Some(Seq(123_456_789)));
+        assert_eq!(EventId::parse("order-1").unwrap().place(), None);
+    }
+
+    #[test]
+    fn chosen_ids() {
+        for (text, fits) in [("a", true), ("A.b_c-9", true), ("", false), ("a b", false)] {
+            assert_eq!(EventId::parse(text).is_some(), fits, "{text}");
+        }
+        assert!(EventId::parse(&"x".repeat(65)).is_none());
+    }
+}
