@@ -91,7 +91,7 @@ impl PartialEq for Filter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::event::tests::event;
+    use crate::domain::event_for_tests as event;
 
     #[test]
     fn filters_look_into_the_event() {

@@ -65,8 +65,14 @@ mod tests {
             (Some(429), 1, Some(10_u64.pow(9)), at(24 * 3600)),
         ] {
             let retry_after = retry_after.map(Duration::from_secs);
-            let verdict =
-                judge(&Judgement { retry: &retry, attempts, status, retry_after, now, chance: 0.0 });
+            let verdict = judge(&Judgement {
+                retry: &retry,
+                attempts,
+                status,
+                retry_after,
+                now,
+                chance: 0.0,
+            });
             assert_eq!(verdict, expected, "{status:?} at attempt {attempts}");
         }
     }

@@ -19,6 +19,8 @@ mod event_type;
 pub use event_type::{EventType, Pattern};
 
 mod event;
+#[cfg(test)]
+pub(crate) use event::tests::event as event_for_tests;
 pub use event::{Event, EventId, Seq};
 
 mod filter;

@@ -73,7 +73,7 @@ fn source(event: &Event) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::event::tests::event;
+    use crate::domain::event_for_tests as event;
 
     #[test]
     fn each_format_carries_the_data_untouched() {

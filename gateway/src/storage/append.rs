@@ -1,0 +1,109 @@
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use crate::domain::{EndpointNo, EventId, EventType, Seq, Slug, TenantNo, Timestamp};
+
+/// An event on its way in.
+#[derive(Debug, Clone)]
+pub struct NewEvent {
+    /// The producer's own id, if it chose one.
+    pub id: Option<EventId>,
+    /// The request's `Idempotency-Key`, if it had one.
+    pub idempotency_key: Option<String>,
+    /// What happened.
+    pub event_type: EventType,
+    /// When, if the producer says.
+    pub timestamp: Option<Timestamp>,
+    /// What keeps its order.
+    pub ordering_key: Option<String>,
+    /// Facts beside the data.
+    pub metadata: BTreeMap<String, String>,
+    /// A JSON text.
+    pub data: Bytes,
+    /// The only endpoint that shall have it.
+    pub only: Option<EndpointNo>,
+    pub(super) digest: Option<[u8; 16]>,
+}
+
+impl NewEvent {
+    /// An event with nothing but what it needs.
+    pub fn new(event_type: EventType, data: Bytes) -> Self {
+        Self {
+            id: None,
+            idempotency_key: None,
+            event_type,
+            timestamp: None,
+            ordering_key: None,
+            metadata: BTreeMap::new(),
+            data,
+            only: None,
+            digest: None,
+        }
+    }
+
+    /// The names under which it must be stored only once. Ids and keys have separate spaces.
+    pub(super) fn names(&self) -> impl Iterator<Item = String> {
+        let id = self.id.as_ref().map(|it| format!("i:{it}"));
+        let key = self.idempotency_key.as_ref().map(|it| format!("k:{it}"));
+        id.into_iter().chain(key)
+    }
+
+    /// Takes the digest that tells a repeated event from another one under the same name.
+    pub(super) fn seal(&mut self) {
+        if self.id.is_none() && self.idempotency_key.is_none() {
+            return;
+        }
+        let mut digest = Sha256::new();
+        let mut part = |bytes: &[u8]| {
+            digest.update((bytes.len() as u64).to_le_bytes());
+            digest.update(bytes);
+        };
+        part(self.event_type.as_str().as_bytes());
+        part(&self.data);
+        part(self.id.as_ref().map_or("", EventId::as_str).as_bytes());
+        part(self.ordering_key.as_deref().unwrap_or_default().as_bytes());
+        part(&self.timestamp.map_or([0; 8], |it| it.0.to_le_bytes()));
+        for (key, value) in &self.metadata {
+            part(key.as_bytes());
+            part(value.as_bytes());
+        }
+        let digest = digest.finalize();
+        self.digest = Some(digest[..16].try_into().expect("sixteen bytes"));
+    }
+}
+
+/// What became of an event that was to be accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Appended {
+    /// It is durable.
+    New {
+        /// Its id.
+        id: EventId,
+        /// Its time.
+        timestamp: Timestamp,
+        /// Its place.
+        seq: Seq,
+    },
+    /// It was accepted before, within the tenant's window.
+    Duplicate {
+        /// The id it has.
+        id: EventId,
+        /// The time it has.
+        timestamp: Timestamp,
+    },
+    /// Another event has this name already.
+    Conflict,
+    /// Nothing is wrong with it, but it was to be stored with others or not at all.
+    NotStored,
+}
+
+/// Events to be accepted for one tenant.
+pub(super) struct Append {
+    pub(super) tenant: Slug,
+    pub(super) tenant_no: TenantNo,
+    pub(super) events: Vec<NewEvent>,
+    /// All or none.
+    pub(super) atomic: bool,
+}

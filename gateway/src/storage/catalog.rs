@@ -1,0 +1,186 @@
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::domain::{
+    ApiKey, Endpoint, EndpointId, EndpointNo, Plugin, PluginName, Slug, Tenant, TenantNo,
+};
+use crate::storage::codec::decode;
+use crate::storage::fold::{Meta, kind};
+use crate::storage::journal::View;
+use crate::storage::keys::ShardNo;
+use crate::storage::record::Record;
+use crate::storage::{Error, Result, Table};
+
+/// What tenants have configured, all of it in memory: matching and authentication ask it for
+/// every event.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    tenants: BTreeMap<Slug, TenantEntry>,
+    slugs: BTreeMap<TenantNo, Slug>,
+    keys: BTreeMap<String, Arc<ApiKey>>,
+    endpoints: BTreeMap<EndpointNo, Arc<Endpoint>>,
+    deleted: BTreeMap<EndpointNo, EndpointId>,
+    pub(super) operator_key: Option<[u8; 32]>,
+    pub(super) last_tenant: u32,
+    pub(super) last_endpoint: u32,
+}
+
+/// A tenant with what is its own.
+#[derive(Debug)]
+pub struct TenantEntry {
+    /// The tenant.
+    pub tenant: Tenant,
+    /// Its endpoints by id.
+    pub endpoints: BTreeMap<EndpointId, Arc<Endpoint>>,
+    /// Its plugins by name.
+    pub plugins: BTreeMap<PluginName, Arc<Plugin>>,
+    /// Its keys by id.
+    pub keys: BTreeMap<String, Arc<ApiKey>>,
+}
+
+impl Catalog {
+    /// A tenant, unless there is none of that name.
+    pub fn tenant(&self, slug: &Slug) -> Option<&TenantEntry> {
+        self.tenants.get(slug)
+    }
+
+    /// All tenants of the shard, by name.
+    pub fn tenants(&self) -> impl DoubleEndedIterator<Item = &TenantEntry> {
+        self.tenants.values()
+    }
+
+    /// A key of any tenant.
+    pub fn key(&self, id: &str) -> Option<&Arc<ApiKey>> {
+        self.keys.get(id)
+    }
+
+    /// An endpoint by its number, unless it has been deleted.
+    pub fn endpoint(&self, no: EndpointNo) -> Option<&Arc<Endpoint>> {
+        self.endpoints.get(&no)
+    }
+
+    /// The id an endpoint has or had.
+    pub fn endpoint_id(&self, no: EndpointNo) -> Option<EndpointId> {
+        let live = self.endpoints.get(&no).map(|it| it.id.clone());
+        live.or_else(|| self.deleted.get(&no).cloned())
+    }
+
+    /// All endpoints, by number.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.endpoints.values()
+    }
+
+    /// SHA-256 of the operator's key, once one was set or made.
+    pub fn operator_key(&self) -> Option<&[u8; 32]> {
+        self.operator_key.as_ref()
+    }
+
+    pub(super) fn load(view: &dyn View, shard: ShardNo, meta: &Meta) -> Result<Self> {
+        let mut catalog = Self {
+            operator_key: meta.operator_key,
+            last_tenant: meta.last_tenant,
+            last_endpoint: meta.last_endpoint,
+            ..Self::default()
+        };
+        let (from, to) = (shard.all(), shard.end());
+        let range = (std::ops::Bound::Included(&from[..]), std::ops::Bound::Excluded(&to[..]));
+        // Kinds sort tenants first, so what belongs to a tenant finds it.
+        for row in view.range(Table::Catalog, range.0, range.1) {
+            let (key, value) = row?;
+            let kind = *key.get(2).ok_or_else(|| Error::corrupt("short catalog key"))?;
+            let tenant_no = crate::storage::keys::u32_at(&key, 1)?;
+            catalog.load_row(kind, tenant_no, &value)?;
+        }
+        Ok(catalog)
+    }
+
+    fn load_row(&mut self, kind: u8, tenant_no: u32, value: &[u8]) -> Result<()> {
+        let record = match kind {
+            kind::TENANT => Record::TenantPut(decode(value)?),
+            kind::KEY => Record::KeyPut { tenant_no, key: decode(value)? },
+            kind::ENDPOINT => Record::EndpointPut { tenant_no, endpoint: decode(value)? },
+            kind::PLUGIN => {
+                Record::PluginPut { tenant_no, plugin: decode(value)?, component: None }
+            }
+            kind::DELETED_ENDPOINT => {
+                let (no, id): (u32, String) = decode(value)?;
+                Record::EndpointDeleted { tenant_no, id, no }
+            }
+            other => return Err(Error::corrupt(format!("catalog row of kind {other}"))),
+        };
+        self.apply(&record)
+    }
+
+    /// Follows a record that has been committed; records of other tables change nothing.
+    pub(super) fn apply(&mut self, record: &Record) -> Result<()> {
+        match record {
+            Record::TenantPut(row) => self.put_tenant(row.clone().into_noun()?),
+            Record::TenantDeleted { slug, no: _ } => self.delete_tenant(slug),
+            Record::KeyPut { tenant_no, key } => {
+                let key = Arc::new(key.clone().into_noun()?);
+                self.keys.insert(key.id.clone(), key.clone());
+                self.with(*tenant_no, |it| drop(it.keys.insert(key.id.clone(), key)));
+            }
+            Record::KeyRevoked { tenant_no, id } => {
+                self.keys.remove(id);
+                self.with(*tenant_no, |it| drop(it.keys.remove(id)));
+            }
+            Record::EndpointPut { tenant_no, endpoint } => {
+                let endpoint = Arc::new(endpoint.clone().into_noun()?);
+                self.last_endpoint = self.last_endpoint.max(endpoint.no.0);
+                self.endpoints.insert(endpoint.no, endpoint.clone());
+                let id = endpoint.id.clone();
+                self.with(*tenant_no, |it| drop(it.endpoints.insert(id, endpoint)));
+            }
+            Record::EndpointDeleted { tenant_no, id, no } => {
+                let id = EndpointId::parse(id).ok_or_else(|| Error::corrupt("endpoint id"))?;
+                self.endpoints.remove(&EndpointNo(*no));
+                self.with(*tenant_no, |it| {
+                    it.endpoints.retain(|_, endpoint| endpoint.no != EndpointNo(*no));
+                });
+                self.deleted.insert(EndpointNo(*no), id);
+            }
+            Record::PluginPut { tenant_no, plugin, component: _ } => {
+                let plugin = Arc::new(plugin.clone().into_noun()?);
+                let name = plugin.name.clone();
+                self.with(*tenant_no, |it| drop(it.plugins.insert(name, plugin)));
+            }
+            Record::PluginDeleted { tenant_no, name, versions: _ } => {
+                self.with(*tenant_no, |it| it.plugins.retain(|key, _| key.as_str() != name));
+            }
+            Record::OperatorKeySet(hash) => self.operator_key = Some(*hash),
+            Record::EventsAccepted(_)
+            | Record::FannedOut { .. }
+            | Record::Happened(_)
+            | Record::CursorsMoved(_) => {}
+        }
+        Ok(())
+    }
+
+    fn put_tenant(&mut self, tenant: Tenant) {
+        self.last_tenant = self.last_tenant.max(tenant.no.0);
+        self.slugs.insert(tenant.no, tenant.slug.clone());
+        match self.tenants.get_mut(&tenant.slug) {
+            Some(entry) => entry.tenant = tenant,
+            None => {
+                let slug = tenant.slug.clone();
+                let (endpoints, plugins, keys) = Default::default();
+                self.tenants.insert(slug, TenantEntry { tenant, endpoints, plugins, keys });
+            }
+        }
+    }
+
+    fn delete_tenant(&mut self, slug: &str) {
+        let Some(slug) = Slug::parse(slug) else { return };
+        let Some(entry) = self.tenants.remove(&slug) else { return };
+        self.slugs.remove(&entry.tenant.no);
+        self.keys.retain(|_, it| it.tenant != slug);
+        self.endpoints.retain(|_, it| it.tenant != slug);
+    }
+
+    fn with(&mut self, tenant_no: u32, change: impl FnOnce(&mut TenantEntry)) {
+        let slug = self.slugs.get(&TenantNo(tenant_no));
+        if let Some(entry) = slug.and_then(|it| self.tenants.get_mut(it)) {
+            change(entry);
+        }
+    }
+}

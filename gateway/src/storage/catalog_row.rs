@@ -1,0 +1,312 @@
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{
+    ApiKey, Endpoint, EndpointId, EndpointNo, Filter, Format, OnError, Ordering, Pattern, Plugin,
+    PluginName, PluginUse, PluginVersion, RateLimit, Retry, RetryPolicy, Scope, SecretSlot, Slug,
+    Tenant, TenantNo, Timestamp,
+};
+use crate::storage::{Error, Result};
+
+/// A tenant on disk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct TenantRow {
+    pub(super) slug: String,
+    pub(super) no: u32,
+    name: String,
+    created_at: u64,
+    updated_at: u64,
+}
+
+impl From<&Tenant> for TenantRow {
+    fn from(it: &Tenant) -> Self {
+        Self {
+            slug: it.slug.to_string(),
+            no: it.no.0,
+            name: it.name.clone(),
+            created_at: it.created_at.0,
+            updated_at: it.updated_at.0,
+        }
+    }
+}
+
+impl TenantRow {
+    pub(super) fn into_noun(self) -> Result<Tenant> {
+        Ok(Tenant {
+            slug: slug(&self.slug)?,
+            no: TenantNo(self.no),
+            name: self.name,
+            created_at: Timestamp(self.created_at),
+            updated_at: Timestamp(self.updated_at),
+        })
+    }
+}
+
+/// A key on disk: never its secret.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct KeyRow {
+    pub(super) id: String,
+    tenant: String,
+    name: String,
+    scopes: Vec<String>,
+    hash: [u8; 32],
+    created_at: u64,
+    expires_at: Option<u64>,
+}
+
+impl From<&ApiKey> for KeyRow {
+    fn from(it: &ApiKey) -> Self {
+        Self {
+            id: it.id.clone(),
+            tenant: it.tenant.to_string(),
+            name: it.name.clone(),
+            scopes: it.scopes.iter().map(|it| it.name().to_owned()).collect(),
+            hash: it.hash,
+            created_at: it.created_at.0,
+            expires_at: it.expires_at.map(|it| it.0),
+        }
+    }
+}
+
+impl KeyRow {
+    pub(super) fn into_noun(self) -> Result<ApiKey> {
+        Ok(ApiKey {
+            id: self.id,
+            tenant: slug(&self.tenant)?,
+            name: self.name,
+            scopes: self.scopes.iter().filter_map(|it| Scope::parse(it)).collect(),
+            hash: self.hash,
+            created_at: Timestamp(self.created_at),
+            expires_at: self.expires_at.map(Timestamp),
+        })
+    }
+}
+
+/// A plugin on disk, without its components.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct PluginRow {
+    pub(super) name: String,
+    kind: String,
+    active_version: u32,
+    versions: Vec<(u32, [u8; 32], u64, u64)>,
+}
+
+impl From<&Plugin> for PluginRow {
+    fn from(it: &Plugin) -> Self {
+        let version = |it: &PluginVersion| (it.version, it.digest, it.size, it.created_at.0);
+        Self {
+            name: it.name.to_string(),
+            kind: it.kind.clone(),
+            active_version: it.active_version,
+            versions: it.versions.iter().map(version).collect(),
+        }
+    }
+}
+
+impl PluginRow {
+    pub(super) fn into_noun(self) -> Result<Plugin> {
+        let version = |(version, digest, size, created_at)| PluginVersion {
+            version,
+            digest,
+            size,
+            created_at: Timestamp(created_at),
+        };
+        Ok(Plugin {
+            name: plugin_name(&self.name)?,
+            kind: self.kind,
+            active_version: self.active_version,
+            versions: self.versions.into_iter().map(version).collect(),
+        })
+    }
+}
+
+/// An endpoint on disk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct EndpointRow {
+    pub(super) no: u32,
+    pub(super) id: String,
+    tenant: String,
+    url: String,
+    description: String,
+    metadata: BTreeMap<String, String>,
+    event_types: Vec<String>,
+    filter: Option<String>,
+    plugins: Vec<PluginUseRow>,
+    format: u8,
+    headers: BTreeMap<String, String>,
+    secrets: Vec<(String, Option<u64>)>,
+    retry: RetryRow,
+    timeout_ms: u64,
+    ordering: u8,
+    max_in_flight: u32,
+    rate_limit: Option<(f64, u32)>,
+    enabled: bool,
+    disabled_reason: Option<String>,
+    created_at: u64,
+    updated_at: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct PluginUseRow {
+    plugin: String,
+    version: Option<u32>,
+    config: BTreeMap<String, String>,
+    on_error: u8,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+enum RetryRow {
+    Schedule { waits_ms: Vec<u64>, jitter: f64 },
+    Backoff { base_ms: u64, factor: f64, max_delay_ms: u64, max_attempts: u32, jitter: f64 },
+}
+
+impl From<&Endpoint> for EndpointRow {
+    fn from(it: &Endpoint) -> Self {
+        Self {
+            no: it.no.0,
+            id: it.id.to_string(),
+            tenant: it.tenant.to_string(),
+            url: it.url.clone(),
+            description: it.description.clone(),
+            metadata: it.metadata.clone(),
+            event_types: it.event_types.iter().map(|it| it.as_str().to_owned()).collect(),
+            filter: it.filter.as_ref().map(|it| it.source().to_owned()),
+            plugins: it.plugins.iter().map(PluginUseRow::from).collect(),
+            format: code(&Format::NAMES, it.format),
+            headers: it.headers.clone(),
+            secrets: it
+                .secrets
+                .iter()
+                .map(|it| (it.text.clone(), it.until.map(|it| it.0)))
+                .collect(),
+            retry: RetryRow::from(&it.retry),
+            timeout_ms: millis(it.timeout),
+            ordering: code(&Ordering::NAMES, it.ordering),
+            max_in_flight: it.max_in_flight,
+            rate_limit: it.rate_limit.map(|it| (it.per_second, it.burst)),
+            enabled: it.enabled,
+            disabled_reason: it.disabled_reason.clone(),
+            created_at: it.created_at.0,
+            updated_at: it.updated_at.0,
+        }
+    }
+}
+
+impl EndpointRow {
+    pub(super) fn into_noun(self) -> Result<Endpoint> {
+        let pattern = |it: &String| Pattern::parse(it).ok_or_else(|| Error::corrupt("pattern"));
+        let filter = self.filter.map(|it| Filter::compile(&it).map_err(Error::corrupt));
+        let secret =
+            |(text, until): (String, Option<u64>)| SecretSlot { text, until: until.map(Timestamp) };
+        Ok(Endpoint {
+            no: EndpointNo(self.no),
+            id: EndpointId::parse(&self.id).ok_or_else(|| Error::corrupt("endpoint id"))?,
+            tenant: slug(&self.tenant)?,
+            url: self.url,
+            description: self.description,
+            metadata: self.metadata,
+            event_types: self.event_types.iter().map(pattern).collect::<Result<_>>()?,
+            filter: filter.transpose()?,
+            plugins: self
+                .plugins
+                .into_iter()
+                .map(PluginUseRow::into_noun)
+                .collect::<Result<_>>()?,
+            format: of_code(&Format::NAMES, self.format)?,
+            headers: self.headers,
+            secrets: self.secrets.into_iter().map(secret).collect(),
+            retry: self.retry.into_noun(),
+            timeout: Duration::from_millis(self.timeout_ms),
+            ordering: of_code(&Ordering::NAMES, self.ordering)?,
+            max_in_flight: self.max_in_flight,
+            rate_limit: self.rate_limit.map(|(per_second, burst)| RateLimit { per_second, burst }),
+            enabled: self.enabled,
+            disabled_reason: self.disabled_reason,
+            created_at: Timestamp(self.created_at),
+            updated_at: Timestamp(self.updated_at),
+        })
+    }
+}
+
+impl From<&PluginUse> for PluginUseRow {
+    fn from(it: &PluginUse) -> Self {
+        Self {
+            plugin: it.plugin.to_string(),
+            version: it.version,
+            config: it.config.clone(),
+            on_error: code(&OnError::NAMES, it.on_error),
+        }
+    }
+}
+
+impl PluginUseRow {
+    fn into_noun(self) -> Result<PluginUse> {
+        Ok(PluginUse {
+            plugin: plugin_name(&self.plugin)?,
+            version: self.version,
+            config: self.config,
+            on_error: of_code(&OnError::NAMES, self.on_error)?,
+        })
+    }
+}
+
+impl From<&Retry> for RetryRow {
+    fn from(it: &Retry) -> Self {
+        match &it.policy {
+            RetryPolicy::Schedule(waits) => {
+                let waits_ms = waits.iter().map(|it| millis(*it)).collect();
+                Self::Schedule { waits_ms, jitter: it.jitter }
+            }
+            RetryPolicy::Backoff { base, factor, max_delay, max_attempts } => Self::Backoff {
+                base_ms: millis(*base),
+                factor: *factor,
+                max_delay_ms: millis(*max_delay),
+                max_attempts: *max_attempts,
+                jitter: it.jitter,
+            },
+        }
+    }
+}
+
+impl RetryRow {
+    fn into_noun(self) -> Retry {
+        match self {
+            Self::Schedule { waits_ms, jitter } => {
+                let waits = waits_ms.into_iter().map(Duration::from_millis).collect();
+                Retry { policy: RetryPolicy::Schedule(waits), jitter }
+            }
+            Self::Backoff { base_ms, factor, max_delay_ms, max_attempts, jitter } => Retry {
+                policy: RetryPolicy::Backoff {
+                    base: Duration::from_millis(base_ms),
+                    factor,
+                    max_delay: Duration::from_millis(max_delay_ms),
+                    max_attempts,
+                },
+                jitter,
+            },
+        }
+    }
+}
+
+/// The place in the table of names is the code on disk: new names go to the end.
+fn code<T: PartialEq>(names: &[(T, &str)], value: T) -> u8 {
+    names.iter().position(|(it, _)| *it == value).expect("each has a name") as u8
+}
+
+fn of_code<T: Copy>(names: &[(T, &str)], code: u8) -> Result<T> {
+    let named = names.get(usize::from(code)).map(|(it, _)| *it);
+    named.ok_or_else(|| Error::corrupt(format!("code {code} of {}", names[0].1)))
+}
+
+fn slug(text: &str) -> Result<Slug> {
+    Slug::parse(text).ok_or_else(|| Error::corrupt("tenant"))
+}
+
+fn plugin_name(text: &str) -> Result<PluginName> {
+    PluginName::parse(text).ok_or_else(|| Error::corrupt("plugin name"))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

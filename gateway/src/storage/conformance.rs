@@ -1,0 +1,1 @@
+//! What every backend must do. Each backend's test calls [`check`] with an empty store.

@@ -1,0 +1,224 @@
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{
+    Attempt, DeadReason, DeliveryKey, DeliveryState, Outcome, Timestamp, Trigger, Verdict,
+};
+use crate::storage::Result;
+use crate::storage::codec::{decode_with_tail, encode_with_tail};
+
+/// Something that happened to a delivery. Its last entry tells its state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// An attempt ended.
+    Attempt(Attempt),
+    /// Somebody asked for another attempt.
+    Requeued {
+        /// When.
+        at: Timestamp,
+        /// On whose behalf.
+        trigger: Trigger,
+        /// When the attempt is due.
+        due: Timestamp,
+    },
+    /// Given up without an attempt.
+    GivenUp {
+        /// When.
+        at: Timestamp,
+        /// Why.
+        reason: DeadReason,
+    },
+    /// Withdrawn: the endpoint or the dead letter was deleted.
+    Cancelled {
+        /// When.
+        at: Timestamp,
+    },
+}
+
+impl Entry {
+    /// Where a delivery with this last entry stands.
+    pub fn state(&self) -> DeliveryState {
+        match self {
+            Self::Attempt(attempt) => match &attempt.verdict {
+                Verdict::Delivered => DeliveryState::Delivered,
+                Verdict::Filtered(reason) => DeliveryState::Filtered { reason: reason.clone() },
+                Verdict::RetryAt(due) => DeliveryState::Retrying { due: *due },
+                Verdict::Dead(reason) => DeliveryState::Dead { reason: *reason },
+            },
+            Self::Requeued { due, .. } => DeliveryState::Retrying { due: *due },
+            Self::GivenUp { reason, .. } => DeliveryState::Dead { reason: *reason },
+            Self::Cancelled { .. } => DeliveryState::Cancelled,
+        }
+    }
+
+    /// When it happened.
+    pub fn at(&self) -> Timestamp {
+        match self {
+            Self::Attempt(it) => it.started_at + it.duration,
+            Self::Requeued { at, .. } | Self::GivenUp { at, .. } | Self::Cancelled { at } => *at,
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+enum Head {
+    Attempt(AttemptHead),
+    Requeued { at: u64, trigger: u8, due: u64 },
+    GivenUp { at: u64, reason: u8 },
+    Cancelled { at: u64 },
+}
+
+#[derive(Serialize, Deserialize)]
+struct AttemptHead {
+    id: String,
+    number: u32,
+    trigger: u8,
+    started_at: u64,
+    duration_us: u64,
+    outcome: String,
+    status_code: Option<u16>,
+    error: Option<String>,
+    response_headers: Vec<(String, String)>,
+    verdict: VerdictRow,
+}
+
+#[derive(Serialize, Deserialize)]
+enum VerdictRow {
+    Delivered,
+    Filtered(String),
+    RetryAt(u64),
+    Dead(u8),
+}
+
+pub(super) fn encode_entry(entry: &Entry) -> Bytes {
+    match entry {
+        Entry::Attempt(it) => {
+            encode_with_tail(&Head::Attempt(AttemptHead::from(it)), &it.response_body)
+        }
+        Entry::Requeued { at, trigger, due } => {
+            let head = Head::Requeued { at: at.0, trigger: trigger_code(*trigger), due: due.0 };
+            encode_with_tail(&head, &[])
+        }
+        Entry::GivenUp { at, reason } => {
+            encode_with_tail(&Head::GivenUp { at: at.0, reason: reason_code(*reason) }, &[])
+        }
+        Entry::Cancelled { at } => encode_with_tail(&Head::Cancelled { at: at.0 }, &[]),
+    }
+}
+
+pub(super) fn decode_entry(delivery: DeliveryKey, row: &Bytes) -> Result<Entry> {
+    let (head, body) = decode_with_tail(row)?;
+    Ok(match head {
+        Head::Attempt(head) => Entry::Attempt(head.into_attempt(delivery, body)),
+        Head::Requeued { at, trigger, due } => {
+            Entry::Requeued { at: Timestamp(at), trigger: trigger_of(trigger), due: Timestamp(due) }
+        }
+        Head::GivenUp { at, reason } => {
+            Entry::GivenUp { at: Timestamp(at), reason: reason_of(reason) }
+        }
+        Head::Cancelled { at } => Entry::Cancelled { at: Timestamp(at) },
+    })
+}
+
+impl From<&Attempt> for AttemptHead {
+    fn from(it: &Attempt) -> Self {
+        Self {
+            id: it.id.clone(),
+            number: it.number,
+            trigger: trigger_code(it.trigger),
+            started_at: it.started_at.0,
+            duration_us: u64::try_from(it.duration.as_micros()).unwrap_or(u64::MAX),
+            outcome: it.outcome.name.clone(),
+            status_code: it.outcome.status_code,
+            error: it.outcome.error.clone(),
+            response_headers: it.response_headers.clone(),
+            verdict: match &it.verdict {
+                Verdict::Delivered => VerdictRow::Delivered,
+                Verdict::Filtered(reason) => VerdictRow::Filtered(reason.clone()),
+                Verdict::RetryAt(due) => VerdictRow::RetryAt(due.0),
+                Verdict::Dead(reason) => VerdictRow::Dead(reason_code(*reason)),
+            },
+        }
+    }
+}
+
+impl AttemptHead {
+    fn into_attempt(self, delivery: DeliveryKey, response_body: Bytes) -> Attempt {
+        Attempt {
+            id: self.id,
+            delivery,
+            number: self.number,
+            trigger: trigger_of(self.trigger),
+            started_at: Timestamp(self.started_at),
+            duration: Duration::from_micros(self.duration_us),
+            outcome: Outcome {
+                name: self.outcome,
+                status_code: self.status_code,
+                error: self.error,
+            },
+            response_headers: self.response_headers,
+            response_body,
+            verdict: match self.verdict {
+                VerdictRow::Delivered => Verdict::Delivered,
+                VerdictRow::Filtered(reason) => Verdict::Filtered(reason),
+                VerdictRow::RetryAt(due) => Verdict::RetryAt(Timestamp(due)),
+                VerdictRow::Dead(reason) => Verdict::Dead(reason_of(reason)),
+            },
+        }
+    }
+}
+
+/// The place in the table of names is the code on disk: new names go to the end.
+pub(super) fn trigger_code(trigger: Trigger) -> u8 {
+    Trigger::NAMES.iter().position(|(it, _)| *it == trigger).expect("each has a name") as u8
+}
+
+pub(super) fn trigger_of(code: u8) -> Trigger {
+    Trigger::NAMES.get(usize::from(code)).map_or(Trigger::Schedule, |(it, _)| *it)
+}
+
+pub(super) fn reason_code(reason: DeadReason) -> u8 {
+    DeadReason::NAMES.iter().position(|(it, _)| *it == reason).expect("each has a name") as u8
+}
+
+pub(super) fn reason_of(code: u8) -> DeadReason {
+    DeadReason::NAMES.get(usize::from(code)).map_or(DeadReason::Expired, |(it, _)| *it)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{EndpointNo, Seq};
+
+    #[test]
+    fn entries_come_back_as_they_were() {
+        let delivery = DeliveryKey { seq: Seq(3), endpoint: EndpointNo(4) };
+        let attempt = Attempt {
+            id: "att_1".into(),
+            delivery,
+            number: 2,
+            trigger: Trigger::Replay,
+            started_at: Timestamp(5),
+            duration: Duration::from_micros(77),
+            outcome: Outcome {
+                name: "http_status".into(),
+                status_code: Some(500),
+                error: Some("no".into()),
+            },
+            response_headers: vec![("server".into(), "x".into())],
+            response_body: Bytes::from_static(b"\x00\xff"),
+            verdict: Verdict::Dead(DeadReason::Gone),
+        };
+        let at = Timestamp(9);
+        for entry in [
+            Entry::Attempt(attempt),
+            Entry::Requeued { at, trigger: Trigger::Manual, due: Timestamp(10) },
+            Entry::GivenUp { at, reason: DeadReason::EndpointDisabled },
+            Entry::Cancelled { at },
+        ] {
+            assert_eq!(decode_entry(delivery, &encode_entry(&entry)).unwrap(), entry);
+        }
+    }
+}

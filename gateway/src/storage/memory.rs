@@ -1,0 +1,121 @@
+//! A journal in memory, for simulation: it keeps encoded records only, and its view is folded
+//! from them, as that of a replicated journal would be.
+
+use std::{
+    collections::BTreeMap,
+    ops::Bound,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+};
+
+use bytes::Bytes;
+
+use crate::storage::fold::{Meta, fold_batch};
+use crate::storage::journal::{Batch, Durability, Journal, Row, Rows, View};
+use crate::storage::keys::ShardNo;
+use crate::storage::record::decode_records;
+use crate::storage::{Changes, Result, Table};
+
+/// What survives a simulated crash: the batches of each shard, and how many of them are synced.
+#[derive(Debug, Clone, Default)]
+pub struct Disk(Arc<Mutex<BTreeMap<u16, History>>>);
+
+#[derive(Debug, Default)]
+struct History {
+    batches: Vec<Bytes>,
+    synced: usize,
+}
+
+impl Disk {
+    /// The power fails: of the batches that were not synced, a part that `chance` in `0..=1`
+    /// decides is gone.
+    pub fn lose_power(&self, chance: f64) {
+        for history in self.lock().values_mut() {
+            let unsynced = history.batches.len() - history.synced;
+            let kept = (unsynced as f64 * chance) as usize;
+            history.batches.truncate(history.synced + kept);
+            history.synced = history.batches.len();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u16, History>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Folds what the disk holds for a shard.
+    pub(super) fn open(&self, shard: ShardNo, shards: u16) -> Result<(MemoryJournal, MemoryView)> {
+        let view = MemoryView::default();
+        let mut meta = Meta::new(shards);
+        for batch in &self.lock().entry(shard.0).or_default().batches {
+            view.apply(fold_batch(shard, &mut meta, &decode_records(batch)?));
+        }
+        Ok((MemoryJournal { disk: self.clone(), shard, view: view.clone() }, view))
+    }
+}
+
+/// The writer's side of one shard.
+#[derive(Debug)]
+pub(super) struct MemoryJournal {
+    disk: Disk,
+    shard: ShardNo,
+    view: MemoryView,
+}
+
+impl Journal for MemoryJournal {
+    fn commit(&mut self, batch: Batch<'_>) -> Result<()> {
+        let mut disk = self.disk.lock();
+        let history = disk.entry(self.shard.0).or_default();
+        history.batches.push((batch.records)());
+        assert_eq!(history.batches.len() as u64, batch.lsn, "a second writer, or a gap");
+        if batch.durability == Durability::Disk {
+            history.synced = history.batches.len();
+        }
+        self.view.apply(batch.changes);
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        let mut disk = self.disk.lock();
+        let history = disk.entry(self.shard.0).or_default();
+        history.synced = history.batches.len();
+        Ok(())
+    }
+}
+
+/// Rows in an ordered map.
+#[derive(Debug, Clone, Default)]
+pub(super) struct MemoryView(Arc<RwLock<BTreeMap<(Table, Bytes), Bytes>>>);
+
+impl MemoryView {
+    fn apply(&self, changes: Changes) {
+        let mut rows = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        for (table, key, value) in changes.rows {
+            match value {
+                Some(value) => rows.insert((table, key), value),
+                None => rows.remove(&(table, key)),
+            };
+        }
+    }
+
+    fn rows(&self, table: Table, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Vec<Result<Row>> {
+        let key = |it: &[u8]| (table, Bytes::copy_from_slice(it));
+        let (from, to) = (from.map(key), to.map(key));
+        let rows = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let range = rows.range((from, to));
+        range.map(|((_, key), value)| Ok((key.clone(), value.clone()))).collect()
+    }
+}
+
+impl View for MemoryView {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>> {
+        let rows = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(rows.get(&(table, Bytes::copy_from_slice(key))).cloned())
+    }
+
+    fn range(&self, table: Table, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Rows<'_> {
+        Box::new(self.rows(table, from, to).into_iter())
+    }
+
+    fn range_back(&self, table: Table, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Rows<'_> {
+        Box::new(self.rows(table, from, to).into_iter().rev())
+    }
+}

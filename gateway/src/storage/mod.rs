@@ -1,0 +1,58 @@
+//! Where hand-offs become durable: one state machine over a journal of logical records.
+//!
+//! Rooms call a [`Shard`]: accept events, read them, enqueue deliveries, lease and settle them,
+//! change the catalog, look things up. Every change becomes a record; the one writer of the shard
+//! groups records into batches, the journal makes a batch durable, and the batch is folded into
+//! the rows of the view. Whatever is in memory beside it is derived and made again at a start.
+//!
+//! **Invariant:** when [`Shard::append`] or a change of the catalog returns `Ok`, it survives a
+//! power failure; and a record is never on disk without all those before it.
+
+mod error;
+pub use error::{Error, Result};
+
+mod store;
+pub use store::{Config, RunningWriters, Store, Writers};
+
+mod shard;
+pub use shard::{Notice, Shard};
+
+mod append;
+pub use append::{Appended, NewEvent};
+
+mod delivery_queue;
+pub use delivery_queue::Lease;
+
+mod catalog;
+pub use catalog::{Catalog, TenantEntry};
+
+mod configure;
+pub use configure::{Refused, Uploaded};
+
+mod read;
+
+mod history_row;
+pub use history_row::Entry;
+
+mod writer;
+mod record;
+mod fold;
+mod queue;
+mod lane;
+mod timers;
+mod tail;
+
+mod journal;
+pub use journal::{Batch, Durability, Journal, View};
+
+mod table;
+pub use table::{Changes, Table};
+
+mod keys;
+mod codec;
+mod event_row;
+mod catalog_row;
+
+pub mod conformance;
+pub mod fjall;
+pub mod memory;

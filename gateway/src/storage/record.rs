@@ -1,0 +1,132 @@
+//! The logical records: what happened, as the history tells it. Everything that chance, clocks
+//! or reading decide (ids, due times, numbers) is decided before a record is made, so that
+//! folding it is the same each time.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{DeliveryKey, EndpointNo, Seq};
+use crate::storage::Result;
+use crate::storage::catalog_row::{EndpointRow, KeyRow, PluginRow, TenantRow};
+use crate::storage::codec::{decode, encode};
+use crate::storage::history_row::{Entry, decode_entry};
+
+/// One change of a shard.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) enum Record {
+    /// Events were accepted, in this order.
+    EventsAccepted(Vec<EventRecord>),
+    /// All events up to `upto` were given to these endpoints.
+    FannedOut { upto: u64, targets: Vec<(u64, Vec<u32>)> },
+    /// An attempt ended, or somebody intervened.
+    Happened(HistoryRecord),
+    /// All deliveries of these endpoints up to these events have history.
+    CursorsMoved(Vec<(u32, u64)>),
+    /// A tenant was made or changed.
+    TenantPut(TenantRow),
+    /// A tenant and its catalog are gone.
+    TenantDeleted { slug: String, no: u32 },
+    /// A key was made.
+    KeyPut { tenant_no: u32, key: KeyRow },
+    /// A key was revoked.
+    KeyRevoked { tenant_no: u32, id: String },
+    /// An endpoint was made or changed.
+    EndpointPut { tenant_no: u32, endpoint: EndpointRow },
+    /// An endpoint is gone; its name is kept for its history.
+    EndpointDeleted { tenant_no: u32, id: String, no: u32 },
+    /// A plugin got a version, or another active one.
+    PluginPut { tenant_no: u32, plugin: PluginRow, component: Option<(u32, Bytes)> },
+    /// A plugin is gone.
+    PluginDeleted { tenant_no: u32, name: String, versions: Vec<u32> },
+    /// The operator's key, as SHA-256.
+    OperatorKeySet([u8; 32]),
+}
+
+impl Record {
+    /// Whether it changes what tenants have configured.
+    pub(super) fn is_catalog(&self) -> bool {
+        !matches!(
+            self,
+            Self::EventsAccepted(_)
+                | Self::FannedOut { .. }
+                | Self::Happened(_)
+                | Self::CursorsMoved(_)
+        )
+    }
+}
+
+/// An accepted event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct EventRecord {
+    pub(super) seq: u64,
+    pub(super) tenant_no: u32,
+    /// The event's row.
+    pub(super) row: Bytes,
+    /// Names under which it must not be accepted again.
+    pub(super) ids: Vec<(String, IdRow)>,
+}
+
+/// What is remembered of a name that the producer chose.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct IdRow {
+    pub(super) seq: u64,
+    pub(super) event_id: String,
+    /// The beginning of SHA-256 over what was published.
+    pub(super) digest: [u8; 16],
+    pub(super) timestamp: u64,
+    pub(super) accepted_at: u64,
+}
+
+/// A new entry in a delivery's history, and what it moves.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct HistoryRecord {
+    pub(super) seq: u64,
+    pub(super) endpoint: u32,
+    pub(super) tenant_no: u32,
+    /// The entry's number within the delivery; the first is 0.
+    pub(super) entry: u32,
+    /// The entry's row.
+    pub(super) row: Bytes,
+    /// The digest of its ordering key, or zero.
+    pub(super) ordering_key: u64,
+    /// The retry that is over now.
+    pub(super) retry_was: Option<u64>,
+    /// The retry that follows.
+    pub(super) retry: Option<(u64, RetryRow)>,
+    /// Since when it was a dead letter, which is over now.
+    pub(super) dead_was: Option<u64>,
+    /// It is a dead letter from now on: when, and the reason's code.
+    pub(super) dead: Option<(u64, u8)>,
+}
+
+impl HistoryRecord {
+    /// What happened.
+    pub(super) fn entry(&self) -> Result<Entry> {
+        let endpoint = EndpointNo(self.endpoint);
+        decode_entry(DeliveryKey { seq: Seq(self.seq), endpoint }, &self.row)
+    }
+}
+
+/// A delivery that waits for another attempt.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct RetryRow {
+    /// Attempts made.
+    pub(super) attempts: u32,
+    /// Attempts made since it was last started over.
+    pub(super) round: u32,
+    /// Entries in its history.
+    pub(super) entries: u32,
+    /// What sets the next attempt off, as a code.
+    pub(super) trigger: u8,
+    /// The digest of its ordering key, or zero.
+    pub(super) ordering_key: u64,
+}
+
+/// The records of one batch, as a journal of records keeps them.
+pub(super) fn encode_records(records: &[Record]) -> Bytes {
+    encode(&records)
+}
+
+pub(super) fn decode_records(bytes: &[u8]) -> Result<Vec<Record>> {
+    decode(bytes)
+}

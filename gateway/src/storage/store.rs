@@ -1,0 +1,174 @@
+use std::{path::Path, sync::Arc, thread::JoinHandle, time::Duration};
+
+use tokio::sync::mpsc;
+
+use crate::domain::Slug;
+use crate::storage::codec::decode;
+use crate::storage::fjall::{self, Fjall};
+use crate::storage::fold::Meta;
+use crate::storage::journal::{Journal, View};
+use crate::storage::keys::ShardNo;
+use crate::storage::memory::Disk;
+use crate::storage::shard::Shard;
+use crate::storage::writer::{Command, Writer};
+use crate::storage::{Error, Result, Table};
+use crate::world::{Clock, Entropy};
+
+/// How the store is laid out, and how much memory it takes.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Shards that tenants hash to. Fixed when the store is made.
+    pub shards: u16,
+    /// How long an id or an idempotency key keeps an event from being stored again.
+    pub idempotency_window: Duration,
+    /// Bytes of the newest events that are kept in memory.
+    pub tail_bytes_max: usize,
+    /// Commands that wait for the writer; more make their senders wait.
+    pub commands_max: usize,
+    /// Notices a slow watcher may be behind before it misses some.
+    pub notices_max: usize,
+    /// fjall's own settings.
+    pub fjall: fjall::Config,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            shards: 1,
+            idempotency_window: Duration::from_secs(24 * 3600),
+            tail_bytes_max: 32 * 1024 * 1024,
+            commands_max: 4096,
+            notices_max: 4096,
+            fjall: fjall::Config::default(),
+        }
+    }
+}
+
+/// All shards of a store.
+#[derive(Clone)]
+pub struct Store {
+    shards: Arc<[Arc<Shard>]>,
+}
+
+/// The writers of a store that was opened; nothing is written until they run.
+pub struct Writers(Vec<Writer>);
+
+/// Writers at work on threads of their own.
+pub struct RunningWriters {
+    store: Store,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Store {
+    /// Opens the store in a data directory.
+    ///
+    /// # Errors
+    /// `InUse`, `Newer`, `Corrupt`; `Unavailable` when the directory cannot be used.
+    pub fn open(
+        folder: &Path,
+        config: &Config,
+        world: (Arc<dyn Clock>, Arc<dyn Entropy>),
+    ) -> Result<(Self, Writers)> {
+        let fjall = Fjall::open(folder, &config.fjall, config.shards)?;
+        Self::assemble(config, world, |shard| {
+            Ok((Box::new(fjall.journal(shard)), Box::new(fjall.clone())))
+        })
+    }
+
+    /// Opens a simulated store on what `disk` holds.
+    ///
+    /// # Errors
+    /// `Corrupt` when it holds no history.
+    pub fn simulated(
+        disk: &Disk,
+        config: &Config,
+        world: (Arc<dyn Clock>, Arc<dyn Entropy>),
+    ) -> Result<(Self, Writers)> {
+        Self::assemble(config, world, |shard| {
+            let (journal, view) = disk.open(shard, config.shards)?;
+            Ok((Box::new(journal), Box::new(view)))
+        })
+    }
+
+    fn assemble(
+        config: &Config,
+        world: (Arc<dyn Clock>, Arc<dyn Entropy>),
+        open: impl Fn(ShardNo) -> Result<(Box<dyn Journal>, Box<dyn View>)>,
+    ) -> Result<(Self, Writers)> {
+        let (mut shards, mut writers) = (Vec::new(), Vec::new());
+        for no in (0..config.shards.max(1)).map(ShardNo) {
+            let (journal, view) = open(no)?;
+            let meta = match view.get(Table::Meta, &no.all())? {
+                Some(row) => decode(&row)?,
+                None => Meta::new(config.shards),
+            };
+            let (sender, commands) = mpsc::channel(config.commands_max);
+            let shard = Shard::new(no, view, world.clone(), config.clone(), &meta, sender)?;
+            let shard = Arc::new(shard);
+            writers.push(Writer { shard: shard.clone(), journal, meta, commands });
+            shards.push(shard);
+        }
+        Ok((Self { shards: shards.into() }, Writers(writers)))
+    }
+
+    /// The shard of a tenant.
+    pub fn shard(&self, tenant: &Slug) -> &Arc<Shard> {
+        let digest = crc32fast::hash(tenant.as_str().as_bytes());
+        &self.shards[digest as usize % self.shards.len()]
+    }
+
+    /// All shards. The first also keeps what belongs to no tenant.
+    pub fn shards(&self) -> &[Arc<Shard>] {
+        &self.shards
+    }
+
+    /// Whether all shards can take events.
+    pub fn is_well(&self) -> bool {
+        self.shards.iter().all(|it| it.is_well())
+    }
+
+    /// Asks the writers to write what has come and end.
+    pub async fn close(&self) {
+        for shard in self.shards.iter() {
+            // A writer that is gone has ended already.
+            let _ = shard.send(Command::Stop).await;
+        }
+    }
+}
+
+impl Writers {
+    /// The writers as futures, for a simulation to poll.
+    pub fn into_futures(self) -> impl Iterator<Item = impl Future<Output = ()> + Send> {
+        self.0.into_iter().map(Writer::run)
+    }
+
+    /// Runs each on a thread of its own, since a sync blocks.
+    ///
+    /// # Errors
+    /// `Unavailable` when the system gives no thread.
+    pub fn start(self, store: &Store) -> Result<RunningWriters> {
+        let mut threads = Vec::new();
+        for writer in self.0 {
+            let name = format!("writer-{}", writer.shard.no.0);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            let runtime = runtime.map_err(Error::unavailable)?;
+            let thread = std::thread::Builder::new().name(name);
+            let run = move || runtime.block_on(writer.run());
+            threads.push(thread.spawn(run).map_err(Error::unavailable)?);
+        }
+        Ok(RunningWriters { store: store.clone(), threads })
+    }
+}
+
+impl RunningWriters {
+    /// Ends the writers once everything that was sent before is on disk.
+    pub async fn stop(self) {
+        self.store.close().await;
+        for thread in self.threads {
+            let ended = tokio::task::spawn_blocking(move || thread.join());
+            if !matches!(ended.await, Ok(Ok(()))) {
+                tracing::error!("a writer ended in panic");
+            }
+        }
+    }
+}

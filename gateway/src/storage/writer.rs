@@ -1,0 +1,351 @@
+//! The one writer of a shard: takes what has come, makes records of it, commits them as one
+//! batch, and then tells everyone who waits. Whoever comes while a batch is being synced is in
+//! the next one, so the load itself sets the size of the batches.
+
+use std::{collections::BTreeMap, sync::Arc, sync::PoisonError, time::Duration};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, timeout},
+};
+
+use crate::domain::{Event, EventId, Seq, Timestamp};
+use crate::storage::append::{Append, Appended, NewEvent};
+use crate::storage::codec::decode;
+use crate::storage::event_row::encode_event;
+use crate::storage::fold::{Meta, fold_batch};
+use crate::storage::journal::{Batch, Durability, Journal};
+use crate::storage::record::{EventRecord, IdRow, Record, encode_records};
+use crate::storage::shard::Shard;
+use crate::storage::{Error, Result, Table};
+
+/// Commands taken into one batch at most.
+const BATCH_COMMANDS_MAX: usize = 1024;
+/// What needs no sync of its own gets one after this time at latest.
+const SYNC_WITHIN: Duration = Duration::from_millis(5);
+/// How often the endpoints' cursors are saved; a crash makes a restart look through this much.
+const CURSORS_EVERY: Duration = Duration::from_secs(2);
+
+/// What the rooms ask of the writer.
+pub(super) enum Command {
+    /// Accept events.
+    Append(Append, oneshot::Sender<Result<Vec<Appended>>>),
+    /// Write down what can be done again from what is already durable.
+    Note { record: Record, leased: bool },
+    /// Write down and tell when it is durable.
+    Commit(Vec<Record>, oneshot::Sender<Result<()>>),
+    /// Save what a clean stop should leave, and end.
+    Stop,
+}
+
+/// The writer's own state.
+pub(super) struct Writer {
+    pub(super) shard: Arc<Shard>,
+    pub(super) journal: Box<dyn Journal>,
+    pub(super) meta: Meta,
+    pub(super) commands: mpsc::Receiver<Command>,
+}
+
+/// One batch in the making.
+#[derive(Default)]
+struct Making {
+    records: Vec<Record>,
+    events: Vec<Arc<Event>>,
+    accepted: Vec<EventRecord>,
+    /// Chosen names in this batch, which the view does not show yet.
+    ids: BTreeMap<(u32, String), IdRow>,
+    appends: Vec<(oneshot::Sender<Result<Vec<Appended>>>, Vec<Appended>)>,
+    commits: Vec<oneshot::Sender<Result<()>>>,
+    leased: Vec<bool>,
+    durable: bool,
+}
+
+impl Writer {
+    /// Writes until it is told to stop, then saves what a clean stop should leave.
+    pub(super) async fn run(mut self) {
+        let mut commands = Vec::new();
+        let mut unsynced = false;
+        let mut cursors_saved = now();
+        loop {
+            let patience = if unsynced { SYNC_WITHIN } else { CURSORS_EVERY };
+            let received =
+                timeout(patience, self.commands.recv_many(&mut commands, BATCH_COMMANDS_MAX));
+            let mut closed = matches!(received.await, Ok(0));
+            let mut making = Making::default();
+            for command in commands.drain(..) {
+                closed |= matches!(command, Command::Stop);
+                self.take(command, &mut making);
+            }
+            making.durable |= closed;
+            if closed || cursors_saved.elapsed() >= CURSORS_EVERY {
+                cursors_saved = now();
+                self.save_cursors(&mut making);
+            }
+            let outcome = match making.is_empty() {
+                true if unsynced => self.journal.sync().map(|()| unsynced = false),
+                true => Ok(()),
+                false => {
+                    unsynced = !making.durable;
+                    self.commit(making)
+                }
+            };
+            if let Err(error) = outcome {
+                return self.fail(&error).await;
+            }
+            if closed {
+                return;
+            }
+        }
+    }
+
+    fn take(&mut self, command: Command, making: &mut Making) {
+        match command {
+            Command::Append(append, reply) => {
+                making.durable = true;
+                match self.accept(append, making) {
+                    Ok(appended) => making.appends.push((reply, appended)),
+                    Err(error) => drop(reply.send(Err(error))),
+                }
+            }
+            Command::Note { record, leased } => {
+                making.push(record, leased);
+            }
+            Command::Commit(records, reply) => {
+                making.durable = true;
+                for record in records {
+                    making.push(record, false);
+                }
+                making.commits.push(reply);
+            }
+            Command::Stop => {}
+        }
+    }
+
+    /// Decides for each event whether it is new, and gives new ones their place.
+    fn accept(&mut self, append: Append, making: &mut Making) -> Result<Vec<Appended>> {
+        let now = self.shard.clock.now();
+        let window = self.shard.config.idempotency_window;
+        let mut known = Vec::with_capacity(append.events.len());
+        for event in &append.events {
+            known.push(self.known(&append, event, making, now, window)?);
+        }
+        let conflict = known.iter().any(|it| matches!(it, Some(Appended::Conflict)));
+        if append.atomic && conflict {
+            let refused = |it: Option<Appended>| it.unwrap_or(Appended::NotStored);
+            return Ok(known.into_iter().map(refused).collect());
+        }
+        let mut appended = Vec::with_capacity(known.len());
+        for (event, known) in append.events.into_iter().zip(known) {
+            // A name may come twice in one request: the second is known by now.
+            let known = match known {
+                None if event.digest.is_some() => {
+                    self.known_in_batch(append.tenant_no.0, &event, making, now, window)
+                }
+                known => known,
+            };
+            appended.push(known.unwrap_or_else(|| {
+                self.store(append.tenant.clone(), append.tenant_no, event, making, now)
+            }));
+        }
+        Ok(appended)
+    }
+
+    fn known(
+        &self,
+        append: &Append,
+        event: &NewEvent,
+        making: &Making,
+        now: Timestamp,
+        window: Duration,
+    ) -> Result<Option<Appended>> {
+        if event.digest.is_none() {
+            return Ok(None);
+        }
+        let tenant_no = append.tenant_no;
+        if let Some(known) = self.known_in_batch(tenant_no.0, event, making, now, window) {
+            return Ok(Some(known));
+        }
+        for name in event.names() {
+            let key = self.shard.no.id(tenant_no, &name);
+            let Some(row) = self.shard.view.get(Table::Ids, &key)? else { continue };
+            if let Some(known) = compare(&decode(&row)?, event, now, window) {
+                return Ok(Some(known));
+            }
+        }
+        Ok(None)
+    }
+
+    fn known_in_batch(
+        &self,
+        tenant_no: u32,
+        event: &NewEvent,
+        making: &Making,
+        now: Timestamp,
+        window: Duration,
+    ) -> Option<Appended> {
+        let mut rows = event.names().filter_map(|it| making.ids.get(&(tenant_no, it)));
+        rows.find_map(|row| compare(row, event, now, window))
+    }
+
+    fn store(
+        &mut self,
+        tenant: crate::domain::Slug,
+        tenant_no: crate::domain::TenantNo,
+        new: NewEvent,
+        making: &mut Making,
+        now: Timestamp,
+    ) -> Appended {
+        let seq = Seq(self.meta.last_seq + 1 + making.accepted.len() as u64);
+        let names: Vec<String> = new.names().collect();
+        let salt = || EventId::derived(now, seq, self.shard.entropy.draw());
+        let event = Event {
+            seq,
+            id: new.id.clone().unwrap_or_else(salt),
+            tenant,
+            tenant_no,
+            event_type: new.event_type,
+            timestamp: new.timestamp.unwrap_or(now),
+            accepted_at: now,
+            ordering_key: new.ordering_key,
+            metadata: new.metadata,
+            data: new.data,
+            only: new.only,
+        };
+        let mut record = EventRecord {
+            seq: seq.0,
+            tenant_no: tenant_no.0,
+            row: encode_event(&event),
+            ids: vec![],
+        };
+        for name in names {
+            let row = IdRow {
+                seq: seq.0,
+                event_id: event.id.to_string(),
+                digest: new.digest.expect("named events have a digest"),
+                timestamp: event.timestamp.0,
+                accepted_at: now.0,
+            };
+            making.ids.insert((tenant_no.0, name.clone()), row.clone());
+            record.ids.push((name, row));
+        }
+        let appended = Appended::New { id: event.id.clone(), timestamp: event.timestamp, seq };
+        making.accepted.push(record);
+        making.events.push(Arc::new(event));
+        appended
+    }
+
+    fn save_cursors(&self, making: &mut Making) {
+        let mut queue = self.shard.queue();
+        let cursors = queue.take_moved_cursors();
+        if !cursors.is_empty() {
+            making.push(Record::CursorsMoved(cursors), false);
+        }
+    }
+
+    fn commit(&mut self, mut making: Making) -> Result<()> {
+        if !making.accepted.is_empty() {
+            let accepted = std::mem::take(&mut making.accepted);
+            making.records.insert(0, Record::EventsAccepted(accepted));
+            making.leased.insert(0, false);
+        }
+        let changes = fold_batch(self.shard.no, &mut self.meta, &making.records);
+        let durability = match making.durable {
+            true => Durability::Disk,
+            false => Durability::Process,
+        };
+        let started = now();
+        let outcome = self.journal.commit(Batch {
+            lsn: self.meta.lsn,
+            chain: self.meta.chain,
+            records: &|| encode_records(&making.records),
+            changes,
+            durability,
+        });
+        if making.durable {
+            metrics::histogram!("hookgate_event_commit_duration_seconds")
+                .record(started.elapsed().as_secs_f64());
+        }
+        match outcome {
+            Ok(()) => self.publish(making),
+            Err(error) => {
+                making.refuse(&error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Shows a committed batch to the rooms and answers those who wait.
+    fn publish(&self, making: Making) -> Result<()> {
+        let shard = &self.shard;
+        for record in &making.records {
+            if record.is_catalog() {
+                let mut catalog = shard.catalog.write().unwrap_or_else(PoisonError::into_inner);
+                catalog.apply(record)?;
+            }
+        }
+        shard.follow(&making.records, &making.leased);
+        shard.show_events(making.events, Seq(self.meta.last_seq));
+        for (reply, appended) in making.appends {
+            // A caller that went away does not need its answer.
+            let _ = reply.send(Ok(appended));
+        }
+        for reply in making.commits {
+            let _ = reply.send(Ok(()));
+        }
+        Ok(())
+    }
+
+    /// After a failed commit nothing more can be promised: everyone is told, from now on.
+    async fn fail(mut self, error: &Error) {
+        tracing::error!(shard = self.shard.no.0, %error, "the store failed and takes no more");
+        self.shard.failed.send_replace(Some(error.clone()));
+        while let Some(command) = self.commands.recv().await {
+            match command {
+                Command::Append(_, reply) => drop(reply.send(Err(error.clone()))),
+                Command::Commit(_, reply) => drop(reply.send(Err(error.clone()))),
+                Command::Note { .. } => {}
+                Command::Stop => return,
+            }
+        }
+    }
+}
+
+impl Making {
+    fn push(&mut self, record: Record, leased: bool) {
+        self.records.push(record);
+        self.leased.push(leased);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.records.is_empty()
+            && self.accepted.is_empty()
+            && self.appends.is_empty()
+            && self.commits.is_empty()
+    }
+
+    fn refuse(&mut self, error: &Error) {
+        for (reply, _) in self.appends.drain(..) {
+            let _ = reply.send(Err(error.clone()));
+        }
+        for reply in self.commits.drain(..) {
+            let _ = reply.send(Err(error.clone()));
+        }
+    }
+}
+
+/// What a name that is known means for an event that comes with it.
+fn compare(row: &IdRow, event: &NewEvent, now: Timestamp, window: Duration) -> Option<Appended> {
+    if now - Timestamp(row.accepted_at) >= window {
+        return None;
+    }
+    if event.digest != Some(row.digest) {
+        return Some(Appended::Conflict);
+    }
+    let id = EventId::parse(&row.event_id)?;
+    Some(Appended::Duplicate { id, timestamp: Timestamp(row.timestamp) })
+}
+
+#[expect(clippy::disallowed_methods, reason = "tokio's clock, which simulations pause")]
+fn now() -> Instant {
+    Instant::now()
+}
