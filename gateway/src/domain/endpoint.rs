@@ -130,16 +130,16 @@ pub struct RateLimit {
 
 /// A signing secret and how long it signs. The newest has no end.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SecretSlot {
+pub struct SigningSecret {
     /// The `whsec_…` text.
     pub text: String,
     /// Until when it signs beside a newer one.
     pub until: Option<Timestamp>,
 }
 
-impl fmt::Debug for SecretSlot {
+impl fmt::Debug for SigningSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SecretSlot(…, until {:?})", self.until)
+        write!(f, "SigningSecret(…, until {:?})", self.until)
     }
 }
 
@@ -169,7 +169,7 @@ pub struct Endpoint {
     /// Static headers, names in lower case.
     pub headers: BTreeMap<String, String>,
     /// Signing secrets, newest first; never empty.
-    pub secrets: Vec<SecretSlot>,
+    pub secrets: Vec<SigningSecret>,
     /// Waits between attempts.
     pub retry: Retry,
     /// How long an attempt may take.

@@ -9,6 +9,12 @@ pub use time::Timestamp;
 mod type_id;
 pub use type_id::TypeId;
 
+mod secret;
+pub use secret::Secret;
+
+mod signature;
+pub use signature::sign;
+
 mod tenant;
 pub use tenant::{Slug, Tenant, TenantNo};
 
@@ -28,7 +34,8 @@ pub use filter::Filter;
 
 mod endpoint;
 pub use endpoint::{
-    Endpoint, EndpointId, EndpointNo, Format, OnError, Ordering, PluginUse, RateLimit, SecretSlot,
+    Endpoint, EndpointId, EndpointNo, Format, OnError, Ordering, PluginUse, RateLimit,
+    SigningSecret,
 };
 
 mod retry;

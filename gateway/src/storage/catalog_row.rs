@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{
     ApiKey, Endpoint, EndpointId, EndpointNo, Filter, Format, OnError, Ordering, Pattern, Plugin,
-    PluginName, PluginUse, PluginVersion, RateLimit, Retry, RetryPolicy, Scope, SecretSlot, Slug,
-    Tenant, TenantNo, Timestamp,
+    PluginName, PluginUse, PluginVersion, RateLimit, Retry, RetryPolicy, Scope, SigningSecret,
+    Slug, Tenant, TenantNo, Timestamp,
 };
 use crate::storage::{Error, Result};
 
@@ -197,8 +197,10 @@ impl EndpointRow {
     pub(super) fn into_noun(self) -> Result<Endpoint> {
         let pattern = |it: &String| Pattern::parse(it).ok_or_else(|| Error::corrupt("pattern"));
         let filter = self.filter.map(|it| Filter::compile(&it).map_err(Error::corrupt));
-        let secret =
-            |(text, until): (String, Option<u64>)| SecretSlot { text, until: until.map(Timestamp) };
+        let secret = |(text, until): (String, Option<u64>)| SigningSecret {
+            text,
+            until: until.map(Timestamp),
+        };
         Ok(Endpoint {
             no: EndpointNo(self.no),
             id: EndpointId::parse(&self.id).ok_or_else(|| Error::corrupt("endpoint id"))?,

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use crate::domain::{
     Attempt, DeadReason, DeliveryState, Endpoint, EndpointId, EndpointNo, Event, EventId,
-    EventType, Format, Ordering, Outcome, Retry, SecretSlot, Seq, Slug, Timestamp, Verdict,
+    EventType, Format, Ordering, Outcome, Retry, Seq, SigningSecret, Slug, Timestamp, Verdict,
 };
 use crate::storage::{Appended, Lease, NewEvent, Refused, Result, Shard, Store, Writers};
 use crate::world::{Clock, SimClock};
@@ -347,7 +347,7 @@ pub fn endpoint(no: EndpointNo) -> Endpoint {
         plugins: Vec::new(),
         format: Format::Envelope,
         headers: Default::default(),
-        secrets: vec![SecretSlot {
+        secrets: vec![SigningSecret {
             text: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned(),
             until: None,
         }],

@@ -9,5 +9,8 @@ pub use clock::{Clock, SimClock, SystemClock};
 mod entropy;
 pub use entropy::{Entropy, SeededEntropy, SystemEntropy};
 
+pub mod client;
+pub mod egress;
+
 mod transport;
 pub use transport::{FailureClass, Request, Response, SendResult, Timings, Transport};

@@ -1,0 +1,403 @@
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderValue, header};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use rustls_platform_verifier::Verifier;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use url::Url;
+
+use crate::world::client::connect::{Connection, Connector, Failure, now};
+use crate::world::client::pool::Pool;
+use crate::world::client::resolve::Resolver;
+use crate::world::egress::{EgressPolicy, Target};
+use crate::world::{FailureClass, Request, Response, SendResult, Timings, Transport};
+
+/// Bytes of an answer's head, interim answers included.
+const HEAD_BYTES_MAX: u64 = 64 * 1024;
+/// Bytes of an answer's body that are read; what is longer closes the connection.
+const BODY_BYTES_READ_MAX: u64 = 64 * 1024;
+/// Bytes of an answer's body that are kept as evidence.
+const BODY_BYTES_KEPT_MAX: usize = 4 * 1024;
+/// How long the body may take once the head is there.
+const BODY_PATIENCE: Duration = Duration::from_secs(1);
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+
+/// How endpoints are reached.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// Which addresses may be reached.
+    pub egress: EgressPolicy,
+    /// Further certificates (DER) to trust, beside the machine's.
+    pub extra_roots: Vec<Vec<u8>>,
+}
+
+/// The transport of production: hyper, HTTP/1.1, rustls.
+pub struct HttpTransport {
+    policy: EgressPolicy,
+    resolver: Resolver,
+    connector: Connector,
+    pool: Arc<Pool>,
+}
+
+impl HttpTransport {
+    /// Starts it on the current tokio runtime, where its connections will live.
+    ///
+    /// # Errors
+    /// When the machine's certificates cannot be used.
+    pub fn start(config: Config) -> Result<Self, rustls::Error> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()?;
+        let roots = config.extra_roots.into_iter().map(Into::into).collect::<Vec<_>>();
+        let verifier = Verifier::new_with_extra_roots(roots, provider)?;
+        let tls = builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_no_client_auth();
+        let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
+        let pool = Arc::new(Pool::default());
+        tasks.spawn(sweep(pool.clone(), stopping.clone()));
+        Ok(Self {
+            policy: config.egress,
+            resolver: Resolver::new(),
+            connector: Connector { tls: Arc::new(tls), tasks, stopping },
+            pool,
+        })
+    }
+
+    async fn try_send(&self, request: Request, timings: &mut Timings) -> Result<Response, Failure> {
+        let target = Target::parse(request.url.as_str(), &self.policy)
+            .map_err(|it| (FailureClass::BlockedAddress, it.detail))?;
+        let deadline = now() + request.timeout;
+        let origin = request.url[..url::Position::BeforePath].to_owned();
+        let message = to_http(&request, &target)?;
+        let mut connection = match self.pool.take(request.pool, &origin) {
+            Some(kept) => kept,
+            None => self.open(&target, deadline, timings).await?,
+        };
+        let head = match exchange(&mut connection, message, deadline, timings).await {
+            Ok(head) => head,
+            // The kept connection was closed before anything was written: ask again, once.
+            Err(Unsent::Back(message)) => {
+                connection = self.open(&target, deadline, timings).await?;
+                let again = exchange(&mut connection, *message, deadline, timings).await;
+                again.map_err(Unsent::into_failure)?
+            }
+            Err(Unsent::Failed(failure)) => return Err(failure),
+        };
+        Ok(self.finish(head, connection, request.pool, origin).await)
+    }
+
+    async fn open(
+        &self,
+        target: &Target,
+        deadline: Instant,
+        timings: &mut Timings,
+    ) -> Result<Connection, Failure> {
+        let started = now();
+        let opened = timeout_at(deadline, async {
+            let addresses = self.resolver.resolve(target, &self.policy).await?;
+            timings.resolve = Some(started.elapsed());
+            self.connector.connect(target, &addresses, timings).await
+        });
+        opened.await.unwrap_or_else(|_| Err(timed_out()))
+    }
+
+    /// Reads as much of the body as is worth it; the head alone decides what the answer means.
+    async fn finish(
+        &self,
+        head: http::Response<Incoming>,
+        connection: Connection,
+        pool: u64,
+        origin: String,
+    ) -> Response {
+        let (parts, mut body) = head.into_parts();
+        connection.budget.set(BODY_BYTES_READ_MAX);
+        let mut kept = BytesMut::new();
+        let mut truncated = false;
+        let read = timeout(BODY_PATIENCE, async {
+            while let Some(frame) = body.frame().await {
+                let Ok(data) = frame.map(hyper::body::Frame::into_data) else { return false };
+                let Ok(data) = data else { continue };
+                let room = BODY_BYTES_KEPT_MAX - kept.len();
+                truncated |= data.len() > room;
+                kept.extend_from_slice(&data[..data.len().min(room)]);
+            }
+            true
+        });
+        let ended = read.await.unwrap_or(false);
+        if ended {
+            self.pool.put(pool, origin, connection);
+        }
+        Response {
+            status: parts.status,
+            headers: parts.headers,
+            body: kept.freeze(),
+            body_truncated: truncated || !ended,
+        }
+    }
+}
+
+impl Drop for HttpTransport {
+    fn drop(&mut self) {
+        self.connector.stopping.cancel();
+    }
+}
+
+#[async_trait]
+impl Transport for HttpTransport {
+    async fn send(&self, request: Request) -> SendResult {
+        let mut timings = Timings::default();
+        let answer = self.try_send(request, &mut timings).await;
+        SendResult { answer, timings }
+    }
+
+    fn check_url(&self, url: &str) -> Result<Url, (&'static str, String)> {
+        let target = Target::parse(url, &self.policy);
+        target.map(|it| it.url).map_err(|it| (it.code, it.detail))
+    }
+}
+
+/// A request that was not answered: it may come back if it was never written.
+enum Unsent {
+    Back(Box<http::Request<Full<Bytes>>>),
+    Failed(Failure),
+}
+
+impl Unsent {
+    fn into_failure(self) -> Failure {
+        match self {
+            Self::Back(_) => closed("the connection closed before the request was sent"),
+            Self::Failed(failure) => failure,
+        }
+    }
+}
+
+async fn exchange(
+    connection: &mut Connection,
+    message: http::Request<Full<Bytes>>,
+    deadline: Instant,
+    timings: &mut Timings,
+) -> Result<http::Response<Incoming>, Unsent> {
+    connection.budget.set(HEAD_BYTES_MAX);
+    let started = now();
+    let answered = timeout_at(deadline, connection.sender.try_send_request(message)).await;
+    timings.first_byte = Some(started.elapsed());
+    let mut error = match answered {
+        Err(_) => return Err(Unsent::Failed(timed_out())),
+        Ok(Ok(head)) => return Ok(head),
+        Ok(Err(error)) => error,
+    };
+    if let Some(message) = error.take_message() {
+        return Err(Unsent::Back(Box::new(message)));
+    }
+    let error = error.into_error();
+    let failure = if connection.budget.is_spent() || error.is_parse_too_large() {
+        (FailureClass::ResponseTooLarge, "the head of the answer is over 64 KiB".to_owned())
+    } else if error.is_parse() || error.is_parse_status() {
+        (FailureClass::ProtocolError, error.to_string())
+    } else {
+        closed(&error.to_string())
+    };
+    Err(Unsent::Failed(failure))
+}
+
+fn to_http(request: &Request, target: &Target) -> Result<http::Request<Full<Bytes>>, Failure> {
+    let invalid = |it: http::Error| (FailureClass::ProtocolError, it.to_string());
+    let url = &target.url;
+    let path = &url[url::Position::BeforePath..url::Position::AfterQuery];
+    let authority = &url[url::Position::BeforeHost..url::Position::AfterPort];
+    let mut message = http::Request::builder()
+        .method(http::Method::POST)
+        .uri(path)
+        .body(Full::new(request.body.clone()))
+        .map_err(invalid)?;
+    let host = HeaderValue::from_str(authority).map_err(|it| invalid(it.into()))?;
+    *message.headers_mut() = request.headers.clone();
+    message.headers_mut().insert(header::HOST, host);
+    Ok(message)
+}
+
+async fn sweep(pool: Arc<Pool>, stopping: CancellationToken) {
+    loop {
+        tokio::select! {
+            biased;
+            () = stopping.cancelled() => return,
+            () = tokio::time::sleep(SWEEP_EVERY) => pool.sweep(),
+        }
+    }
+}
+
+fn timed_out() -> Failure {
+    (FailureClass::Timeout, "no answer in time".to_owned())
+}
+
+fn closed(why: &str) -> Failure {
+    (FailureClass::ConnectionClosed, why.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderMap;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, TcpStream},
+        task::JoinSet,
+    };
+
+    /// What a scripted endpoint does with each connection: reads a request, writes this, and
+    /// closes unless it is to go on.
+    #[derive(Clone, Copy)]
+    enum Script {
+        Answer(&'static [u8]),
+        AnswerAndClose(&'static [u8]),
+        Endless(&'static [u8], &'static [u8]),
+        Silence,
+    }
+
+    async fn endpoint(
+        script: Script,
+        tasks: &mut JoinSet<()>,
+    ) -> (Url, Arc<std::sync::Mutex<u32>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/hooks?x=1", listener.local_addr().unwrap());
+        let connections = Arc::new(std::sync::Mutex::new(0));
+        let counted = connections.clone();
+        tasks.spawn(async move {
+            let mut running = JoinSet::new();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                *counted.lock().unwrap() += 1;
+                running.spawn(serve(stream, script));
+            }
+        });
+        (url.parse().unwrap(), connections)
+    }
+
+    async fn serve(mut stream: TcpStream, script: Script) {
+        let mut buffer = [0; 4096];
+        while let Ok(1..) = stream.read(&mut buffer).await {
+            match script {
+                Script::Answer(bytes) => stream.write_all(bytes).await.unwrap(),
+                Script::AnswerAndClose(bytes) => {
+                    stream.write_all(bytes).await.unwrap();
+                    return;
+                }
+                Script::Endless(head, rest) => {
+                    let _ = stream.write_all(head).await;
+                    while stream.write_all(rest).await.is_ok() {}
+                    return;
+                }
+                Script::Silence => {}
+            }
+        }
+    }
+
+    fn transport() -> HttpTransport {
+        let egress = EgressPolicy { allow_private: true, ..EgressPolicy::default() };
+        HttpTransport::start(Config { egress, extra_roots: vec![] }).unwrap()
+    }
+
+    fn request(url: &Url, pool: u64) -> Request {
+        let timeout = Duration::from_millis(700);
+        let (headers, body) = (HeaderMap::new(), Bytes::from_static(b"{}"));
+        Request { pool, url: url.clone(), headers, body, timeout }
+    }
+
+    const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+    #[tokio::test]
+    async fn answers_end_as_they_should() {
+        use FailureClass::{ConnectionClosed, ProtocolError, ResponseTooLarge, Timeout};
+        let mut tasks = JoinSet::new();
+        let transport = transport();
+        let redirect =
+            b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n";
+        let chunk = b"1000\r\n0123456789abcdef\r\n";
+        for (name, script, expected) in [
+            ("an answer", Script::Answer(OK), Ok(200)),
+            ("no body", Script::Answer(b"HTTP/1.1 204 No Content\r\n\r\n"), Ok(204)),
+            ("a redirect", Script::Answer(redirect), Ok(302)),
+            ("silence", Script::Silence, Err(Timeout)),
+            (
+                "endless interim answers",
+                Script::Endless(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
+                Err(ResponseTooLarge),
+            ),
+            (
+                "an endless head",
+                Script::Endless(b"HTTP/1.1 200 OK\r\n", b"x-a: bbbbbbbbbbbbbbbbbbbbbbbbbbbbbb\r\n"),
+                Err(ResponseTooLarge),
+            ),
+            (
+                "an endless body",
+                Script::Endless(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", chunk),
+                Ok(200),
+            ),
+            (
+                "a body that is too short",
+                Script::AnswerAndClose(
+                    b"HTTP/1.1 200 OK\r\ncontent-length: 10737418240\r\n\r\nhello",
+                ),
+                Ok(200),
+            ),
+            ("no answer", Script::AnswerAndClose(b""), Err(ConnectionClosed)),
+            (
+                "another protocol",
+                Script::AnswerAndClose(b"SSH-2.0-OpenSSH_9.2\r\n"),
+                Err(ProtocolError),
+            ),
+        ] {
+            let (url, _) = endpoint(script, &mut tasks).await;
+            let started = now();
+            let sent = transport.send(request(&url, 1)).await;
+            let got = match sent.answer {
+                Ok(answer) => Ok(answer.status.as_u16()),
+                Err((class, _)) => Err(class),
+            };
+            assert_eq!(got, expected, "{name}");
+            assert!(started.elapsed() < Duration::from_secs(2), "{name}: {:?}", started.elapsed());
+        }
+    }
+
+    #[tokio::test]
+    async fn connections_are_kept_but_not_shared() {
+        let mut tasks = JoinSet::new();
+        let (transport, (url, connections)) =
+            (transport(), endpoint(Script::Answer(OK), &mut tasks).await);
+        for _ in 0..5 {
+            let sent = transport.send(request(&url, 1)).await;
+            assert_eq!(sent.answer.unwrap().body, "ok");
+        }
+        assert_eq!(*connections.lock().unwrap(), 1);
+        transport.send(request(&url, 2)).await.answer.unwrap();
+        assert_eq!(*connections.lock().unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_closed_meanwhile_is_opened_again() {
+        let mut tasks = JoinSet::new();
+        let (url, connections) = endpoint(Script::AnswerAndClose(OK), &mut tasks).await;
+        let transport = transport();
+        for _ in 0..3 {
+            transport.send(request(&url, 1)).await.answer.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(*connections.lock().unwrap(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_denied_address_is_not_connected_to() {
+        let mut tasks = JoinSet::new();
+        let (url, connections) = endpoint(Script::Answer(OK), &mut tasks).await;
+        let transport = HttpTransport::start(Config::default()).unwrap();
+        let sent = transport.send(request(&url, 1)).await;
+        assert_eq!(sent.answer.unwrap_err().0, FailureClass::BlockedAddress);
+        assert_eq!(*connections.lock().unwrap(), 0);
+    }
+}

@@ -1,0 +1,80 @@
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use crate::world::client::connect::{Connection, now};
+
+/// A kept connection is closed at this age, so that a changed address or policy takes effect.
+const AGE_MAX: Duration = Duration::from_secs(60);
+const IDLE_MAX: Duration = Duration::from_secs(30);
+const PER_ENDPOINT_MAX: usize = 64;
+/// Pools in one place share a lock; endpoints are spread over these.
+const PLACES: usize = 16;
+
+/// Kept connections, endpoint by endpoint, never shared between two.
+pub(super) struct Pool {
+    places: [Mutex<BTreeMap<(u64, String), Vec<Idle>>>; PLACES],
+}
+
+struct Idle {
+    connection: Connection,
+    since: tokio::time::Instant,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self { places: std::array::from_fn(|_| Mutex::default()) }
+    }
+}
+
+impl Pool {
+    /// The connection that was used last and still works. `origin` is scheme, host and port: an
+    /// endpoint that moves does not go on talking to its old host.
+    pub(super) fn take(&self, endpoint: u64, origin: &str) -> Option<Connection> {
+        let mut place = self.place(endpoint);
+        let key = (endpoint, origin.to_owned());
+        let kept = place.get_mut(&key)?;
+        let found = std::iter::from_fn(|| kept.pop()).find(Idle::is_fit);
+        if kept.is_empty() {
+            place.remove(&key);
+        }
+        found.map(|it| it.connection)
+    }
+
+    pub(super) fn put(&self, endpoint: u64, origin: String, connection: Connection) {
+        if connection.sender.is_closed() || connection.opened_at.elapsed() >= AGE_MAX {
+            return;
+        }
+        let mut place = self.place(endpoint);
+        let kept = place.entry((endpoint, origin)).or_default();
+        if kept.len() < PER_ENDPOINT_MAX {
+            kept.push(Idle { connection, since: now() });
+        }
+    }
+
+    /// Closes what has been idle too long.
+    pub(super) fn sweep(&self) {
+        for place in 0..PLACES {
+            self.place(place as u64).retain(|_, kept| {
+                kept.retain(Idle::is_fit);
+                !kept.is_empty()
+            });
+        }
+    }
+
+    #[expect(clippy::type_complexity, reason = "a guard of the map above")]
+    fn place(&self, endpoint: u64) -> MutexGuard<'_, BTreeMap<(u64, String), Vec<Idle>>> {
+        let place = &self.places[(endpoint % PLACES as u64) as usize];
+        place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Idle {
+    fn is_fit(&self) -> bool {
+        let young =
+            self.since.elapsed() < IDLE_MAX && self.connection.opened_at.elapsed() < AGE_MAX;
+        young && !self.connection.sender.is_closed() && self.connection.sender.is_ready()
+    }
+}
