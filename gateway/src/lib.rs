@@ -7,3 +7,6 @@
 pub mod domain;
 pub mod world;
 pub mod storage;
+pub mod plugins;
+pub mod fanout;
+pub mod dispatch;

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use crate::domain::{
-    Attempt, DeadReason, DeliveryKey, DeliveryState, Endpoint, EndpointNo, Event, Seq, TenantNo,
+    Attempt, DeadReason, DeliveryKey, DeliveryState, Endpoint, EndpointNo, Event, Ordering, Seq, TenantNo,
     Timestamp, Trigger, Verdict,
 };
 use crate::storage::Result;
@@ -55,6 +55,7 @@ impl Shard {
         let targets = wanted.map(numbers).collect();
         let record = Record::FannedOut { upto: last.seq.0, targets };
         self.send(Command::Note { record, leased: false }).await?;
+        self.fanned_out.store(last.seq.0, std::sync::atomic::Ordering::Release);
         let mut queue = self.queue();
         for (event, endpoints) in events {
             for endpoint in endpoints {
@@ -65,6 +66,11 @@ impl Shard {
         drop(queue);
         self.queue_changed.notify_one();
         Ok(())
+    }
+
+    /// The last event that was fanned out.
+    pub fn fanned_out(&self) -> Seq {
+        Seq(self.fanned_out.load(std::sync::atomic::Ordering::Acquire))
     }
 
     /// Endpoints that have something to do since this was last asked; waits until there is one.
@@ -96,21 +102,25 @@ impl Shard {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn lease(self: &Arc<Self>, endpoint: &Endpoint, limit: usize) -> Result<Vec<Lease>> {
+    pub fn lease(
+        self: &Arc<Self>,
+        (endpoint, ordering): (EndpointNo, Ordering),
+        limit: usize,
+    ) -> Result<Vec<Lease>> {
         let mut leases = Vec::new();
         while leases.len() < limit {
             let key = |seq: Seq| {
                 let event = self.event(seq).ok().flatten();
                 let key = event.as_ref().and_then(|it| it.ordering_key.as_deref());
-                OrderingKey::of(endpoint.ordering, key)
+                OrderingKey::of(ordering, key)
             };
-            let taken = self.queue().take(&*self.view, self.no, endpoint.no, &key)?;
+            let taken = self.queue().take(&*self.view, self.no, endpoint, &key)?;
             let Some(taken) = taken else { break };
             let Some(event) = self.event(taken.seq())? else {
                 tracing::error!(seq = taken.seq().0, "a delivery's event is gone; it is dropped");
                 continue;
             };
-            leases.push(self.lend(endpoint.no, taken, event));
+            leases.push(self.lend(endpoint, taken, event));
         }
         Ok(leases)
     }
@@ -159,6 +169,17 @@ impl Shard {
     pub async fn give_up(&self, mut lease: Lease, reason: DeadReason) -> Result<()> {
         let entry = Entry::GivenUp { at: self.clock.now(), reason };
         let record = lease.record(&entry, None);
+        self.send(Command::Note { record, leased: true }).await?;
+        lease.settled = true;
+        Ok(())
+    }
+
+    /// Withdraws a delivery: its endpoint is gone.
+    ///
+    /// # Errors
+    /// When the store has stopped.
+    pub async fn cancel(&self, mut lease: Lease) -> Result<()> {
+        let record = lease.record(&Entry::Cancelled { at: self.clock.now() }, None);
         self.send(Command::Note { record, leased: true }).await?;
         lease.settled = true;
         Ok(())

@@ -1,6 +1,8 @@
 use std::{
     ops::Bound,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, atomic::AtomicU64,
+    },
     time::Duration,
 };
 
@@ -50,6 +52,7 @@ pub struct Shard {
     pub(super) queue: Mutex<Queue>,
     pub(super) queue_changed: Notify,
     pub(super) failed: watch::Sender<Option<Error>>,
+    pub(super) fanned_out: AtomicU64,
     tail: Mutex<Tail>,
     last_seq: watch::Sender<Seq>,
     notices: broadcast::Sender<Notice>,
@@ -77,6 +80,7 @@ impl Shard {
             queue: Mutex::new(queue),
             queue_changed: Notify::new(),
             failed: watch::Sender::new(None),
+            fanned_out: AtomicU64::new(meta.fanned_out),
             tail: Mutex::new(Tail::new(config.tail_bytes_max)),
             last_seq: watch::Sender::new(Seq(meta.last_seq)),
             notices: broadcast::Sender::new(config.notices_max),
@@ -87,6 +91,11 @@ impl Shard {
     /// What tenants have configured. Do not hold it over an `await`.
     pub fn catalog(&self) -> RwLockReadGuard<'_, Catalog> {
         self.catalog.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its number among the store's shards.
+    pub fn number(&self) -> u16 {
+        self.no.0
     }
 
     /// The last event accepted.

@@ -1,0 +1,12 @@
+//! Attempts deliveries until they are delivered or given up.
+//!
+//! **Invariant:** what is lent from the queue is settled or goes back; a worker that is dropped
+//! anywhere loses nothing.
+
+mod dispatcher;
+pub use dispatcher::{Config, Dispatcher};
+
+mod lanes;
+mod attempt;
+mod plugin_chain;
+mod request;

@@ -1,0 +1,90 @@
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use url::Url;
+
+use crate::dispatch::plugin_chain::Rewritten;
+use crate::domain::payload::{self, Payload};
+use crate::domain::{Endpoint, Event, Secret, Timestamp, sign};
+use crate::world::Request;
+
+const USER_AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("hookgate/", env!("CARGO_PKG_VERSION")));
+const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
+const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+
+/// The request of an attempt at `now`, signed afresh.
+///
+/// # Errors
+/// A sentence when the endpoint's settings make no request; they were checked when it was saved.
+pub(super) fn build(
+    endpoint: &Endpoint,
+    event: &Event,
+    rewritten: &Rewritten,
+    (shard, now): (u16, Timestamp),
+) -> Result<Request, String> {
+    let mut url: Url = endpoint.url.parse().map_err(|it| format!("the URL: {it}"))?;
+    if !rewritten.path_suffix.is_empty() {
+        url.set_path(&format!("{}{}", url.path(), rewritten.path_suffix));
+    }
+    let (body, headers) = body_and_headers(endpoint, event, rewritten)?;
+    let headers = signed(endpoint, event, headers, &body, now)?;
+    let pool = u64::from(shard) << 32 | u64::from(endpoint.no.0);
+    Ok(Request { pool, url, headers, body, timeout: endpoint.timeout })
+}
+
+fn body_and_headers(
+    endpoint: &Endpoint,
+    event: &Event,
+    rewritten: &Rewritten,
+) -> Result<(Bytes, HeaderMap), String> {
+    let mut headers = HeaderMap::with_capacity(8 + endpoint.headers.len());
+    headers.insert(header::USER_AGENT, USER_AGENT);
+    for (name, value) in endpoint.headers.iter().map(|(name, value)| (name, value)) {
+        headers.insert(parse_name(name)?, parse_value(value)?);
+    }
+    let body = match &rewritten.content_type {
+        // What is no JSON cannot stand in an envelope: it goes as it is.
+        Some(content_type) => {
+            headers.insert(header::CONTENT_TYPE, parse_value(content_type)?);
+            rewritten.data.clone()
+        }
+        None => {
+            let Payload { body, content_type, headers: of_format } =
+                payload::render(endpoint.format, event, &rewritten.data);
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+            for (name, value) in of_format {
+                headers.insert(HeaderName::from_static(name), parse_value(&value)?);
+            }
+            body
+        }
+    };
+    for (name, value) in &rewritten.headers {
+        headers.insert(parse_name(name)?, parse_value(value)?);
+    }
+    Ok((body, headers))
+}
+
+fn signed(
+    endpoint: &Endpoint,
+    event: &Event,
+    mut headers: HeaderMap,
+    body: &Bytes,
+    now: Timestamp,
+) -> Result<HeaderMap, String> {
+    let secrets: Result<Vec<_>, _> = endpoint.secrets_at(now).map(Secret::parse).collect();
+    let secrets = secrets.map_err(|it| format!("the endpoint's secret {it}"))?;
+    let signature = sign(&secrets, event.id.as_str(), now.as_secs(), body);
+    headers.insert(WEBHOOK_ID, parse_value(event.id.as_str())?);
+    headers.insert(WEBHOOK_TIMESTAMP, HeaderValue::from(now.as_secs()));
+    headers.insert(WEBHOOK_SIGNATURE, parse_value(&signature)?);
+    Ok(headers)
+}
+
+fn parse_name(name: &str) -> Result<HeaderName, String> {
+    name.parse().map_err(|_| format!("`{name}` is no header name"))
+}
+
+fn parse_value(value: &str) -> Result<HeaderValue, String> {
+    HeaderValue::from_str(value).map_err(|_| "a header's value has forbidden characters".to_owned())
+}

@@ -1,0 +1,45 @@
+//! Turns each accepted event into a delivery for every endpoint that wants it.
+//!
+//! **Invariant:** doing it twice changes nothing: deliveries are named by event and endpoint, and
+//! the mark moves with them.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::{Endpoint, Event};
+use crate::storage::{Result, Shard};
+
+/// Events fanned out at once; they share a row.
+const BATCH_MAX: usize = 256;
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Follows a shard's events until told to stop.
+pub async fn run(shard: Arc<Shard>, stopping: CancellationToken) {
+    loop {
+        let step = tokio::select! {
+            biased;
+            () = stopping.cancelled() => return,
+            step = fan_out_next(&shard) => step,
+        };
+        if let Err(error) = step {
+            tracing::error!(%error, "fan-out cannot go on; trying again");
+            tokio::time::sleep(TRY_AGAIN_AFTER).await;
+        }
+    }
+}
+
+async fn fan_out_next(shard: &Shard) -> Result<()> {
+    let events = shard.read_after(shard.fanned_out(), BATCH_MAX).await?;
+    let targets: Vec<_> = {
+        let catalog = shard.catalog();
+        let wanted = |event: Arc<Event>| {
+            let tenant = catalog.tenant(&event.tenant);
+            let endpoints = tenant.into_iter().flat_map(|it| it.endpoints.values());
+            let wanted: Vec<Arc<Endpoint>> = endpoints.filter(|it| it.wants(&event)).cloned().collect();
+            (event, wanted)
+        };
+        events.into_iter().map(wanted).collect()
+    };
+    shard.enqueue(&targets).await
+}

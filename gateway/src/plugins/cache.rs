@@ -1,0 +1,94 @@
+//! Compiled components on disk. Loading one is trusting it with the process, so each file has a
+//! MAC under a key that never leaves the folder, over its bytes, its component and the engine.
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+use crate::plugins::Digest;
+
+#[derive(Debug)]
+pub(super) struct Cache {
+    folder: PathBuf,
+    key: [u8; 32],
+    engine: u64,
+}
+
+impl Cache {
+    /// Opens the folder for an engine of this kind; `fresh` is the key of a new folder.
+    pub(super) fn open(folder: &Path, engine: u64, fresh: [u8; 32]) -> io::Result<Self> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        let path = folder.join("key");
+        let key = match fs::read(&path) {
+            Ok(bytes) if bytes.len() == 32 => bytes.try_into().expect("32 bytes"),
+            _ => {
+                let options = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
+                io::Write::write_all(&mut options?, &fresh)?;
+                fresh
+            }
+        };
+        Ok(Self { folder: folder.to_owned(), key, engine })
+    }
+
+    /// The file of a component, if it is there and is what was put there.
+    pub(super) fn get(&self, digest: Digest) -> Option<PathBuf> {
+        let path = self.path(digest);
+        let bytes = fs::read(&path).ok()?;
+        let tag = fs::read(path.with_extension("mac")).unwrap_or_default();
+        match self.mac(digest, &bytes).verify_slice(&tag) {
+            Ok(()) => Some(path),
+            Err(_) => {
+                tracing::warn!(%digest, "a compiled plugin was changed on disk; compiling again");
+                None
+            }
+        }
+    }
+
+    /// Keeps a compiled component.
+    pub(super) fn put(&self, digest: Digest, compiled: &[u8]) -> io::Result<PathBuf> {
+        let path = self.path(digest);
+        let tag = self.mac(digest, compiled).finalize().into_bytes();
+        for (path, bytes) in [(path.with_extension("mac"), &tag[..]), (path.clone(), compiled)] {
+            let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
+            io::Write::write_all(&mut file, bytes)?;
+            file.persist(&path).map_err(|it| it.error)?;
+        }
+        Ok(path)
+    }
+
+    fn path(&self, digest: Digest) -> PathBuf {
+        self.folder.join(format!("{digest}-{:016x}.cwasm", self.engine))
+    }
+
+    fn mac(&self, digest: Digest, compiled: &[u8]) -> Hmac<Sha256> {
+        let mut mac = Hmac::new_from_slice(&self.key).expect("any length is a key");
+        mac.update(&digest.0);
+        mac.update(&self.engine.to_le_bytes());
+        mac.update(compiled);
+        mac
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_file_is_not_loaded() {
+        let folder = tempfile::tempdir().unwrap();
+        let digest = Digest([1; 32]);
+        let cache = Cache::open(folder.path(), 7, [9; 32]).unwrap();
+        let path = cache.put(digest, b"compiled").unwrap();
+        let again = Cache::open(folder.path(), 7, [8; 32]).unwrap();
+        assert_eq!(again.get(digest), Some(path.clone()), "the key of the folder is kept");
+        assert_eq!(again.get(Digest([2; 32])), None);
+        assert_eq!(Cache::open(folder.path(), 8, [8; 32]).unwrap().get(digest), None);
+        fs::write(&path, b"c0mpiled").unwrap();
+        assert_eq!(again.get(digest), None);
+    }
+}
