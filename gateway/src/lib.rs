@@ -10,3 +10,5 @@ pub mod storage;
 pub mod plugins;
 pub mod fanout;
 pub mod dispatch;
+pub mod api;
+pub mod app;

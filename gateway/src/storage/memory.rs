@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::storage::fold::{Meta, fold_batch};
-use crate::storage::journal::{Batch, Durability, Journal, Row, Rows, View};
+use crate::storage::journal::{Batch, Durability, Journal, Rows, View};
 use crate::storage::keys::ShardNo;
 use crate::storage::record::decode_records;
 use crate::storage::{Changes, Result, Table};
@@ -96,13 +96,20 @@ impl MemoryView {
         }
     }
 
-    fn rows(&self, table: Table, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Vec<Result<Row>> {
-        let key = |it: &[u8]| (table, Bytes::copy_from_slice(it));
-        let (from, to) = (from.map(key), to.map(key));
+    /// The row at one end of a range; the lock is held for no longer.
+    fn end(&self, range: &Range, back: bool) -> Option<((Table, Bytes), Bytes)> {
         let rows = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let range = rows.range((from, to));
-        range.map(|((_, key), value)| Ok((key.clone(), value.clone()))).collect()
+        let mut range = rows.range(range.clone());
+        let end = if back { range.next_back() } else { range.next() };
+        end.map(|(key, value)| (key.clone(), value.clone()))
     }
+}
+
+type Range = (Bound<(Table, Bytes)>, Bound<(Table, Bytes)>);
+
+fn range(table: Table, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Range {
+    let key = |it: &[u8]| (table, Bytes::copy_from_slice(it));
+    (from.map(key), to.map(key))
 }
 
 impl View for MemoryView {
@@ -112,10 +119,20 @@ impl View for MemoryView {
     }
 
     fn range(&self, table: Table, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Rows<'_> {
-        Box::new(self.rows(table, from, to).into_iter())
+        let mut range = range(table, from, to);
+        Box::new(std::iter::from_fn(move || {
+            let (key, value) = self.end(&range, false)?;
+            range.0 = Bound::Excluded(key.clone());
+            Some(Ok((key.1, value)))
+        }))
     }
 
     fn range_back(&self, table: Table, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Rows<'_> {
-        Box::new(self.rows(table, from, to).into_iter().rev())
+        let mut range = range(table, from, to);
+        Box::new(std::iter::from_fn(move || {
+            let (key, value) = self.end(&range, true)?;
+            range.1 = Bound::Excluded(key.clone());
+            Some(Ok((key.1, value)))
+        }))
     }
 }

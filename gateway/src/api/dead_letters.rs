@@ -1,0 +1,155 @@
+use axum::{
+    Router,
+    body::Body,
+    extract::{Path, State},
+    response::IntoResponse,
+    routing::{delete, get, post},
+};
+use http::{HeaderMap, StatusCode, Uri};
+use serde_json::{Value, json};
+
+use crate::api::caller::Access;
+use crate::api::fields::Fields;
+use crate::api::gateway::Gateway;
+use crate::api::page::{EXAMINED_MAX, Query, cursor, json_response, page};
+use crate::api::problem::{Problem, Result};
+use crate::api::{body, wire};
+use crate::domain::{DeadLetter, DeliveryKey, EndpointNo, Scope, Seq, Timestamp, Trigger};
+
+const IDS_MAX: usize = 1000;
+
+pub(super) fn routes() -> Router<Gateway> {
+    let base = "/v1/tenants/{tenant}/dead-letters";
+    Router::new()
+        .route(base, get(list))
+        .route(&format!("{base}/redrive"), post(redrive))
+        .route(&format!("{base}/{{id}}"), delete(discard))
+}
+
+const LATEST: (Timestamp, DeliveryKey) = (
+    Timestamp(u64::MAX),
+    DeliveryKey { seq: Seq(u64::MAX), endpoint: EndpointNo(u32::MAX) },
+);
+
+async fn list(
+    State(gateway): State<Gateway>,
+    Path(slug): Path<String>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result {
+    let access = gateway.tenant(&headers, &slug, Scope::Read)?;
+    let query = Query::parse(&uri, &["endpoint", "since"])?;
+    let endpoint = query.get("endpoint").map(|it| access.endpoint(it)).transpose()?;
+    let (limit, since) = (query.limit()?, query.time("since")?);
+    let before = query.cursor("de")?.map_or(LATEST, |[at, seq, endpoint]| {
+        let endpoint = EndpointNo(u32::try_from(endpoint).unwrap_or(u32::MAX));
+        (Timestamp(at), DeliveryKey { seq: Seq(seq), endpoint })
+    });
+    let mut data: Vec<Value> = Vec::new();
+    let mut last = before;
+    for (examined, dead) in access.shard.dead_before(access.no, before).enumerate() {
+        let dead = dead?;
+        if since.is_some_and(|it| dead.died_at < it) {
+            break;
+        }
+        if data.len() == limit || examined == EXAMINED_MAX {
+            let (at, key) = last;
+            let next = cursor("de", &[at.0, key.seq.0, key.endpoint.0.into()]);
+            return Ok(page(&data, Some(next)));
+        }
+        last = (dead.died_at, dead.delivery);
+        if endpoint.as_ref().is_none_or(|it| it.no == dead.delivery.endpoint)
+            && let Some(event) = access.shard.event(dead.delivery.seq)?
+        {
+            data.push(wire::dead_letter(&access.shard, &dead, &event)?);
+        }
+    }
+    Ok(page(&data, None))
+}
+
+/// Which dead letters to redrive.
+struct Selection {
+    ids: Option<Vec<String>>,
+    endpoint: Option<String>,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+}
+
+impl Selection {
+    fn read(mut fields: Fields) -> Result<Self> {
+        let ids = fields.read("ids", |it| {
+            let ids = it.as_array().filter(|it| it.len() <= IDS_MAX);
+            let ids = ids.and_then(|it| it.iter().map(|it| Some(it.as_str()?.to_owned())).collect());
+            ids.ok_or_else(|| format!("must be a list of at most {IDS_MAX} ids"))
+        });
+        let endpoint = fields.string("endpoint");
+        let form = "a time such as 2026-01-31T12:00:00Z";
+        let since = fields.parsed("since", form, wire::parse_time);
+        let until = fields.parsed("until", form, wire::parse_time);
+        fields.finish().map_err(Problem::invalid_fields)?;
+        let selection = Self { ids, endpoint, since, until };
+        if selection.ids.is_none() && selection.endpoint.is_none() && since.is_none() && until.is_none() {
+            let detail = "say which: `ids`, `endpoint`, `since` or `until`";
+            return Err(Problem::unprocessable("selection_required", detail));
+        }
+        Ok(selection)
+    }
+
+    fn fits(&self, dead: &DeadLetter, endpoint: Option<EndpointNo>) -> bool {
+        endpoint.is_none_or(|it| it == dead.delivery.endpoint)
+            && self.since.is_none_or(|it| it <= dead.died_at)
+            && self.until.is_none_or(|it| dead.died_at < it)
+    }
+
+    fn find(&self, access: &Access) -> Result<Vec<DeliveryKey>> {
+        if let Some(ids) = &self.ids {
+            let key = |id: &String| Ok(access.delivery(id)?.0);
+            return ids.iter().map(key).collect();
+        }
+        let endpoint = self.endpoint.as_ref().map(|it| access.endpoint(it)).transpose()?;
+        let endpoint = endpoint.map(|it| it.no);
+        let mut found = Vec::new();
+        for dead in access.shard.dead_before(access.no, LATEST) {
+            let dead = dead?;
+            if self.fits(&dead, endpoint) {
+                found.push(dead.delivery);
+            }
+        }
+        Ok(found)
+    }
+}
+
+async fn redrive(
+    State(gateway): State<Gateway>,
+    Path(slug): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result {
+    let access = gateway.tenant(&headers, &slug, Scope::Manage)?;
+    let fields = body::object(&headers, body, gateway.limits.body_bytes_max).await?;
+    let selection = Selection::read(fields)?;
+    let mut redriven = 0;
+    // The oldest first, in the order they were accepted.
+    for key in selection.find(&access)?.into_iter().rev() {
+        let dead = matches!(access.shard.state(key)?, crate::domain::DeliveryState::Dead { .. });
+        let live = access.shard.catalog().endpoint(key.endpoint).is_some();
+        if dead && live && access.shard.requeue(access.no, key, Trigger::Manual).await? {
+            redriven += 1;
+        }
+    }
+    Ok(json_response(StatusCode::ACCEPTED, &json!({ "redriven": redriven })))
+}
+
+async fn discard(
+    State(gateway): State<Gateway>,
+    Path((slug, id)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result {
+    let access = gateway.tenant(&headers, &slug, Scope::Manage)?;
+    let missing = || Problem::not_found("dead_letter_not_found");
+    let (key, _) = access.delivery(&id).map_err(|_| missing())?;
+    match access.shard.discard(access.no, key).await? {
+        true => Ok(StatusCode::NO_CONTENT.into_response()),
+        false => Err(missing()),
+    }
+}

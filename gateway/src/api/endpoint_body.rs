@@ -1,0 +1,352 @@
+//! An endpoint's JSON, both ways.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::{Map, Value, json};
+
+use crate::api::fields::Fields;
+use crate::api::problem::{FieldError, Problem, Result};
+use crate::api::wire::{duration, parse_duration};
+use crate::domain::{
+    Endpoint, EndpointId, Filter, Format, OnError, Ordering, Pattern, Plugin, PluginName,
+    PluginUse, RateLimit, Retry, RetryPolicy,
+};
+use crate::world::Transport;
+
+const TIMEOUT_MAX: Duration = Duration::from_secs(60);
+const DELAY_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+const ATTEMPTS_MAX: u32 = 50;
+const IN_FLIGHT_MAX: u32 = 1024;
+const PLUGINS_MAX: usize = 8;
+/// Header names that belong to HTTP, to the connection or to the signature.
+const HEADERS_DENIED: [&str; 11] = [
+    "host", "content-length", "content-encoding", "content-type", "transfer-encoding",
+    "connection", "te", "trailer", "upgrade", "expect", "keep-alive",
+];
+
+/// What a tenant may say of an endpoint.
+#[derive(Debug, Clone)]
+pub(super) struct Wish {
+    pub(super) id: Option<EndpointId>,
+    pub(super) url: String,
+    description: String,
+    metadata: BTreeMap<String, String>,
+    event_types: Vec<Pattern>,
+    filter: Option<Filter>,
+    pub(super) plugins: Vec<PluginUse>,
+    format: Format,
+    headers: BTreeMap<String, String>,
+    retry: Retry,
+    timeout: Duration,
+    ordering: Ordering,
+    max_in_flight: u32,
+    rate_limit: Option<RateLimit>,
+    enabled: bool,
+}
+
+/// What a body is checked against.
+pub(super) struct Surroundings<'a> {
+    pub(super) transport: &'a dyn Transport,
+    pub(super) plugin: &'a dyn Fn(&PluginName) -> Option<Plugin>,
+}
+
+impl Wish {
+    /// Reads a whole body; all that is wrong is told at once.
+    pub(super) fn read(mut fields: Fields, around: &Surroundings<'_>) -> Result<Self> {
+        // What only the gateway writes may come back as it was read.
+        for name in ["created_at", "updated_at", "disabled_reason"] {
+            fields.take(name);
+        }
+        let mut code = "invalid_field";
+        let url = fields.string("url");
+        let url = fields.need("url", url).unwrap_or_default();
+        let url = match around.transport.check_url(&url) {
+            Ok(url) => url.to_string(),
+            Err((refusal, detail)) if !url.is_empty() => {
+                code = refusal;
+                fields.refuse("url", detail);
+                url
+            }
+            Err(_) => url,
+        };
+        let id = fields.parsed("id", "1 to 64 of A-Za-z0-9._-", EndpointId::parse);
+        let event_types = fields.array("event_types").unwrap_or_default();
+        let event_types = patterns(&mut fields, &event_types);
+        let filter = fields.read("filter", |it| {
+            Filter::compile(it.as_str().ok_or("must be a CEL expression in a string")?)
+        });
+        let plugins = fields.array("plugins").unwrap_or_default();
+        let wish = Self {
+            id,
+            url,
+            description: fields.string("description").unwrap_or_default(),
+            metadata: fields.strings("metadata").unwrap_or_default(),
+            event_types,
+            filter,
+            plugins: read_plugins(&mut fields, plugins, around),
+            format: one_of(&mut fields, "format", &Format::NAMES),
+            headers: read_headers(&mut fields, &mut code),
+            retry: read_retry(&mut fields),
+            timeout: span(&mut fields, "timeout", TIMEOUT_MAX).unwrap_or(Duration::from_secs(15)),
+            ordering: one_of(&mut fields, "ordering", &Ordering::NAMES),
+            max_in_flight: fields.whole("max_in_flight", 1, IN_FLIGHT_MAX).unwrap_or(64),
+            rate_limit: read_rate(&mut fields),
+            enabled: fields.boolean("enabled").unwrap_or(true),
+        };
+        read_signature(&mut fields);
+        fields.finish().map_err(|errors| Problem::fields(code, errors))?;
+        Ok(wish)
+    }
+
+    /// Writes it over an endpoint.
+    pub(super) fn write(self, endpoint: Endpoint) -> Endpoint {
+        Endpoint {
+            url: self.url,
+            description: self.description,
+            metadata: self.metadata,
+            event_types: self.event_types,
+            filter: self.filter,
+            plugins: self.plugins,
+            format: self.format,
+            headers: self.headers,
+            retry: self.retry,
+            timeout: self.timeout,
+            ordering: self.ordering,
+            max_in_flight: self.max_in_flight,
+            rate_limit: self.rate_limit,
+            disabled_reason: endpoint.disabled_reason.filter(|_| !self.enabled),
+            enabled: self.enabled,
+            ..endpoint
+        }
+    }
+}
+
+/// An endpoint as tenants see it; its secret is asked for by itself.
+pub(super) fn render(it: &Endpoint) -> Value {
+    let plugins: Vec<_> = it.plugins.iter().map(render_plugin).collect();
+    let rate = it.rate_limit.map(|it| json!({ "per_second": it.per_second, "burst": it.burst }));
+    json!({
+        "id": it.id.as_str(),
+        "url": it.url,
+        "description": it.description,
+        "metadata": it.metadata,
+        "event_types": it.event_types.iter().map(Pattern::as_str).collect::<Vec<_>>(),
+        "filter": it.filter.as_ref().map(Filter::source),
+        "plugins": plugins,
+        "format": name_of(&Format::NAMES, it.format),
+        "headers": it.headers,
+        "signature": { "scheme": "standard" },
+        "retry": render_retry(&it.retry),
+        "timeout": duration(it.timeout),
+        "ordering": name_of(&Ordering::NAMES, it.ordering),
+        "max_in_flight": it.max_in_flight,
+        "rate_limit": rate,
+        "enabled": it.enabled,
+        "disabled_reason": it.disabled_reason,
+        "created_at": it.created_at.to_string(),
+        "updated_at": it.updated_at.to_string(),
+    })
+}
+
+/// Changes `target` by a merge patch
+/// ([RFC 7396](https://www.rfc-editor.org/rfc/rfc7396#section-2)).
+pub(super) fn merge(target: &mut Value, patch: Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch;
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    let members = target.as_object_mut().expect("it was made one");
+    for (name, value) in patch {
+        if value.is_null() {
+            members.remove(&name);
+        } else {
+            merge(members.entry(name).or_insert(Value::Null), value);
+        }
+    }
+}
+
+fn patterns(fields: &mut Fields, values: &[Value]) -> Vec<Pattern> {
+    let mut patterns = Vec::new();
+    for (place, value) in values.iter().enumerate() {
+        match value.as_str().and_then(Pattern::parse) {
+            Some(pattern) => patterns.push(pattern),
+            None => fields.refuse_all(vec![FieldError {
+                pointer: format!("/event_types/{place}"),
+                detail: "must be segments of A-Za-z0-9_- with dots between; `*` takes one, a last \
+                         `**` any number"
+                    .to_owned(),
+            }]),
+        }
+    }
+    patterns
+}
+
+fn read_plugins(
+    fields: &mut Fields,
+    values: Vec<Value>,
+    around: &Surroundings<'_>,
+) -> Vec<PluginUse> {
+    if values.len() > PLUGINS_MAX {
+        fields.refuse("plugins", format!("at most {PLUGINS_MAX}"));
+    }
+    let mut plugins = Vec::new();
+    for (place, value) in values.into_iter().enumerate() {
+        match read_plugin(value, &format!("/plugins/{place}"), around) {
+            Ok(plugin) => plugins.extend(plugin),
+            Err(errors) => fields.refuse_all(errors),
+        }
+    }
+    plugins
+}
+
+fn read_plugin(
+    value: Value,
+    base: &str,
+    around: &Surroundings<'_>,
+) -> Result<Option<PluginUse>, Vec<FieldError>> {
+    let mut fields = Fields::of(value, base)?;
+    let name = fields.parsed("plugin", "a plugin's name", PluginName::parse);
+    let name = fields.need("plugin", name);
+    let version = fields.whole("version", 1, u32::MAX);
+    let config = fields.strings("config").unwrap_or_default();
+    let on_error = one_of(&mut fields, "on_error", &OnError::NAMES);
+    if let Some(name) = &name {
+        match (around.plugin)(name) {
+            None => fields.refuse("plugin", format!("there is no plugin `{name}`; upload it first")),
+            Some(plugin) if plugin.version(version).is_none() => {
+                fields.refuse("version", format!("`{name}` has no such version"));
+            }
+            Some(_) => {}
+        }
+    }
+    fields.finish()?;
+    Ok(name.map(|plugin| PluginUse { plugin, version, config, on_error }))
+}
+
+fn read_headers(fields: &mut Fields, code: &mut &'static str) -> BTreeMap<String, String> {
+    let mut headers = BTreeMap::new();
+    for (name, value) in fields.strings("headers").unwrap_or_default() {
+        let lower = name.to_ascii_lowercase();
+        let denied = HEADERS_DENIED.contains(&lower.as_str())
+            || lower.starts_with("proxy-")
+            || lower.starts_with("webhook-");
+        let plain = value.bytes().all(|it| (0x20..0x7f).contains(&it) || it == b'\t');
+        if denied || !plain || http::HeaderName::from_bytes(lower.as_bytes()).is_err() {
+            *code = "header_not_allowed";
+            fields.refuse("headers", format!("`{name}` must not be set so"));
+        }
+        headers.insert(lower, value);
+    }
+    headers
+}
+
+fn read_retry(fields: &mut Fields) -> Retry {
+    let Some(value) = fields.take("retry") else { return Retry::default() };
+    let mut inner = match Fields::of(value, "/retry") {
+        Ok(inner) => inner,
+        Err(errors) => {
+            fields.refuse_all(errors);
+            return Retry::default();
+        }
+    };
+    let default = Retry::default();
+    let jitter = inner.number("jitter", 0.0, 1.0).unwrap_or(default.jitter);
+    let policy = if inner.has("schedule") {
+        let waits = inner.read("schedule", |it| {
+            let waits = it.as_array().filter(|it| it.len() < ATTEMPTS_MAX as usize);
+            let waits = waits.and_then(|it| it.iter().map(|it| parse_duration(it.as_str()?)).collect());
+            let fits = |it: &Vec<Duration>| it.iter().all(|it| *it <= DELAY_MAX);
+            waits.filter(fits).ok_or("must be at most 49 durations such as \"5s\", up to 7d".to_owned())
+        });
+        RetryPolicy::Schedule(waits.unwrap_or_default())
+    } else {
+        let second = Duration::from_secs(1);
+        RetryPolicy::Backoff {
+            base: span(&mut inner, "base", DELAY_MAX).unwrap_or(second),
+            factor: inner.number("factor", 1.0, 100.0).unwrap_or(2.0),
+            max_delay: span(&mut inner, "max_delay", DELAY_MAX).unwrap_or(3600 * second),
+            max_attempts: inner.whole("max_attempts", 1, ATTEMPTS_MAX).unwrap_or(8),
+        }
+    };
+    if let Err(errors) = inner.finish() {
+        fields.refuse_all(errors);
+    }
+    Retry { policy, jitter }
+}
+
+fn read_rate(fields: &mut Fields) -> Option<RateLimit> {
+    let mut inner = match Fields::of(fields.take("rate_limit")?, "/rate_limit") {
+        Ok(inner) => inner,
+        Err(errors) => {
+            fields.refuse_all(errors);
+            return None;
+        }
+    };
+    let per_second = inner.number("per_second", 0.001, 1_000_000.0);
+    let burst = inner.whole("burst", 1, 1_000_000);
+    let per_second = inner.need("per_second", per_second);
+    if let Err(errors) = inner.finish() {
+        fields.refuse_all(errors);
+    }
+    let per_second = per_second?;
+    Some(RateLimit { per_second, burst: burst.unwrap_or(per_second.max(1.0) as u32) })
+}
+
+fn read_signature(fields: &mut Fields) {
+    let Some(value) = fields.take("signature") else { return };
+    let scheme = Fields::of(value, "/signature").and_then(|mut inner| {
+        let scheme = inner.string("scheme");
+        if scheme.as_deref().is_some_and(|it| it != "standard") {
+            inner.refuse("scheme", "this version signs by `standard` only");
+        }
+        inner.finish()
+    });
+    if let Err(errors) = scheme {
+        fields.refuse_all(errors);
+    }
+}
+
+fn span(fields: &mut Fields, name: &str, max: Duration) -> Option<Duration> {
+    let form = format!("a duration such as \"15s\" or \"250ms\", up to {}", duration(max));
+    let fits = |it: &Duration| !it.is_zero() && *it <= max;
+    fields.parsed(name, &form, |it| parse_duration(it).filter(fits))
+}
+
+fn one_of<T: Copy + Default>(fields: &mut Fields, name: &str, names: &[(T, &str)]) -> T {
+    let words: Vec<_> = names.iter().map(|(_, word)| *word).collect();
+    let form = format!("one of {}", words.join(", "));
+    let find = |text: &str| names.iter().find(|(_, word)| *word == text).map(|(it, _)| *it);
+    fields.parsed(name, &form, find).unwrap_or_default()
+}
+
+fn name_of<T: PartialEq>(names: &[(T, &'static str)], value: T) -> &'static str {
+    names.iter().find(|(it, _)| *it == value).expect("each has a name").1
+}
+
+fn render_plugin(it: &PluginUse) -> Value {
+    json!({
+        "plugin": it.plugin.as_str(),
+        "version": it.version,
+        "config": it.config,
+        "on_error": name_of(&OnError::NAMES, it.on_error),
+    })
+}
+
+fn render_retry(it: &Retry) -> Value {
+    match &it.policy {
+        RetryPolicy::Schedule(waits) => {
+            let waits: Vec<_> = waits.iter().map(|it| duration(*it)).collect();
+            json!({ "schedule": waits, "jitter": it.jitter })
+        }
+        RetryPolicy::Backoff { base, factor, max_delay, max_attempts } => json!({
+            "base": duration(*base),
+            "factor": factor,
+            "max_delay": duration(*max_delay),
+            "max_attempts": max_attempts,
+            "jitter": it.jitter,
+        }),
+    }
+}

@@ -1,0 +1,275 @@
+use std::time::Duration;
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Path, State},
+    response::IntoResponse,
+    routing::{get, post},
+};
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, Uri};
+use serde_json::{Value, json};
+
+use crate::api::caller::Access;
+use crate::api::endpoint_body::{Surroundings, Wish, merge, render};
+use crate::api::fields::Fields;
+use crate::api::gateway::Gateway;
+use crate::api::page::{Query, cursor, json_response, page};
+use crate::api::problem::{Problem, Result};
+use crate::api::{body, invoke, wire};
+use crate::domain::{
+    Endpoint, EndpointId, EndpointNo, EventType, Format, Ordering, Retry, Scope, Secret, SigningSecret,
+};
+use crate::storage::{Appended, NewEvent, Notice, Refused};
+
+const GRACE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+const SECRETS_MAX: usize = 5;
+/// What a test of an endpoint sends.
+const TEST_TYPE: &str = "hookgate.test";
+
+pub(super) fn routes() -> Router<Gateway> {
+    let base = "/v1/tenants/{tenant}/endpoints";
+    Router::new()
+        .route(base, get(list).post(create))
+        .route(&format!("{base}/{{id}}"), get(read).patch(update).delete(delete))
+        .route(&format!("{base}/{{id}}/secret"), get(secret))
+        .route(&format!("{base}/{{id}}/secret/rotate"), post(rotate))
+        .route(&format!("{base}/{{id}}/test"), post(test))
+}
+
+async fn create(
+    State(gateway): State<Gateway>,
+    Path(slug): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result {
+    let access = gateway.tenant(&headers, &slug, Scope::Manage)?;
+    let fields = body::object(&headers, body, gateway.limits.body_bytes_max).await?;
+    let wish = gateway.read_wish(&access, fields).await?;
+    let endpoint = gateway.make_endpoint(&access, wish).await?;
+    Ok(json_response(StatusCode::CREATED, &render(&endpoint)))
+}
+
+impl Gateway {
+    /// Reads and checks what a tenant says of an endpoint, its plugins' configuration included.
+    pub(super) async fn read_wish(&self, access: &Access, fields: Fields) -> Result<Wish> {
+        let wish = {
+            let plugin = |name: &_| access.shard.plugin(&access.slug, name);
+            Wish::read(fields, &Surroundings { transport: &*self.transport, plugin: &plugin })?
+        };
+        invoke::check_configs(self, access, &wish.plugins).await?;
+        Ok(wish)
+    }
+
+    pub(super) async fn make_endpoint(&self, access: &Access, wish: Wish) -> Result<Endpoint> {
+        let (now, random) = access.shard.draw();
+        let secret = Secret::drawn(self.random_bytes()).reveal();
+        let make = |no: EndpointNo| {
+            let id = wish.id.clone().unwrap_or_else(|| EndpointId::drawn(now, random));
+            wish.write(Endpoint {
+                no,
+                id,
+                tenant: access.slug.clone(),
+                url: String::new(),
+                description: String::new(),
+                metadata: Default::default(),
+                event_types: Vec::new(),
+                filter: None,
+                plugins: Vec::new(),
+                format: Format::default(),
+                headers: Default::default(),
+                secrets: vec![SigningSecret { text: secret, until: None }],
+                retry: Retry::default(),
+                timeout: Duration::ZERO,
+                ordering: Ordering::default(),
+                max_in_flight: 1,
+                rate_limit: None,
+                enabled: true,
+                disabled_reason: None,
+                created_at: now,
+                updated_at: now,
+            })
+        };
+        match access.shard.create_endpoint(&access.slug, make).await {
+            Err(Refused::Exists) => Err(Problem::conflict("id_conflict", "the id is taken")),
+            other => other.map_err(|it| Problem::named(it, "tenant_not_found")),
+        }
+    }
+}
+
+impl Access {
+    /// An endpoint of the tenant.
+    pub(super) fn endpoint(&self, id: &str) -> Result<Endpoint> {
+        let id = EndpointId::parse(id);
+        let catalog = self.shard.catalog();
+        let tenant = catalog.tenant(&self.slug);
+        let found = id.and_then(|it| tenant?.endpoints.get(&it).map(|it| Endpoint::clone(it)));
+        found.ok_or_else(|| Problem::not_found("endpoint_not_found"))
+    }
+}
+
+async fn list(
+    State(gateway): State<Gateway>,
+    Path(slug): Path<String>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result {
+    let access = gateway.tenant(&headers, &slug, Scope::Read)?;
+    let query = Query::parse(&uri, &[])?;
+    let (limit, before) = (query.limit()?, query.cursor("ep")?.map_or(u64::MAX, |[it]| it));
+    let catalog = access.shard.catalog();
+    let endpoints = catalog.tenant(&access.slug).into_iter().flat_map(|it| it.endpoints.values());
+    let mut endpoints: Vec<_> = endpoints.filter(|it| u64::from(it.no.0) < before).collect();
+    endpoints.sort_by_key(|it| std::cmp::Reverse(it.no));
+    let more = endpoints.len() > limit;
+    endpoints.truncate(limit);
+    let next = endpoints.last().filter(|_| more).map(|it| cursor("ep", &[it.no.0.into()]));
+    let data: Vec<_> = endpoints.iter().map(|it| render(it)).collect();
+    Ok(page(&data, next))
+}
+
+async fn read(
+    State(gateway): State<Gateway>,
+    Path((slug, id)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result {
+    let access = gateway.tenant(&headers, &slug, Scope::Read)?;
+    Ok(json_response(StatusCode::OK, &render(&access.endpoint(&id)?)))
+}
+
+async fn update(
+    State(gateway): State<Gateway>,
+    Path((slug, id)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result {
+    let access = gateway.tenant(&headers, &slug, Scope::Manage)?;
+    let known = access.endpoint(&id)?;
+    let patch = body::value(&headers, body, gateway.limits.body_bytes_max).await?;
+    if !patch.is_object() {
+        return Err(Problem::unprocessable("invalid_field", "a merge patch must be an object"));
+    }
+    if patch.get("id").is_some_and(|it| it.as_str() != Some(known.id.as_str())) {
+        let detail = "an endpoint keeps its id".to_owned();
+        let errors = vec![crate::api::problem::FieldError { pointer: "/id".to_owned(), detail }];
+        return Err(Problem::invalid_fields(errors));
+    }
+    let mut target = render(&known);
+    merge_endpoint(&mut target, patch);
+    let fields = Fields::of(target, "").map_err(Problem::invalid_fields)?;
+    let wish = gateway.read_wish(&access, fields).await?;
+    let change = move |endpoint| Ok(wish.write(endpoint));
+    let changed = access.shard.update_endpoint(&access.slug, &known.id, change).await;
+    let changed = changed.map_err(|it| Problem::named(it, "endpoint_not_found"))?;
+    Ok(json_response(StatusCode::OK, &render(&changed)))
+}
+
+/// The two forms of `retry` exclude each other: a patch that names one drops the other.
+fn merge_endpoint(target: &mut Value, patch: Value) {
+    let retry = patch.get("retry").and_then(Value::as_object);
+    let to_schedule = retry.is_some_and(|it| it.contains_key("schedule"));
+    let to_backoff = retry.is_some_and(|it| {
+        ["base", "factor", "max_delay", "max_attempts"].iter().any(|name| it.contains_key(*name))
+    });
+    if let Some(known) = target.get_mut("retry").and_then(Value::as_object_mut) {
+        let of_backoff = |name: &str| name != "schedule" && name != "jitter";
+        known.retain(|name, _| {
+            !(to_schedule && !to_backoff && of_backoff(name)) && !(to_backoff && name == "schedule")
+        });
+    }
+    merge(target, patch);
+}
+
+async fn delete(
+    State(gateway): State<Gateway>,
+    Path((slug, id)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result {
+    let access = gateway.tenant(&headers, &slug, Scope::Manage)?;
+    let id = access.endpoint(&id)?.id;
+    let deleted = access.shard.delete_endpoint(&access.slug, &id).await;
+    deleted.map_err(|it| Problem::named(it, "endpoint_not_found"))?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn secret(
+    State(gateway): State<Gateway>,
+    Path((slug, id)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result {
+    let access = gateway.tenant(&headers, &slug, Scope::Manage)?;
+    let endpoint = access.endpoint(&id)?;
+    let newest = endpoint.secrets.first().map(|it| it.text.clone());
+    Ok(json_response(StatusCode::OK, &json!({ "key": newest })))
+}
+
+async fn rotate(
+    State(gateway): State<Gateway>,
+    Path((slug, id)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result {
+    let access = gateway.tenant(&headers, &slug, Scope::Manage)?;
+    let id = access.endpoint(&id)?.id;
+    let bytes = body::read(&headers, body, gateway.limits.body_bytes_max).await?;
+    let given = if bytes.is_empty() { json!({}) } else { body::parse(&bytes)? };
+    let mut fields = Fields::of(given, "").map_err(Problem::invalid_fields)?;
+    let key = fields.read("key", |it| Secret::parse(it.as_str().ok_or("must be a string")?));
+    let form = "a duration from \"0s\" to \"168h\"";
+    let grace = fields.parsed("grace", form, |it| wire::parse_duration(it).filter(|it| *it <= GRACE_MAX));
+    fields.finish().map_err(|it| Problem::fields("invalid_secret", it))?;
+    let key = key.unwrap_or_else(|| Secret::drawn(gateway.random_bytes())).reveal();
+    let (now, text) = (gateway.clock.now(), key.clone());
+    let until = now + grace.unwrap_or(Duration::from_secs(24 * 3600));
+    let change = move |mut endpoint: Endpoint| {
+        endpoint.secrets.retain(|it| it.until.is_none_or(|it| now < it));
+        if endpoint.secrets.len() >= SECRETS_MAX {
+            return Err("too many old secrets still sign; wait until one has ended".to_owned());
+        }
+        for old in &mut endpoint.secrets {
+            old.until = Some(old.until.map_or(until, |it| it.min(until)));
+        }
+        endpoint.secrets.insert(0, SigningSecret { text, until: None });
+        Ok(endpoint)
+    };
+    let rotated = access.shard.update_endpoint(&access.slug, &id, change).await;
+    rotated.map_err(|it| match it {
+        Refused::Invalid(detail) => Problem::conflict("rotation_limit", detail),
+        other => Problem::named(other, "endpoint_not_found"),
+    })?;
+    Ok(json_response(StatusCode::OK, &json!({ "key": key })))
+}
+
+async fn test(
+    State(gateway): State<Gateway>,
+    Path((slug, id)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result {
+    let access = gateway.tenant(&headers, &slug, Scope::Manage)?;
+    let endpoint = access.endpoint(&id)?;
+    let data = json!({ "message": "a test of this endpoint", "endpoint_id": endpoint.id.as_str() });
+    let event_type = EventType::parse(TEST_TYPE).expect("it is well formed");
+    let mut new = NewEvent::new(event_type, Bytes::from(data.to_string()));
+    new.only = Some(endpoint.no);
+    let mut notices = access.shard.watch();
+    let appended = access.shard.append(&access.slug, vec![new], true).await?;
+    let Some(Appended::New { seq, .. }) = appended.into_iter().next() else {
+        return Err(Problem::unavailable("storage_unavailable", "the test was not stored"));
+    };
+    let attempted = tokio::time::timeout(gateway.limits.test_wait_max, async {
+        loop {
+            match notices.recv().await {
+                Ok(Notice::Attempted { attempt, .. }) if attempt.delivery.seq == seq => {
+                    return Some(attempt);
+                }
+                Err(tokio::sync::broadcast::error::RecvError::Closed) => return None,
+                _ => {}
+            }
+        }
+    });
+    let slow = || Problem::unavailable("test_pending", "no attempt has finished yet; look it up");
+    let attempt = attempted.await.ok().flatten().ok_or_else(slow)?;
+    let event = access.shard.event(seq)?.ok_or_else(|| Problem::not_found("event_not_found"))?;
+    Ok(json_response(StatusCode::OK, &wire::attempt(&access.shard, &attempt, &event)))
+}

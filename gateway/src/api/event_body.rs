@@ -1,0 +1,155 @@
+//! An event's JSON on its way in.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
+
+use crate::api::body::invalid_json;
+use crate::api::fields::Fields;
+use crate::api::problem::{FieldError, Problem, Result};
+use crate::api::wire::parse_time;
+use crate::domain::{EventId, EventType};
+use crate::storage::NewEvent;
+
+const ORDERING_KEY_BYTES_MAX: usize = 256;
+const METADATA_BYTES_MAX: usize = 8 * 1024;
+
+/// The form most events have. Whatever does not fit it is read again, slowly, to say why.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Plain<'a> {
+    #[serde(borrow, rename = "type")]
+    event_type: Cow<'a, str>,
+    #[serde(borrow)]
+    data: &'a RawValue,
+    #[serde(borrow, default)]
+    id: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    timestamp: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    ordering_key: Option<Cow<'a, str>>,
+    #[serde(default)]
+    metadata: Option<BTreeMap<String, String>>,
+}
+
+/// Reads one event out of `whole`; `text` is the part of it that holds the event, and `base` its
+/// pointer. The data stays in `whole`, uncopied.
+pub(super) fn read(whole: &Bytes, text: &[u8], base: &str, data_bytes_max: usize) -> Result<NewEvent> {
+    let plain = match serde_json::from_slice::<Plain<'_>>(text) {
+        Ok(plain) => plain,
+        Err(error) => return Err(explain(text, base, &error)),
+    };
+    let data = plain.data.get().as_bytes();
+    if data.len() > data_bytes_max {
+        return Err(Problem::too_large(format!("the event's data is over {data_bytes_max} bytes")));
+    }
+    let event_type = EventType::parse(&plain.event_type);
+    let id = plain.id.as_deref().map(EventId::parse);
+    let timestamp = plain.timestamp.as_deref().map(parse_time);
+    let metadata = plain.metadata.unwrap_or_default();
+    let metadata_bytes: usize = metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
+    let key_fits = plain.ordering_key.as_ref().is_none_or(|it| it.len() <= ORDERING_KEY_BYTES_MAX);
+    match (event_type, id, timestamp) {
+        (Some(event_type), id @ (None | Some(Some(_))), timestamp @ (None | Some(Some(_))))
+            if key_fits && metadata_bytes <= METADATA_BYTES_MAX =>
+        {
+            let mut event = NewEvent::new(event_type, slice_of(whole, data));
+            event.id = id.flatten();
+            event.timestamp = timestamp.flatten();
+            event.ordering_key = plain.ordering_key.map(Cow::into_owned);
+            event.metadata = metadata;
+            Ok(event)
+        }
+        _ => Err(explain_fields(text, base)),
+    }
+}
+
+fn slice_of(whole: &Bytes, part: &[u8]) -> Bytes {
+    whole.slice_ref(part)
+}
+
+fn explain(text: &[u8], base: &str, error: &serde_json::Error) -> Problem {
+    match error.classify() {
+        serde_json::error::Category::Data => explain_fields(text, base),
+        _ => invalid_json(error, text),
+    }
+}
+
+/// Reads an event field by field, to name all that is wrong.
+fn explain_fields(text: &[u8], base: &str) -> Problem {
+    let value = match serde_json::from_slice::<Value>(text) {
+        Ok(value) => value,
+        Err(error) => return invalid_json(&error, text),
+    };
+    let mut fields = match Fields::of(value, base) {
+        Ok(fields) => fields,
+        Err(errors) => return Problem::invalid_fields(errors),
+    };
+    let form = "segments of A-Za-z0-9_- with dots between, at most 256 characters";
+    let event_type = fields.parsed("type", form, EventType::parse);
+    fields.need("type", event_type.as_ref());
+    let has_data = fields.has("data");
+    fields.take("data");
+    if !has_data {
+        fields.refuse("data", "is required");
+    }
+    fields.parsed("id", "1 to 64 of A-Za-z0-9._-", EventId::parse);
+    fields.parsed("timestamp", "a time such as 2026-01-31T12:00:00Z", parse_time);
+    let fits = |it: &str| (it.len() <= ORDERING_KEY_BYTES_MAX).then_some(());
+    fields.parsed("ordering_key", "a string of at most 256 bytes", fits);
+    let metadata = fields.strings("metadata").unwrap_or_default();
+    if metadata.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > METADATA_BYTES_MAX {
+        fields.refuse("metadata", format!("is over {METADATA_BYTES_MAX} bytes"));
+    }
+    let only_type = |errors: &[FieldError]| {
+        errors.len() == 1 && errors[0].pointer.ends_with("/type") && event_type.is_none()
+    };
+    match fields.finish() {
+        Err(errors) if only_type(&errors) && errors[0].detail != "is required" => {
+            Problem::fields("invalid_event_type", errors)
+        }
+        Err(errors) => Problem::invalid_fields(errors),
+        // A member that comes twice, which a map does not show.
+        Ok(()) => Problem::bad_request("invalid_json", "a member of the event comes twice"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_text(text: &str) -> Result<NewEvent> {
+        let whole = Bytes::copy_from_slice(text.as_bytes());
+        read(&whole, &whole, "", 64)
+    }
+
+    #[test]
+    fn an_event_is_read_without_copying_its_data() {
+        let whole = Bytes::from_static(br#"{"type":"a.b","data":{ "n" : 1.0 },"id":"x"}"#);
+        let event = read(&whole, &whole, "", 64).unwrap();
+        assert_eq!(event.data, br#"{ "n" : 1.0 }"#[..]);
+        assert!(whole.as_ptr_range().contains(&event.data.as_ptr()));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let big = format!(r#"{{"type":"a","data":"{}"}}"#, "x".repeat(80));
+        for (text, code) in [
+            (r#"{"type":"a..b","data":1}"#, "invalid_event_type"),
+            (r#"{"data":1}"#, "invalid_field"),
+            (r#"{"type":"a"}"#, "invalid_field"),
+            (r#"{"type":"a","data":1,"dat":2}"#, "invalid_field"),
+            (r#"{"type":"a","data":1,"id":"a b"}"#, "invalid_field"),
+            (r#"{"type":"a","data":1,"timestamp":"yesterday"}"#, "invalid_field"),
+            (r#"{"type":"a","data":1,"data":2}"#, "invalid_json"),
+            (r#"{"type":"a","#, "invalid_json"),
+            (r#"[]"#, "invalid_field"),
+            (&big, "body_too_large"),
+        ] {
+            assert_eq!(read_text(text).unwrap_err().code(), code, "{text}");
+        }
+        assert!(read_text(r#"{"type":"a","data":null}"#).is_ok());
+    }
+}

@@ -1,0 +1,68 @@
+use std::{sync::Arc, time::Duration};
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::watch;
+
+use crate::plugins::Host;
+use crate::storage::Store;
+use crate::world::{Clock, Entropy, Transport};
+
+/// What requests may ask for at most.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Bytes of an event's data.
+    pub data_bytes_max: usize,
+    /// Bytes of a JSON body with many events.
+    pub batch_bytes_max: usize,
+    /// Events in a JSON body.
+    pub batch_events_max: usize,
+    /// Bytes of any other JSON body.
+    pub body_bytes_max: usize,
+    /// Bytes of a component.
+    pub component_bytes_max: usize,
+    /// How long a test of an endpoint is waited for.
+    pub test_wait_max: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            data_bytes_max: 1024 * 1024,
+            batch_bytes_max: 16 * 1024 * 1024,
+            batch_events_max: 1000,
+            body_bytes_max: 256 * 1024,
+            component_bytes_max: 16 * 1024 * 1024,
+            test_wait_max: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What the routes work with.
+#[derive(Clone)]
+pub struct Gateway {
+    /// Everything that is kept.
+    pub store: Store,
+    /// Checks and tries plugins.
+    pub plugins: Host,
+    /// Tells which URLs may be an endpoint's.
+    pub transport: Arc<dyn Transport>,
+    /// Stamps what is made.
+    pub clock: Arc<dyn Clock>,
+    /// Draws ids and secrets.
+    pub entropy: Arc<dyn Entropy>,
+    /// What requests may ask for.
+    pub limits: Limits,
+    /// Why it cannot take events now: `None` when it can.
+    pub unready: watch::Receiver<Option<&'static str>>,
+    /// Renders the metrics.
+    pub metrics: PrometheusHandle,
+}
+
+impl Gateway {
+    /// Bytes for a new secret.
+    pub(super) fn random_bytes(&self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        self.entropy.fill(&mut bytes);
+        bytes
+    }
+}

@@ -1,0 +1,175 @@
+//! Trying a plugin: nothing is sent, nothing is stored.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    body::Body,
+    extract::{Path, State},
+};
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use serde_json::{Value, json};
+
+use crate::api::caller::Access;
+use crate::api::fields::Fields;
+use crate::api::gateway::Gateway;
+use crate::api::page::json_response;
+use crate::api::problem::{FieldError, Problem, Result};
+use crate::api::{body, event_body};
+use crate::domain::{Plugin, PluginUse, Scope, Seq};
+use crate::plugins::{Artifact, Call, Called, Digest, EventIn, LogLine, Verdict};
+use crate::storage::NewEvent;
+
+const EVENTS_MAX: usize = 100;
+
+/// Asks each plugin of an endpoint whether it takes its configuration.
+pub(super) async fn check_configs(
+    gateway: &Gateway,
+    access: &Access,
+    uses: &[PluginUse],
+) -> Result<()> {
+    let mut errors = Vec::new();
+    for (place, it) in uses.iter().enumerate() {
+        let Some(plugin) = access.shard.plugin(&access.slug, &it.plugin) else { continue };
+        let artifact = artifact(gateway, access, &plugin, it.version).await?;
+        let called = call(gateway, access, artifact, &it.config, None).await;
+        if let Err(fault) = called.verdict {
+            let pointer = format!("/plugins/{place}/config");
+            errors.push(FieldError { pointer, detail: fault.detail });
+        }
+    }
+    if errors.is_empty() { Ok(()) } else { Err(Problem::fields("plugin_config_refused", errors)) }
+}
+
+pub(super) async fn invoke(
+    State(gateway): State<Gateway>,
+    Path((slug, name)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result {
+    let access = gateway.tenant(&headers, &slug, Scope::Manage)?;
+    let plugin = access.plugin(&name)?;
+    let fields = body::object(&headers, body, gateway.limits.batch_bytes_max).await?;
+    let wish = Wish::read(fields, gateway.limits.data_bytes_max)?;
+    let events = match wish.recent {
+        Some(recent) => recent_events(&access, recent)?,
+        None => wish.events,
+    };
+    let artifact = artifact(&gateway, &access, &plugin, wish.version).await?;
+    let mut data = Vec::with_capacity(events.len());
+    for event in events {
+        let id = event.id.clone();
+        let event_type = event.event_type.clone();
+        let called = call(&gateway, &access, artifact.clone(), &wish.config, Some(event)).await;
+        data.push(render(&id, &event_type, &called));
+    }
+    let digest = artifact.digest().to_string();
+    Ok(json_response(StatusCode::OK, &json!({ "data": data, "sha256": digest })))
+}
+
+struct Wish {
+    version: Option<u32>,
+    config: BTreeMap<String, String>,
+    events: Vec<EventIn>,
+    recent: Option<u32>,
+}
+
+impl Wish {
+    fn read(mut fields: Fields, data_bytes_max: usize) -> Result<Self> {
+        let version = fields.whole("version", 1, u32::MAX);
+        let config = fields.strings("config").unwrap_or_default();
+        let recent = fields.whole("recent", 1, EVENTS_MAX as u32);
+        let mut events = Vec::new();
+        for (place, value) in fields.array("events").unwrap_or_default().into_iter().enumerate() {
+            let text = Bytes::from(value.to_string());
+            match event_body::read(&text, &text, &format!("/events/{place}"), data_bytes_max) {
+                Ok(event) => events.push(event_in(event)),
+                Err(problem) => fields.refuse_all(problem.into_errors("/events")?),
+            }
+        }
+        if events.len() > EVENTS_MAX {
+            fields.refuse("events", format!("at most {EVENTS_MAX}"));
+        }
+        fields.finish().map_err(Problem::invalid_fields)?;
+        if events.is_empty() && recent.is_none() {
+            let detail = "give `events`, or `recent` for that many stored ones";
+            return Err(Problem::unprocessable("events_required", detail));
+        }
+        Ok(Self { version, config, events, recent })
+    }
+}
+
+fn event_in(new: NewEvent) -> EventIn {
+    EventIn {
+        id: new.id.map_or_else(|| "evt_dry_run".to_owned(), |it| it.to_string()),
+        event_type: new.event_type.to_string(),
+        timestamp_ms: new.timestamp.unwrap_or_default().0,
+        content_type: "application/json".to_owned(),
+        metadata: new.metadata.into_iter().collect(),
+        payload: new.data,
+    }
+}
+
+fn recent_events(access: &Access, count: u32) -> Result<Vec<EventIn>> {
+    let recent = access.shard.events_before(access.no, Seq(u64::MAX)).take(count as usize);
+    let events = recent.map(|it| it.map(|it| EventIn::new(&it, it.data.clone())));
+    Ok(events.collect::<crate::storage::Result<_>>()?)
+}
+
+async fn artifact(
+    gateway: &Gateway,
+    access: &Access,
+    plugin: &Plugin,
+    version: Option<u32>,
+) -> Result<std::sync::Arc<Artifact>> {
+    let version = plugin.version(version);
+    let version = version.ok_or_else(|| Problem::not_found("plugin_version_not_found"))?;
+    let component = || access.shard.component(access.no, &plugin.name, version.version).ok()?;
+    let artifact = gateway.plugins.artifact(Digest(version.digest), component).await;
+    artifact.map_err(|it| Problem::unprocessable(it.code, it.detail))
+}
+
+async fn call(
+    gateway: &Gateway,
+    access: &Access,
+    artifact: std::sync::Arc<Artifact>,
+    config: &BTreeMap<String, String>,
+    event: Option<EventIn>,
+) -> Called {
+    let config = config.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+    gateway.plugins.call(Call { tenant: access.slug.shared(), artifact, config, event }).await
+}
+
+fn render(id: &str, event_type: &str, called: &Called) -> Value {
+    let line = |it: &LogLine| json!({ "level": it.level, "message": it.message });
+    let mut rendered = json!({
+        "outcome": "deliver",
+        "logs": called.logs.iter().map(line).collect::<Vec<_>>(),
+        "duration_us": called.duration.as_micros() as u64,
+    });
+    match &called.verdict {
+        Ok(Verdict::Deliver) => {}
+        Ok(Verdict::Drop(reason)) => {
+            rendered["outcome"] = "drop".into();
+            rendered["reason"] = reason.as_str().into();
+        }
+        Ok(Verdict::Replace(out)) => {
+            let text = || Value::String(String::from_utf8_lossy(&out.payload).into_owned());
+            let data = serde_json::from_slice(&out.payload).unwrap_or_else(|_| text());
+            let headers = out.headers.iter().map(|(name, it)| (name.clone(), it.clone().into()));
+            rendered["event"] = json!({
+                "id": id,
+                "type": event_type,
+                "data": data,
+                "content_type": out.content_type,
+                "headers": Value::Object(headers.collect()),
+                "path_suffix": out.path_suffix,
+            });
+        }
+        Err(fault) => {
+            rendered["outcome"] = "error".into();
+            rendered["error"] = json!({ "code": fault.kind.name(), "detail": fault.detail });
+        }
+    }
+    rendered
+}

@@ -1,0 +1,35 @@
+//! The front door: HTTP in, JSON out. Routes, callers, problems and streams.
+//!
+//! **Invariant:** an event is acknowledged only after storage said that it is durable, and a
+//! tenant's data is reached only through [`Gateway::tenant`], which checks the caller.
+
+mod gateway;
+pub use gateway::{Gateway, Limits};
+
+mod router;
+pub use router::router;
+
+mod caller;
+pub use caller::{hash_key, new_key};
+
+mod problem;
+mod fields;
+mod body;
+mod page;
+mod wire;
+
+mod tenants;
+mod keys;
+mod endpoint_body;
+mod endpoints;
+mod event_body;
+mod events_in;
+mod ndjson;
+mod events_out;
+mod tail;
+mod deliveries;
+mod dead_letters;
+mod plugins;
+mod invoke;
+mod short;
+mod ops;

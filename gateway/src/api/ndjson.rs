@@ -1,0 +1,210 @@
+//! Events as a stream: a line in, a line out, each as it becomes durable. The lines that have come
+//! in while a batch was written make the next batch, so the stream is as fast as the store; and
+//! nothing is read while answers are not taken, so the reader's pace is the writer's.
+
+use axum::{body::Body, response::Response};
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::{FutureExt, stream};
+use http::{HeaderValue, StatusCode, header};
+use http_body_util::BodyExt;
+use serde_json::json;
+
+use crate::api::caller::Access;
+use crate::api::event_body;
+use crate::api::gateway::Gateway;
+use crate::api::problem::Problem;
+use crate::storage::{Appended, NewEvent};
+
+/// Lines in one batch.
+const LINES_MAX: usize = 1024;
+/// Room beside the data: the event's other members.
+const LINE_SURPLUS: usize = 64 * 1024;
+
+struct Incoming {
+    gateway: Gateway,
+    access: Access,
+    body: Body,
+    buffer: BytesMut,
+    /// Up to here the buffer has no line's end.
+    searched: usize,
+    line: u64,
+    /// In the middle of a line that is too long: it is skipped.
+    skipping: bool,
+    ended: bool,
+}
+
+/// A line that was read: an event or why it is none.
+type Line = (u64, Result<NewEvent, Problem>);
+
+pub(super) fn accept(gateway: Gateway, access: Access, body: Body) -> Response {
+    let incoming = Incoming {
+        gateway,
+        access,
+        body,
+        buffer: BytesMut::new(),
+        searched: 0,
+        line: 0,
+        skipping: false,
+        ended: false,
+    };
+    let answers = stream::unfold(incoming, |mut incoming| async move {
+        let answer = incoming.next().await?;
+        Some((Ok::<_, std::convert::Infallible>(answer), incoming))
+    });
+    let mut response = Response::new(Body::from_stream(answers));
+    *response.status_mut() = StatusCode::OK;
+    let ndjson = HeaderValue::from_static("application/x-ndjson");
+    response.headers_mut().insert(header::CONTENT_TYPE, ndjson);
+    response
+}
+
+impl Incoming {
+    /// The answers to the next batch of lines; `None` when there are no more.
+    async fn next(&mut self) -> Option<Bytes> {
+        let mut lines = Vec::new();
+        while lines.is_empty() {
+            if !self.take_lines(&mut lines) && lines.is_empty() {
+                if self.ended {
+                    return None;
+                }
+                self.read().await;
+            }
+        }
+        // What has arrived meanwhile goes along; nothing is waited for.
+        while lines.len() < LINES_MAX && !self.ended {
+            if self.read().now_or_never().is_none() {
+                break;
+            }
+            self.take_lines(&mut lines);
+        }
+        Some(self.store(lines).await)
+    }
+
+    async fn read(&mut self) {
+        match self.body.frame().await {
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    self.buffer.extend_from_slice(&data);
+                }
+            }
+            // A broken body ends the stream; what was answered is stored.
+            Some(Err(_)) | None => self.ended = true,
+        }
+    }
+
+    /// Takes whole lines out of the buffer; whether there were any.
+    fn take_lines(&mut self, lines: &mut Vec<Line>) -> bool {
+        let before = lines.len();
+        while lines.len() < LINES_MAX {
+            let end = memchr::memchr(b'\n', &self.buffer[self.searched..]);
+            match end {
+                Some(end) => {
+                    let line = self.buffer.split_to(self.searched + end);
+                    self.buffer.advance(1);
+                    self.searched = 0;
+                    self.take_line(line.freeze(), lines);
+                }
+                None if self.ended && !self.buffer.is_empty() => {
+                    let line = self.buffer.split();
+                    self.searched = 0;
+                    self.take_line(line.freeze(), lines);
+                }
+                None => {
+                    self.searched = self.buffer.len();
+                    self.skip_what_is_too_long(lines);
+                    break;
+                }
+            }
+        }
+        lines.len() > before
+    }
+
+    fn take_line(&mut self, line: Bytes, lines: &mut Vec<Line>) {
+        if std::mem::take(&mut self.skipping) {
+            return;
+        }
+        self.line += 1;
+        if line.iter().all(u8::is_ascii_whitespace) {
+            return;
+        }
+        let event = event_body::read(&line, &line, "", self.gateway.limits.data_bytes_max);
+        lines.push((self.line, event));
+    }
+
+    fn skip_what_is_too_long(&mut self, lines: &mut Vec<Line>) {
+        let max = self.gateway.limits.data_bytes_max + LINE_SURPLUS;
+        if self.buffer.len() <= max {
+            return;
+        }
+        self.buffer.clear();
+        self.searched = 0;
+        if !std::mem::replace(&mut self.skipping, true) {
+            self.line += 1;
+            let problem = Problem::too_large(format!("the line is over {max} bytes"));
+            lines.push((self.line, Err(problem)));
+        }
+    }
+
+    async fn store(&mut self, lines: Vec<Line>) -> Bytes {
+        let (mut events, mut places) = (Vec::with_capacity(lines.len()), Vec::with_capacity(lines.len()));
+        for (line, event) in lines {
+            match event {
+                Ok(event) => {
+                    events.push(event);
+                    places.push((line, None));
+                }
+                Err(problem) => places.push((line, Some(problem))),
+            }
+        }
+        let ready = self.gateway.ready();
+        let appended = match ready {
+            Ok(()) => self.access.shard.append(&self.access.slug, events, false).await,
+            Err(_) => Err(crate::storage::Error::Unavailable("it is stopping".to_owned())),
+        };
+        let mut appended = appended.map(Vec::into_iter);
+        let mut answers = Vec::with_capacity(64 * places.len());
+        for (line, problem) in places {
+            let answer = match (problem, &mut appended) {
+                (Some(problem), _) => rejected(line, &problem),
+                (None, Ok(appended)) => match appended.next() {
+                    Some(it) => answered(line, &it),
+                    None => rejected(line, &unavailable()),
+                },
+                (None, Err(_)) => rejected(line, &unavailable()),
+            };
+            answers.extend_from_slice(answer.to_string().as_bytes());
+            answers.push(b'\n');
+        }
+        // After a failure nothing more can be taken: the producer goes on from the last answer.
+        self.ended |= appended.is_err();
+        if appended.is_err() {
+            self.buffer.clear();
+            self.searched = 0;
+        }
+        answers.into()
+    }
+}
+
+fn answered(line: u64, appended: &Appended) -> serde_json::Value {
+    match appended {
+        Appended::New { id, .. } => {
+            metrics::counter!("hookgate_events_accepted_total").increment(1);
+            json!({ "line": line, "id": id.as_str(), "status": "accepted" })
+        }
+        Appended::Duplicate { id, .. } => {
+            json!({ "line": line, "id": id.as_str(), "status": "duplicate" })
+        }
+        Appended::Conflict | Appended::NotStored => {
+            rejected(line, &Problem::conflict("id_conflict", "another event has this id"))
+        }
+    }
+}
+
+fn rejected(line: u64, problem: &Problem) -> serde_json::Value {
+    metrics::counter!("hookgate_events_rejected_total", "reason" => problem.code()).increment(1);
+    json!({ "line": line, "status": "rejected", "error": problem })
+}
+
+fn unavailable() -> Problem {
+    Problem::unavailable("storage_unavailable", "not stored; send it again")
+}

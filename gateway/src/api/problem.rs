@@ -1,0 +1,159 @@
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+
+use crate::storage;
+
+/// The result of a handler.
+pub(super) type Result<T = Response, E = Problem> = std::result::Result<T, E>;
+
+/// A refusal as [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) writes it.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Problem {
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'static str,
+    #[serde(serialize_with = "number")]
+    status: StatusCode,
+    detail: String,
+    code: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<FieldError>,
+    #[serde(skip)]
+    retry_after: Option<u64>,
+}
+
+/// What is wrong with one field.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct FieldError {
+    /// Where, as a JSON pointer.
+    pub(super) pointer: String,
+    /// What.
+    pub(super) detail: String,
+}
+
+fn number<S: serde::Serializer>(status: &StatusCode, to: S) -> std::result::Result<S::Ok, S::Error> {
+    to.serialize_u16(status.as_u16())
+}
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            kind: format!("https://hookgate.dev/problems/{code}"),
+            title: status.canonical_reason().unwrap_or("Error"),
+            status,
+            detail: detail.into(),
+            code,
+            errors: Vec::new(),
+            retry_after: None,
+        }
+    }
+
+    pub(super) fn bad_request(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, detail)
+    }
+
+    pub(super) fn not_found(code: &'static str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, code, "there is no such thing, or it is not yours")
+    }
+
+    pub(super) fn conflict(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, code, detail)
+    }
+
+    pub(super) fn unprocessable(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail)
+    }
+
+    /// Fields that cannot be taken, each with its reason.
+    pub(super) fn invalid_fields(errors: Vec<FieldError>) -> Self {
+        Self::fields("invalid_field", errors)
+    }
+
+    /// The same under a code that says more.
+    pub(super) fn fields(code: &'static str, errors: Vec<FieldError>) -> Self {
+        let named: Vec<_> = errors.iter().map(|it| format!("{} {}", it.pointer, it.detail)).collect();
+        let problem = Self::unprocessable(code, named.join("; "));
+        Self { errors, ..problem }
+    }
+
+    pub(super) fn too_large(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
+    }
+
+    pub(super) fn unavailable(code: &'static str, detail: impl Into<String>) -> Self {
+        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail);
+        Self { retry_after: Some(5), ..problem }
+    }
+
+    pub(super) fn code(&self) -> &'static str {
+        self.code
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = serde_json::to_vec(&self).expect("a problem is plain data");
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        let json = HeaderValue::from_static("application/problem+json");
+        headers.insert(header::CONTENT_TYPE, json);
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer");
+            headers.insert(header::WWW_AUTHENTICATE, scheme);
+        }
+        response
+    }
+}
+
+impl From<storage::Error> for Problem {
+    fn from(error: storage::Error) -> Self {
+        tracing::error!(%error, "storage failed");
+        Self::unavailable("storage_unavailable", "the store cannot be used now; try again")
+    }
+}
+
+impl From<storage::Refused> for Problem {
+    fn from(refused: storage::Refused) -> Self {
+        match refused {
+            storage::Refused::NotFound => Self::not_found("not_found"),
+            storage::Refused::Exists => Self::conflict("exists", "the id is taken"),
+            storage::Refused::InUse(users) => {
+                Self::conflict("plugin_in_use", format!("endpoints use it: {users:?}"))
+            }
+            storage::Refused::Invalid(detail) => Self::unprocessable("invalid_field", detail),
+            storage::Refused::Storage(error) => error.into(),
+        }
+    }
+}
+
+impl Problem {
+    /// A refusal by storage, with the code of what was not found.
+    pub(super) fn named(refused: storage::Refused, code: &'static str) -> Self {
+        match refused {
+            storage::Refused::NotFound => Self::not_found(code),
+            other => other.into(),
+        }
+    }
+}
+
+impl Problem {
+    /// What is wrong with the fields below `base`; a problem that is about more than fields stays
+    /// what it is.
+    pub(super) fn into_errors(self, base: &str) -> Result<Vec<FieldError>> {
+        match (self.errors.is_empty(), self.status) {
+            (false, _) => Ok(self.errors),
+            (true, StatusCode::UNPROCESSABLE_ENTITY | StatusCode::BAD_REQUEST) => {
+                Ok(vec![FieldError { pointer: base.to_owned(), detail: self.detail }])
+            }
+            (true, _) => Err(self),
+        }
+    }
+}

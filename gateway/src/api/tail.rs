@@ -1,0 +1,168 @@
+//! What happens, live, as server-sent events: accepted events and outcomes of attempts.
+
+use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Path, State},
+    response::Response,
+    routing::get,
+};
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderMap, HeaderValue, Uri, header};
+use serde_json::{Value, json};
+use tokio::sync::broadcast::{Receiver, error::RecvError};
+
+use crate::api::caller::Access;
+use crate::api::events_out::parse_pattern;
+use crate::api::gateway::Gateway;
+use crate::api::page::Query;
+use crate::api::problem::Result;
+use crate::api::wire;
+use crate::domain::{Attempt, Event, Pattern, Scope, Seq, Verdict};
+use crate::storage::Notice;
+
+const PING_EVERY: Duration = Duration::from_secs(15);
+/// Events that are caught up on after a reconnection.
+const CAUGHT_UP_MAX: usize = 1000;
+
+pub(super) fn routes() -> Router<Gateway> {
+    Router::new().route("/v1/tenants/{tenant}/events/tail", get(tail))
+}
+
+struct Watching {
+    access: Access,
+    wanted: Option<Pattern>,
+    notices: Receiver<Notice>,
+    /// Events from before the connection, and notices that wait to be sent.
+    waiting: VecDeque<String>,
+    shown_to: Seq,
+    unready: tokio::sync::watch::Receiver<Option<&'static str>>,
+}
+
+async fn tail(
+    State(gateway): State<Gateway>,
+    Path(slug): Path<String>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result {
+    let access = gateway.tenant(&headers, &slug, Scope::Read)?;
+    let query = Query::parse(&uri, &["type"])?;
+    let wanted = query.get("type").map(parse_pattern).transpose()?;
+    let last_id = headers.get("last-event-id").and_then(|it| it.to_str().ok()?.parse().ok());
+    let mut watching = Watching {
+        notices: access.shard.watch(),
+        shown_to: access.shard.last_seq(),
+        waiting: VecDeque::from([": watching\nretry: 2000\n\n".to_owned()]),
+        unready: gateway.unready.clone(),
+        access,
+        wanted,
+    };
+    if let Some(last) = last_id {
+        watching.catch_up(Seq(last))?;
+    }
+    let frames = stream::unfold(watching, |mut watching| async move {
+        let frame = watching.next().await?;
+        Some((Ok::<_, Infallible>(Bytes::from(frame)), watching))
+    });
+    let mut response = Response::new(Body::from_stream(frames));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+impl Watching {
+    /// Shows what was accepted since the reader's last event, as far as that is reasonable.
+    fn catch_up(&mut self, last: Seq) -> Result<()> {
+        let (shard, tenant) = (self.access.shard.clone(), self.access.no);
+        let before = shard.events_before(tenant, self.shown_to.next());
+        let mut missed = Vec::new();
+        for event in before {
+            let event = event?;
+            if event.seq <= last {
+                break;
+            }
+            if missed.len() == CAUGHT_UP_MAX {
+                self.waiting.push_back(frame("missed", None, &json!({ "more_than": CAUGHT_UP_MAX })));
+                break;
+            }
+            missed.push(event);
+        }
+        let shown = missed.into_iter().rev().filter_map(|it| self.show_event(&it));
+        let shown: Vec<_> = shown.collect();
+        self.waiting.extend(shown);
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Option<String> {
+        loop {
+            if let Some(frame) = self.waiting.pop_front() {
+                return Some(frame);
+            }
+            let notice = tokio::select! {
+                biased;
+                // A stopping gateway ends its streams; the reader comes back to the next one.
+                _ = self.unready.wait_for(|it| it.is_some()) => return None,
+                notice = self.notices.recv() => notice,
+                () = tokio::time::sleep(PING_EVERY) => return Some(": still here\n\n".to_owned()),
+            };
+            let shown = match notice {
+                Ok(Notice::Accepted(event)) if event.seq > self.shown_to => self.show_event(&event),
+                Ok(Notice::Accepted(_)) => None,
+                Ok(Notice::Attempted { tenant, attempt }) if tenant == self.access.no => {
+                    self.show_attempt(&attempt)
+                }
+                Ok(Notice::Attempted { .. }) => None,
+                Err(RecvError::Lagged(count)) => {
+                    Some(frame("missed", None, &json!({ "notices": count })))
+                }
+                Err(RecvError::Closed) => return None,
+            };
+            self.waiting.extend(shown);
+        }
+    }
+
+    fn show_event(&self, event: &Arc<Event>) -> Option<String> {
+        let wanted = event.tenant_no == self.access.no && self.wants(event);
+        wanted.then(|| frame("event", Some(event.seq), &wire::event(event, true)))
+    }
+
+    fn show_attempt(&self, attempt: &Attempt) -> Option<String> {
+        let shard = &self.access.shard;
+        let event = shard.event(attempt.delivery.seq).ok().flatten()?;
+        if !self.wants(&event) {
+            return None;
+        }
+        let mut rendered = wire::attempt(shard, attempt, &event);
+        rendered["event_type"] = event.event_type.as_str().into();
+        rendered["status"] = match &attempt.verdict {
+            Verdict::Delivered => "delivered",
+            Verdict::Filtered(_) => "filtered",
+            Verdict::RetryAt(_) => "retrying",
+            Verdict::Dead(_) => "dead",
+        }
+        .into();
+        if let Verdict::RetryAt(due) = &attempt.verdict {
+            rendered["next_attempt_at"] = due.to_string().into();
+        }
+        let members = rendered.as_object_mut().expect("it is an object");
+        members.remove("response_body");
+        members.remove("response_headers");
+        Some(frame("attempt", None, &rendered))
+    }
+
+    fn wants(&self, event: &Event) -> bool {
+        self.wanted.as_ref().is_none_or(|it| it.matches(&event.event_type))
+    }
+}
+
+/// One event of the stream. Only accepted events carry an id: a reader that comes back goes on
+/// behind the last it saw, and outcomes can be looked up.
+fn frame(name: &str, id: Option<Seq>, data: &Value) -> String {
+    let id = id.map(|it| format!("id: {}\n", it.0)).unwrap_or_default();
+    format!("event: {name}\n{id}data: {data}\n\n")
+}

@@ -1,0 +1,191 @@
+//! How nouns look on the wire.
+
+use std::time::Duration;
+
+use serde_json::{Value, json, value::RawValue};
+
+use crate::domain::{
+    ApiKey, Attempt, DeadLetter, DeliveryKey, DeliveryState, Event, Tenant, Timestamp, delivery_id,
+};
+use crate::storage::{Entry, Result, Shard};
+
+/// A duration such as `250ms`, `15s`, `5m`, `28h`, `7d`, or several of them: `1h30m`.
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let digits = rest.find(|it: char| !it.is_ascii_digit() && it != '.')?;
+        let (number, tail) = rest.split_at(digits);
+        let letters = tail.find(|it: char| !it.is_ascii_alphabetic()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(letters);
+        let seconds = match unit {
+            "ms" => 0.001,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            "d" => 86_400.0,
+            _ => return None,
+        };
+        let part = Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()?;
+        total = total.checked_add(part)?;
+        rest = tail;
+    }
+    (!text.is_empty()).then(|| Duration::from_millis(total.as_millis() as u64))
+}
+
+/// The duration in its largest whole unit.
+pub(super) fn duration(it: Duration) -> String {
+    let millis = it.as_millis();
+    match millis {
+        0 => "0s".to_owned(),
+        _ if millis % 3_600_000 == 0 => format!("{}h", millis / 3_600_000),
+        _ if millis % 60_000 == 0 => format!("{}m", millis / 60_000),
+        _ if millis % 1000 == 0 => format!("{}s", millis / 1000),
+        _ => format!("{millis}ms"),
+    }
+}
+
+/// A time of RFC 3339.
+pub(super) fn parse_time(text: &str) -> Option<Timestamp> {
+    let parsed: jiff::Timestamp = text.parse().ok()?;
+    u64::try_from(parsed.as_millisecond()).ok().map(Timestamp)
+}
+
+pub(super) fn tenant(it: &Tenant) -> Value {
+    json!({
+        "id": it.slug.as_str(),
+        "name": it.name,
+        "created_at": it.created_at.to_string(),
+        "updated_at": it.updated_at.to_string(),
+    })
+}
+
+/// A key without its secret.
+pub(super) fn key(it: &ApiKey) -> Value {
+    json!({
+        "id": it.id,
+        "name": it.name,
+        "scopes": it.scopes.iter().map(|it| it.name()).collect::<Vec<_>>(),
+        "created_at": it.created_at.to_string(),
+        "expires_at": it.expires_at.map(|it| it.to_string()),
+    })
+}
+
+/// An event; its data only where it was asked for by name.
+pub(super) fn event(it: &Event, with_data: bool) -> Value {
+    let mut rendered = json!({
+        "id": it.id.as_str(),
+        "type": it.event_type.as_str(),
+        "timestamp": it.timestamp.to_string(),
+        "accepted_at": it.accepted_at.to_string(),
+        "ordering_key": it.ordering_key,
+        "metadata": it.metadata,
+    });
+    if with_data {
+        rendered["data"] = serde_json::from_slice(&it.data).unwrap_or(Value::Null);
+    }
+    rendered
+}
+
+/// An event with its data byte for byte, as the gateway keeps it.
+pub(super) fn event_exact(it: &Event) -> String {
+    let data = std::str::from_utf8(&it.data).ok();
+    let data = data.and_then(|it| RawValue::from_string(it.to_owned()).ok());
+    let mut head = event(it, false).to_string();
+    head.pop();
+    format!("{head},\"data\":{}}}", data.as_deref().map_or("null", RawValue::get))
+}
+
+/// A delivery with where it stands.
+pub(super) fn delivery(shard: &Shard, key: DeliveryKey, event: &Event) -> Result<Value> {
+    let history = shard.history(key)?;
+    let state = shard.state(key)?;
+    let attempts = history.iter().filter(|it| matches!(it, Entry::Attempt(_))).count();
+    let last = history.iter().rev().find_map(|it| match it {
+        Entry::Attempt(attempt) => Some(attempt),
+        _ => None,
+    });
+    let next = match &state {
+        DeliveryState::Retrying { due } => Some(due.to_string()),
+        _ => None,
+    };
+    let reason = match &state {
+        DeliveryState::Filtered { reason } => Some(reason.clone()),
+        DeliveryState::Dead { reason } => Some(reason.name().to_owned()),
+        _ => None,
+    };
+    Ok(json!({
+        "id": delivery_id(key, event.accepted_at),
+        "event_id": event.id.as_str(),
+        "event_type": event.event_type.as_str(),
+        "endpoint_id": endpoint_id(shard, key),
+        "status": state.name(),
+        "reason": reason,
+        "attempts": attempts,
+        "created_at": event.accepted_at.to_string(),
+        "next_attempt_at": next,
+        "last_attempt_at": last.map(|it| it.started_at.to_string()),
+        "last_status_code": last.and_then(|it| it.outcome.status_code),
+        "last_error": last.and_then(|it| it.outcome.error.clone()),
+    }))
+}
+
+pub(super) fn attempt(shard: &Shard, it: &Attempt, event: &Event) -> Value {
+    let headers = it.response_headers.iter().map(|(name, value)| (name.clone(), value.clone().into()));
+    json!({
+        "id": it.id,
+        "delivery_id": delivery_id(it.delivery, event.accepted_at),
+        "event_id": event.id.as_str(),
+        "endpoint_id": endpoint_id(shard, it.delivery),
+        "number": it.number,
+        "trigger": it.trigger.name(),
+        "started_at": it.started_at.to_string(),
+        "duration": format!("{}ms", it.duration.as_millis()),
+        "outcome": it.outcome.name,
+        "status_code": it.outcome.status_code,
+        "error": it.outcome.error,
+        "response_headers": Value::Object(headers.collect()),
+        "response_body": String::from_utf8_lossy(&it.response_body),
+    })
+}
+
+pub(super) fn dead_letter(shard: &Shard, it: &DeadLetter, event: &Event) -> Result<Value> {
+    let mut rendered = delivery(shard, it.delivery, event)?;
+    let id = rendered["id"].clone();
+    let members = rendered.as_object_mut().expect("it is an object");
+    for name in ["status", "next_attempt_at", "created_at"] {
+        members.remove(name);
+    }
+    members.insert("delivery_id".to_owned(), id);
+    members.insert("reason".to_owned(), it.reason.name().into());
+    members.insert("died_at".to_owned(), it.died_at.to_string().into());
+    Ok(rendered)
+}
+
+fn endpoint_id(shard: &Shard, key: DeliveryKey) -> Option<String> {
+    shard.catalog().endpoint_id(key.endpoint).map(|it| it.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_and_written() {
+        for (text, millis, written) in [
+            ("250ms", 250, "250ms"),
+            ("15s", 15_000, "15s"),
+            ("1h30m", 5_400_000, "90m"),
+            ("28h", 100_800_000, "28h"),
+            ("7d", 604_800_000, "168h"),
+            ("1.5s", 1500, "1500ms"),
+        ] {
+            let parsed = parse_duration(text).unwrap();
+            assert_eq!(parsed, Duration::from_millis(millis), "{text}");
+            assert_eq!(duration(parsed), written);
+        }
+        for bad in ["", "5", "s", "5x", "-5s", "5 s"] {
+            assert_eq!(parse_duration(bad), None, "{bad}");
+        }
+    }
+}

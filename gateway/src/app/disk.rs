@@ -1,0 +1,47 @@
+use std::{path::PathBuf, time::Duration};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// From this share of free space on, no events are taken; what was taken is still delivered.
+const FREE_MIN: f64 = 0.05;
+/// On a large disk a small share is still plenty.
+const FREE_BYTES_PLENTY: u64 = 2 * 1024 * 1024 * 1024;
+
+const FULL: &str = "the disk is nearly full";
+
+/// Watches the space that is left, and takes the gateway out of service before it is gone.
+pub(super) async fn watch_space(
+    folder: PathBuf,
+    unready: watch::Sender<Option<&'static str>>,
+    stopping: CancellationToken,
+) {
+    loop {
+        let full = is_nearly_full(&folder);
+        unready.send_if_modified(|reason| match (*reason, full) {
+            (None, true) => {
+                tracing::error!(folder = %folder.display(), "{FULL}; events are refused");
+                *reason = Some(FULL);
+                true
+            }
+            (Some(FULL), false) => {
+                *reason = None;
+                true
+            }
+            _ => false,
+        });
+        tokio::select! {
+            biased;
+            () = stopping.cancelled() => return,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+    }
+}
+
+fn is_nearly_full(folder: &std::path::Path) -> bool {
+    let Ok(space) = rustix::fs::statvfs(folder) else { return false };
+    let free = space.f_bavail * space.f_frsize;
+    let share = space.f_bavail as f64 / (space.f_blocks.max(1)) as f64;
+    share < FREE_MIN && free < FREE_BYTES_PLENTY
+}

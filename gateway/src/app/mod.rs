@@ -1,0 +1,10 @@
+//! Config → App → run → drain: the one place where the rooms are wired together.
+
+mod config;
+pub use config::{Config, ConfigError, FileConfig, Overrides};
+
+mod start;
+pub use start::{App, StartError};
+
+mod server;
+mod disk;

@@ -1,0 +1,224 @@
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio::{net::TcpListener, runtime::Runtime, sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{Gateway, hash_key, new_key, router};
+use crate::app::disk::watch_space;
+use crate::app::{Config, server};
+use crate::dispatch::Dispatcher;
+use crate::domain::Slug;
+use crate::plugins::{self, Host};
+use crate::storage::{self, RunningWriters, Store};
+use crate::world::client::{self, HttpTransport};
+use crate::world::{Clock, Entropy, SystemClock, SystemEntropy};
+use crate::fanout;
+
+const SECONDS: [f64; 14] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0,
+];
+
+/// The gateway cannot start; what to do about it stands in the sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+    /// The plugin host cannot start.
+    #[error(transparent)]
+    Plugins(#[from] plugins::Error),
+    /// The machine gives no runtime, listener or certificates.
+    #[error("{0}")]
+    Machine(String),
+}
+
+/// A running gateway.
+pub struct App {
+    address: SocketAddr,
+    made_operator_key: Option<String>,
+    store: Store,
+    unready: watch::Sender<Option<&'static str>>,
+    stopping_front: CancellationToken,
+    stopping_rooms: CancellationToken,
+    front: JoinSet<()>,
+    rooms: JoinSet<()>,
+    writers: Option<RunningWriters>,
+    /// Deliveries have a runtime of their own, so that a flood of answers delays nobody who
+    /// brings events.
+    delivering: Option<Runtime>,
+    grace: Duration,
+}
+
+impl App {
+    /// Opens the store, starts every room and listens.
+    ///
+    /// # Errors
+    /// What is in the way.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+        let world = (clock.clone(), entropy.clone());
+        let metrics = install_metrics();
+        let (store, writers) = Store::open(&config.data_dir, &config.storage, world)?;
+        let writers = writers.start(&store)?;
+        let made_operator_key = prepare(&store, &config, &*entropy).await?;
+        let plugins = Host::start(config.plugins.clone(), &*entropy)?;
+        let listener = TcpListener::bind(config.listen).await;
+        let listener =
+            listener.map_err(|it| StartError::Machine(format!("{}: {it}", config.listen)))?;
+        let machine = |it: std::io::Error| StartError::Machine(it.to_string());
+        let address = listener.local_addr().map_err(machine)?;
+        let delivering = tokio::runtime::Builder::new_multi_thread()
+            .thread_name("deliver")
+            .enable_all()
+            .build()
+            .map_err(machine)?;
+        let transport = {
+            let _here = delivering.enter();
+            let egress = config.egress.clone();
+            let transport = HttpTransport::start(client::Config { egress, extra_roots: vec![] });
+            transport.map(Arc::new).map_err(|it| StartError::Machine(format!("TLS: {it}")))?
+        };
+        let stopping_rooms = CancellationToken::new();
+        let mut rooms = JoinSet::new();
+        for shard in store.shards() {
+            let dispatcher = Dispatcher {
+                shard: shard.clone(),
+                plugins: Some(plugins.clone()),
+                transport: transport.clone(),
+                clock: clock.clone(),
+                entropy: entropy.clone(),
+                config: config.dispatch.clone(),
+            };
+            let (on, stopping) = (delivering.handle(), &stopping_rooms);
+            rooms.spawn_on(fanout::run(shard.clone(), stopping.clone()), on);
+            rooms.spawn_on(dispatcher.run(stopping.clone()), on);
+        }
+        let unready = watch::Sender::new(None);
+        let gateway = Gateway {
+            store: store.clone(),
+            plugins,
+            transport,
+            clock,
+            entropy,
+            limits: config.limits.clone(),
+            unready: unready.subscribe(),
+            metrics,
+        };
+        let stopping_front = CancellationToken::new();
+        let mut front = JoinSet::new();
+        front.spawn(watch_space(config.data_dir, unready.clone(), stopping_front.clone()));
+        front.spawn(server::serve(listener, router(gateway), stopping_front.clone()));
+        Ok(Self {
+            address,
+            made_operator_key,
+            store,
+            unready,
+            stopping_front,
+            stopping_rooms,
+            front,
+            rooms,
+            writers: Some(writers),
+            delivering: Some(delivering),
+            grace: config.shutdown_grace,
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The operator's key, if this start made it. It is shown this once.
+    pub fn made_operator_key(&self) -> Option<&str> {
+        self.made_operator_key.as_deref()
+    }
+
+    /// Waits until the store fails: then the process must end and start again.
+    pub async fn failure(&self) -> storage::Error {
+        let mut shards = JoinSet::new();
+        for shard in self.store.shards() {
+            let shard = shard.clone();
+            shards.spawn(async move { shard.failure().await });
+        }
+        let first = shards.join_next().await;
+        let lost = || storage::Error::Unavailable("the store has stopped".to_owned());
+        first.and_then(Result::ok).unwrap_or_else(lost)
+    }
+
+    /// Drains: refuses new events, finishes what is in flight within the grace, saves, and ends.
+    /// Whether everything was finished.
+    pub async fn stop(mut self) -> bool {
+        self.unready.send_replace(Some("the gateway is stopping"));
+        self.stopping_front.cancel();
+        self.stopping_rooms.cancel();
+        let drained = tokio::time::timeout(self.grace, async {
+            while self.front.join_next().await.is_some() {}
+            while self.rooms.join_next().await.is_some() {}
+        });
+        let drained = drained.await.is_ok();
+        self.front.shutdown().await;
+        self.rooms.shutdown().await;
+        if let Some(writers) = self.writers.take() {
+            writers.stop().await;
+        }
+        if let Some(delivering) = self.delivering.take() {
+            delivering.shutdown_background();
+        }
+        drained
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        if let Some(delivering) = self.delivering.take() {
+            delivering.shutdown_background();
+        }
+    }
+}
+
+/// Makes what exists from the start: the default tenant and the operator's key.
+async fn prepare(
+    store: &Store,
+    config: &Config,
+    entropy: &dyn Entropy,
+) -> Result<Option<String>, StartError> {
+    let default = Slug::default_tenant();
+    let shard = store.shard(&default);
+    if shard.catalog().tenant(&default).is_none() {
+        shard.put_tenant(&default, "Default".to_owned()).await?;
+    }
+    let keeper = &store.shards()[0];
+    let known = keeper.catalog().operator_key().copied();
+    let (hash, made) = match (&config.operator_key, known) {
+        (Some(given), _) => (hash_key(given), None),
+        (None, Some(known)) => (known, None),
+        (None, None) => {
+            let mut random = [0; 32];
+            entropy.fill(&mut random);
+            let key = new_key("operator", random);
+            (hash_key(&key), Some(key))
+        }
+    };
+    if known != Some(hash) {
+        keeper.set_operator_key(hash).await?;
+    }
+    Ok(made)
+}
+
+/// One recorder serves the process; a second gateway in it (as in tests) shares it.
+fn install_metrics() -> PrometheusHandle {
+    static INSTALLED: std::sync::OnceLock<PrometheusHandle> = std::sync::OnceLock::new();
+    let handle = INSTALLED.get_or_init(|| {
+        let matcher = Matcher::Suffix("_seconds".to_owned());
+        let builder = PrometheusBuilder::new().set_buckets_for_metric(matcher, &SECONDS);
+        let recorder = builder.expect("there are buckets").build_recorder();
+        let handle = recorder.handle();
+        // Somebody embeds the gateway beside a recorder of their own: theirs stays.
+        let _ = metrics::set_global_recorder(recorder);
+        handle
+    });
+    metrics::gauge!("hookgate_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    handle.clone()
+}

@@ -1,0 +1,185 @@
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use hookgate::{
+    dispatch::{self, Dispatcher},
+    domain::{Endpoint, EndpointNo, EventType, Slug, Timestamp},
+    fanout,
+    storage::{Appended, Config, NewEvent, Shard, Store, conformance, memory::Disk},
+    world::{
+        Clock, Entropy, FailureClass, Request, Response, SeededEntropy, SendResult, SimClock,
+        Timings, Transport,
+    },
+};
+
+/// A gateway whose rooms run on one thread, with one seed and paused time, and can be killed and
+/// started again over the same simulated disk.
+pub struct Sim {
+    /// The receivers' side.
+    pub receiver: Arc<Receiver>,
+    /// Ids of the events that were acknowledged, with their bodies.
+    pub acknowledged: BTreeMap<String, Bytes>,
+    disk: Disk,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<SeededEntropy>,
+    running: Option<(Store, JoinSet<()>)>,
+}
+
+impl Sim {
+    /// A stopped gateway on an empty disk. `refusing` is the share of requests that endpoints
+    /// refuse.
+    pub fn new(seed: u64, refusing: f64) -> Self {
+        let entropy = Arc::new(SeededEntropy::new(seed));
+        let receiver = Receiver {
+            entropy: SeededEntropy::new(seed ^ 0xdead),
+            refusing: Mutex::new(refusing),
+            got: Mutex::default(),
+        };
+        Self {
+            receiver: Arc::new(receiver),
+            acknowledged: BTreeMap::new(),
+            disk: Disk::default(),
+            clock: Arc::new(SimClock::starting_at(Timestamp(1_800_000_000_000))),
+            entropy,
+            running: None,
+        }
+    }
+
+    /// Opens the store and starts all rooms.
+    pub async fn start(&mut self) {
+        let config = Config { shards: 2, ..Config::default() };
+        let world = (self.clock.clone(), self.entropy.clone() as Arc<dyn Entropy>);
+        let (store, writers) = Store::simulated(&self.disk, &config, world).expect("the disk");
+        let mut tasks = JoinSet::new();
+        writers.into_futures().for_each(|it| drop(tasks.spawn(it)));
+        for shard in store.shards() {
+            let stopping = CancellationToken::new();
+            tasks.spawn(fanout::run(shard.clone(), stopping.clone()));
+            let dispatcher = Dispatcher {
+                shard: shard.clone(),
+                plugins: None,
+                transport: self.receiver.clone(),
+                clock: self.clock.clone(),
+                entropy: self.entropy.clone(),
+                config: dispatch::Config { in_flight_max: 16 },
+            };
+            tasks.spawn(dispatcher.run(stopping));
+        }
+        let tenant = Slug::default_tenant();
+        let known = store.shard(&tenant).catalog().tenant(&tenant).is_some();
+        if !known {
+            store.shard(&tenant).put_tenant(&tenant, "Default".into()).await.expect("a tenant");
+        }
+        self.running = Some((store, tasks));
+    }
+
+    /// Kills every room wherever it stands; of what was not synced, a part survives.
+    pub fn crash(&mut self) {
+        self.running = None;
+        self.disk.lose_power(self.entropy.fraction());
+    }
+
+    /// The shard of the tenant that everything belongs to.
+    pub fn shard(&self) -> &Arc<Shard> {
+        let (store, _) = self.running.as_ref().expect("it runs");
+        store.shard(&Slug::default_tenant())
+    }
+
+    /// Makes an endpoint that wants everything.
+    pub async fn endpoint(&self, change: impl FnOnce(&mut Endpoint) + Send) -> Endpoint {
+        let make = |no: EndpointNo| {
+            let mut endpoint = conformance::endpoint(no);
+            change(&mut endpoint);
+            endpoint
+        };
+        let made = self.shard().create_endpoint(&Slug::default_tenant(), make).await;
+        made.expect("an endpoint")
+    }
+
+    /// Publishes an event; once acknowledged it must never be lost.
+    pub async fn publish(&mut self, n: u64) {
+        let body = Bytes::from(format!("{{\"n\":{n}}}"));
+        let event_type = EventType::parse("invoice.paid").expect("a type");
+        let event = NewEvent::new(event_type, body.clone());
+        let appended = self.shard().append(&Slug::default_tenant(), vec![event], true).await;
+        if let Ok([Appended::New { id, .. }]) = appended.as_deref() {
+            self.acknowledged.insert(id.to_string(), body);
+        }
+    }
+
+    /// A random number below `end`.
+    pub fn draw(&self, end: u64) -> u64 {
+        self.entropy.draw() % end
+    }
+}
+
+/// What one request looked like and how it was answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Received {
+    /// Its `webhook-id`.
+    pub id: String,
+    /// Which endpoint's connection pool it came from.
+    pub pool: u64,
+    /// Its body.
+    pub body: Bytes,
+    /// Whether it was accepted.
+    pub accepted: bool,
+}
+
+/// The receivers: they refuse a share of what they get, by the seed.
+pub struct Receiver {
+    entropy: SeededEntropy,
+    refusing: Mutex<f64>,
+    got: Mutex<Vec<Received>>,
+}
+
+impl Receiver {
+    /// Every request so far, in order.
+    pub fn got(&self) -> Vec<Received> {
+        self.got.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on this share of requests is refused.
+    pub fn refuse(&self, share: f64) {
+        *self.refusing.lock().unwrap_or_else(PoisonError::into_inner) = share;
+    }
+
+    fn answer(&self) -> Result<Response, (FailureClass, String)> {
+        let refusing = *self.refusing.lock().unwrap_or_else(PoisonError::into_inner);
+        let status = match self.entropy.fraction() < refusing {
+            true if self.entropy.draw().is_multiple_of(3) => {
+                return Err((FailureClass::Timeout, "no answer in time".to_owned()));
+            }
+            true => StatusCode::SERVICE_UNAVAILABLE,
+            false => StatusCode::OK,
+        };
+        let (headers, body) = (HeaderMap::new(), Bytes::new());
+        Ok(Response { status, headers, body, body_truncated: false })
+    }
+}
+
+#[async_trait]
+impl Transport for Receiver {
+    async fn send(&self, request: Request) -> SendResult {
+        tokio::time::sleep(Duration::from_millis(self.entropy.draw() % 500)).await;
+        let answer = self.answer();
+        let accepted = answer.as_ref().is_ok_and(|it| it.status.is_success());
+        let id = request.headers["webhook-id"].to_str().expect("an id").to_owned();
+        let received = Received { id, pool: request.pool, body: request.body, accepted };
+        self.got.lock().unwrap_or_else(PoisonError::into_inner).push(received);
+        SendResult { answer, timings: Timings::default() }
+    }
+
+    fn check_url(&self, url: &str) -> Result<url::Url, (&'static str, String)> {
+        url.parse().map_err(|_| ("url_invalid", "no URL".to_owned()))
+    }
+}
