@@ -12,3 +12,4 @@ pub mod fanout;
 pub mod dispatch;
 pub mod api;
 pub mod app;
+pub mod cli;

@@ -33,6 +33,20 @@ pub enum StartError {
     Machine(String),
 }
 
+impl StartError {
+    /// The exit code that tells a supervisor what is wrong (sysexits.h where it has one): 65 a
+    /// damaged store, 73 a data directory in use, 74 a store that fails, 78 a newer format.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Storage(storage::Error::Corrupt(_)) => 65,
+            Self::Storage(storage::Error::InUse(_)) => 73,
+            Self::Storage(storage::Error::Unavailable(_)) => 74,
+            Self::Storage(storage::Error::Newer { .. }) => 78,
+            Self::Plugins(_) | Self::Machine(_) => 1,
+        }
+    }
+}
+
 /// A running gateway.
 pub struct App {
     address: SocketAddr,

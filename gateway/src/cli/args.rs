@@ -1,0 +1,95 @@
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::cli::{demo, plugin, resources, send, serve, tail};
+
+/// A webhook gateway: durable events, sandboxed Wasm plugins, signed deliveries with retries.
+///
+/// Examples:
+///   hookgate demo                                    see it all work
+///   hookgate serve --data-dir ./data                 run the gateway
+///   hookgate endpoints create https://shop.example/hooks --type 'order.*'
+///   hookgate send order.created -d '{"id": 1}'
+///   hookgate tail                                    watch events and outcomes live
+///
+/// Exit codes: 0 done · 1 failed · 2 usage · 3 no permission · 4 not found · 5 conflict ·
+/// 6 unreachable · 7 partly failed · 8 a plugin's cases failed. `serve`: 64 configuration ·
+/// 65 damaged store · 73 data directory in use · 74 store failed · 78 newer format.
+#[derive(Debug, Parser)]
+#[command(name = "hookgate", version, verbatim_doc_comment, propagate_version = true)]
+pub(super) struct Cli {
+    #[command(flatten)]
+    pub(super) client: ClientArgs,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// Whom to talk to, and how to show what it says.
+#[derive(Debug, Clone, Args)]
+pub(super) struct ClientArgs {
+    /// The gateway's address [default: the one of `hookgate login`, else http://127.0.0.1:8080]
+    #[arg(long, global = true, env = "HOOKGATE_SERVER", value_name = "URL")]
+    pub(super) server: Option<String>,
+    /// An operator's or a tenant's key
+    #[arg(long, global = true, env = "HOOKGATE_KEY", value_name = "KEY", hide_env_values = true)]
+    pub(super) key: Option<String>,
+    /// The tenant
+    #[arg(long, global = true, default_value = "default", value_name = "NAME")]
+    pub(super) tenant: String,
+    /// Print JSON: one document, or a line each where there is no end
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the gateway
+    Serve(serve::Flags),
+    /// Watch the gateway do its work on real parts: store, plugins, receivers
+    Demo(demo::Flags),
+    /// Publish one event, or a file of them as NDJSON
+    Send(send::Flags),
+    /// Watch events and outcomes live
+    Tail(tail::Flags),
+    /// Look events up
+    #[command(subcommand)]
+    Events(resources::Events),
+    /// Register, change and test endpoints
+    #[command(subcommand)]
+    Endpoints(resources::Endpoints),
+    /// Look deliveries up and repeat them
+    #[command(subcommand)]
+    Deliveries(resources::Deliveries),
+    /// Look dead letters up, redrive or delete them
+    #[command(subcommand)]
+    DeadLetters(resources::DeadLetters),
+    /// Make and delete tenants (operator)
+    #[command(subcommand)]
+    Tenants(resources::Tenants),
+    /// Make and revoke a tenant's keys (operator)
+    #[command(subcommand)]
+    Keys(resources::Keys),
+    /// Write, build, test and deploy plugins
+    #[command(subcommand)]
+    Plugin(plugin::Plugin),
+    /// Keep a server and a key for later calls
+    Login {
+        /// Where the context is kept [default: the user's configuration folder]
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// Print a completion script
+    Completions {
+        /// For which shell
+        shell: Shell,
+    },
+    /// Compiles a plugin; the gateway calls it
+    #[command(hide = true)]
+    PluginCompiler {
+        /// Source, target and limits
+        arguments: Vec<String>,
+    },
+}

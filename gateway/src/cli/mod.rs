@@ -1,0 +1,18 @@
+//! The command line: `serve` and `demo` run a gateway; everything else is a client of its API.
+
+mod run;
+pub use run::main;
+
+mod args;
+mod client;
+mod output;
+mod serve;
+mod demo;
+mod receiver;
+mod login;
+mod resources;
+mod send;
+mod tail;
+mod sse;
+mod plugin;
+pub mod authoring;

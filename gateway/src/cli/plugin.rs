@@ -1,0 +1,200 @@
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::Subcommand;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::cli::authoring::{self, Kind, Manifest};
+use crate::cli::client::{Client, Failure};
+use crate::cli::output;
+
+const CASES_FAILED: u8 = 8;
+
+/// Write, build, test and deploy plugins
+#[derive(Debug, Subcommand)]
+pub(super) enum Plugin {
+    /// Make a folder for a new plugin
+    New {
+        /// Its name, and the folder's
+        name: PathBuf,
+        /// In which language
+        #[arg(long, default_value = "rust", value_parser = ["rust"])]
+        lang: String,
+        /// What it is asked
+        #[arg(long, value_enum, default_value = "filter")]
+        kind: Kind,
+    },
+    /// Compile the plugin in this folder
+    Build {
+        /// The plugin's folder
+        #[arg(default_value = ".")]
+        folder: PathBuf,
+    },
+    /// Run cases/*.json in the gateway's sandbox
+    Test {
+        /// The plugin's folder
+        #[arg(default_value = ".")]
+        folder: PathBuf,
+        /// Expect from now on what came
+        #[arg(long)]
+        update: bool,
+    },
+    /// Upload the plugin in this folder
+    Deploy {
+        /// The plugin's folder
+        #[arg(default_value = ".")]
+        folder: PathBuf,
+        /// Keep the version that is active now
+        #[arg(long)]
+        no_activate: bool,
+    },
+    /// All plugins of the tenant
+    List,
+    /// One plugin with its versions
+    Get { name: String },
+    /// Make an earlier version the active one
+    Rollback {
+        name: String,
+        /// Which [default: the one before the active one]
+        #[arg(long)]
+        to: Option<u32>,
+    },
+    /// What it logged, newest first
+    Logs { name: String },
+    /// Delete a plugin that no endpoint uses
+    Delete { name: String },
+}
+
+pub(super) async fn run(client: &Client, command: Plugin) -> Result<ExitCode, Failure> {
+    match command {
+        Plugin::New { name, lang: _, kind } => new(&name, kind),
+        Plugin::Build { folder } => {
+            let path = build(&folder)?;
+            output::line(&path.display().to_string());
+            Ok(ExitCode::SUCCESS)
+        }
+        Plugin::Test { folder, update } => test(client.json, &folder, update).await,
+        Plugin::Deploy { folder, no_activate } => deploy(client, &folder, !no_activate).await,
+        Plugin::List => {
+            let page = client.get(&client.path("plugins")).await?;
+            output::list(client.json, &page, &["name", "kind", "active_version", "used_by"]);
+            Ok(ExitCode::SUCCESS)
+        }
+        Plugin::Get { name } => {
+            let plugin = client.get(&client.path(&format!("plugins/{name}"))).await?;
+            output::one(client.json, &plugin);
+            Ok(ExitCode::SUCCESS)
+        }
+        Plugin::Rollback { name, to } => rollback(client, &name, to).await,
+        Plugin::Logs { name } => {
+            let page = client.get(&client.path(&format!("plugins/{name}/logs"))).await?;
+            output::list(client.json, &page, &["at", "level", "event_id", "message"]);
+            Ok(ExitCode::SUCCESS)
+        }
+        Plugin::Delete { name } => {
+            let path = client.path(&format!("plugins/{name}"));
+            client.send(client.request(Method::DELETE, &path)).await?;
+            output::note("deleted");
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn new(path: &Path, kind: Kind) -> Result<ExitCode, Failure> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    authoring::new(&name, kind, path).map_err(told)?;
+    output::note(&format!(
+        "made {}; next: cd {} && hookgate plugin test",
+        path.display(),
+        path.display()
+    ));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn build(folder: &Path) -> Result<PathBuf, Failure> {
+    Manifest::read(folder).map_err(told)?;
+    authoring::build(folder).map_err(told)
+}
+
+async fn test(json: bool, folder: &Path, update: bool) -> Result<ExitCode, Failure> {
+    let component = build(folder)?;
+    let report = authoring::test(folder, &component, update).await.map_err(told)?;
+    if !json {
+        output::note(&format!("sha256 {}", report.digest));
+    }
+    for case in &report.cases {
+        if json {
+            let passed = case.difference.is_none();
+            let shown = json!({ "case": case.name, "passed": passed, "duration_us": case.duration_us });
+            output::line(&shown.to_string());
+            continue;
+        }
+        match &case.difference {
+            None => output::line(&format!("ok      {} ({} µs)", case.name, case.duration_us)),
+            Some((expected, came)) => {
+                output::line(&format!("failed  {}", case.name));
+                output::line(&format!("        expected {expected}"));
+                output::line(&format!("        came     {came}"));
+            }
+        }
+    }
+    Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::from(CASES_FAILED) })
+}
+
+async fn deploy(client: &Client, folder: &Path, activate: bool) -> Result<ExitCode, Failure> {
+    let manifest = Manifest::read(folder).map_err(told)?;
+    let component = build(folder)?;
+    let bytes = std::fs::read(&component).map_err(|it| Failure::other(it.to_string()))?;
+    let plugin = upload(client, &manifest.name, bytes, activate).await?;
+    if client.json {
+        output::one(true, &plugin);
+    } else {
+        let (name, version) = (&manifest.name, &plugin["version"]);
+        output::line(&format!("{name} version {version}, sha256 {}", plugin["sha256"]));
+        output::note(&format!(
+            "attach it: hookgate endpoints create URL --plugin {name} · undo: hookgate plugin rollback {name}"
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Uploads a component.
+pub(super) async fn upload(
+    client: &Client,
+    name: &str,
+    bytes: Vec<u8>,
+    activate: bool,
+) -> Result<Value, Failure> {
+    let path = client.path(&format!("plugins/{name}?activate={activate}"));
+    let request = client.request(Method::PUT, &path).header("content-type", "application/wasm");
+    client.json(request.body(bytes)).await
+}
+
+async fn rollback(client: &Client, name: &str, to: Option<u32>) -> Result<ExitCode, Failure> {
+    let plugin = client.get(&client.path(&format!("plugins/{name}"))).await?;
+    let active = plugin["active_version"].as_u64().unwrap_or_default();
+    let before = || {
+        let versions = plugin["versions"].as_array().into_iter().flatten();
+        versions.filter_map(|it| it["version"].as_u64()).filter(|it| *it < active).max()
+    };
+    let to = to.map(u64::from).or_else(before);
+    let to = to.ok_or_else(|| Failure::other(format!("{name} has no version before {active}")))?;
+    let path = client.path(&format!("plugins/{name}/activate"));
+    let plugin = client.post(&path, &json!({ "version": to })).await?;
+    if client.json {
+        output::one(true, &plugin);
+    } else {
+        output::line(&format!("{name} runs version {to} now (it ran {active})"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn told(error: anyhow::Error) -> Failure {
+    let mut causes = error.chain().map(ToString::to_string);
+    let mut failure = Failure::other(causes.next().unwrap_or_default());
+    failure.details = causes.collect();
+    failure
+}

@@ -1,0 +1,414 @@
+//! Commands that show or change what the gateway keeps: a call of the API each.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+
+use crate::cli::client::{Client, Failure};
+use crate::cli::output;
+
+type Outcome = Result<ExitCode, Failure>;
+
+/// Which page of a list.
+#[derive(Debug, Args)]
+pub(super) struct Page {
+    /// How many
+    #[arg(long, default_value_t = 50)]
+    limit: u32,
+    /// Where the page before ended
+    #[arg(long)]
+    cursor: Option<String>,
+    /// Not before this time
+    #[arg(long)]
+    since: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Events {
+    /// The newest events
+    List {
+        /// Only these types: `order.*`
+        #[arg(long = "type")]
+        event_type: Option<String>,
+        #[command(flatten)]
+        page: Page,
+    },
+    /// One event with its data
+    Get { id: String },
+    /// What became of an event at each endpoint
+    Deliveries { id: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Endpoints {
+    /// All endpoints
+    List(Page),
+    /// One endpoint
+    Get { id: String },
+    /// Register an endpoint
+    Create(Create),
+    /// Change an endpoint by a JSON merge patch
+    Update { id: String, patch: String },
+    /// Delete an endpoint
+    Delete { id: String },
+    /// Show its signing secret
+    Secret { id: String },
+    /// Make a new signing secret; the old one signs along for a while
+    RotateSecret {
+        id: String,
+        /// How long the old one signs along
+        #[arg(long, default_value = "24h")]
+        grace: String,
+    },
+    /// Send a test event and show the answer
+    Test { id: String },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Create {
+    /// Where to POST
+    url: String,
+    /// Which event types: `order.*` (repeatable; all if left out)
+    #[arg(long = "type", value_name = "PATTERN")]
+    event_types: Vec<String>,
+    /// A CEL expression: `data.amount > 1000`
+    #[arg(long)]
+    filter: Option<String>,
+    /// Plugins in order: NAME[@VERSION][:key=value,…] (repeatable)
+    #[arg(long = "plugin", value_name = "PLUGIN")]
+    plugins: Vec<String>,
+    /// Your own id
+    #[arg(long)]
+    id: Option<String>,
+    /// For people
+    #[arg(long)]
+    description: Option<String>,
+    /// Further fields, as JSON
+    #[arg(long, value_name = "JSON")]
+    with: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Deliveries {
+    /// The newest deliveries
+    List {
+        /// Only of this endpoint
+        #[arg(long)]
+        endpoint: Option<String>,
+        /// Only in this state: pending, retrying, delivered, filtered, dead, cancelled
+        #[arg(long)]
+        status: Option<String>,
+        #[command(flatten)]
+        page: Page,
+    },
+    /// One delivery
+    Get { id: String },
+    /// Every attempt of a delivery
+    Attempts { id: String },
+    /// Attempt it now, whatever became of it
+    Retry { id: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DeadLetters {
+    /// The newest dead letters
+    List {
+        /// Only of this endpoint
+        #[arg(long)]
+        endpoint: Option<String>,
+        #[command(flatten)]
+        page: Page,
+    },
+    /// Deliver them again
+    Redrive {
+        /// These
+        ids: Vec<String>,
+        /// Those of this endpoint
+        #[arg(long)]
+        endpoint: Option<String>,
+        /// Those that died since
+        #[arg(long)]
+        since: Option<String>,
+        /// Those that died before
+        #[arg(long)]
+        until: Option<String>,
+    },
+    /// Throw one away
+    Delete { id: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Tenants {
+    /// All tenants
+    List(Page),
+    /// One tenant
+    Get { tenant: String },
+    /// Make or rename a tenant
+    Put {
+        tenant: String,
+        /// For people
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Delete a tenant with all that is its own
+    Delete { tenant: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Keys {
+    /// All keys of the tenant
+    List(Page),
+    /// Make a key; it is shown this once
+    Create {
+        name: String,
+        /// manage, produce or read (repeatable)
+        #[arg(long = "scope", required = true)]
+        scopes: Vec<String>,
+    },
+    /// Revoke a key at once
+    Revoke { id: String },
+}
+
+pub(super) async fn events(client: &Client, command: Events) -> Outcome {
+    match command {
+        Events::List { event_type, page } => {
+            let columns = ["id", "type", "accepted_at"];
+            list(client, "events", &page, &[("type", event_type)], &columns).await
+        }
+        Events::Get { id } => show(client, &format!("events/{id}")).await,
+        Events::Deliveries { id } => {
+            let page = client.get(&client.path(&format!("events/{id}/deliveries"))).await?;
+            output::list(client.json, &page, &DELIVERY_COLUMNS);
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+const DELIVERY_COLUMNS: [&str; 7] =
+    ["id", "event_type", "endpoint_id", "status", "attempts", "last_status_code", "last_error"];
+
+pub(super) async fn endpoints(client: &Client, command: Endpoints) -> Outcome {
+    let at = |id: &str, rest: &str| client.path(&format!("endpoints/{id}{rest}"));
+    let answer = match command {
+        Endpoints::List(page) => {
+            let columns = ["id", "url", "event_types", "enabled"];
+            return list(client, "endpoints", &page, &[], &columns).await;
+        }
+        Endpoints::Get { id } => client.get(&at(&id, "")).await?,
+        Endpoints::Create(create) => {
+            client.post(&client.path("endpoints"), &create.into_body()?).await?
+        }
+        Endpoints::Update { id, patch } => {
+            let patch = parse(&patch)?;
+            client.json(client.request(Method::PATCH, &at(&id, "")).json(&patch)).await?
+        }
+        Endpoints::Delete { id } => return delete(client, &at(&id, "")).await,
+        Endpoints::Secret { id } => client.get(&at(&id, "/secret")).await?,
+        Endpoints::RotateSecret { id, grace } => {
+            client.post(&at(&id, "/secret/rotate"), &json!({ "grace": grace })).await?
+        }
+        Endpoints::Test { id } => client.post(&at(&id, "/test"), &json!({})).await?,
+    };
+    output::one(client.json, &answer);
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Create {
+    fn into_body(self) -> Result<Value, Failure> {
+        let mut body = match self.with {
+            Some(with) => parse(&with)?.as_object().cloned().unwrap_or_default(),
+            None => Map::new(),
+        };
+        body.insert("url".to_owned(), self.url.into());
+        let plugins: Result<Vec<_>, _> = self.plugins.iter().map(|it| plugin_use(it)).collect();
+        let texts = [("filter", self.filter), ("id", self.id), ("description", self.description)];
+        for (name, value) in texts {
+            if let Some(value) = value {
+                body.insert(name.to_owned(), value.into());
+            }
+        }
+        if !self.event_types.is_empty() {
+            body.insert("event_types".to_owned(), self.event_types.into());
+        }
+        if !self.plugins.is_empty() {
+            body.insert("plugins".to_owned(), plugins?.into());
+        }
+        Ok(body.into())
+    }
+}
+
+/// `redact@2:fields=card,keep=4`; a value may hold commas as long as no `=` follows.
+fn plugin_use(text: &str) -> Result<Value, Failure> {
+    let (name, config) = text.split_once(':').unwrap_or((text, ""));
+    let (name, version) = match name.split_once('@') {
+        Some((name, version)) => {
+            let number: u32 = version
+                .parse()
+                .map_err(|_| Failure::usage(format!("`{version}` is no version of {name}")))?;
+            (name, Some(number))
+        }
+        None => (name, None),
+    };
+    let mut entries: Vec<(String, String)> = Vec::new();
+    for part in config.split(',').filter(|it| !it.is_empty()) {
+        match (part.split_once('='), entries.last_mut()) {
+            (Some((key, value)), _) => entries.push((key.to_owned(), value.to_owned())),
+            (None, Some((_, value))) => {
+                value.push(',');
+                value.push_str(part);
+            }
+            (None, None) => return Err(Failure::usage(format!("`{part}` is not key=value"))),
+        }
+    }
+    let config: Map<String, Value> = entries.into_iter().map(|(k, v)| (k, v.into())).collect();
+    Ok(json!({ "plugin": name, "version": version, "config": config }))
+}
+
+pub(super) async fn deliveries(client: &Client, command: Deliveries) -> Outcome {
+    let at = |id: &str, rest: &str| client.path(&format!("deliveries/{id}{rest}"));
+    match command {
+        Deliveries::List { endpoint, status, page } => {
+            let query = [("endpoint", endpoint), ("status", status)];
+            list(client, "deliveries", &page, &query, &DELIVERY_COLUMNS).await
+        }
+        Deliveries::Get { id } => show(client, &format!("deliveries/{id}")).await,
+        Deliveries::Attempts { id } => {
+            let page = client.get(&at(&id, "/attempts")).await?;
+            let columns = ["number", "started_at", "trigger", "outcome", "status_code", "error"];
+            output::list(client.json, &page, &columns);
+            Ok(ExitCode::SUCCESS)
+        }
+        Deliveries::Retry { id } => {
+            let answer = client.post(&at(&id, "/retry"), &json!({})).await?;
+            output::one(client.json, &answer);
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+pub(super) async fn dead_letters(client: &Client, command: DeadLetters) -> Outcome {
+    match command {
+        DeadLetters::List { endpoint, page } => {
+            let columns = ["id", "event_type", "endpoint_id", "reason", "died_at", "last_error"];
+            list(client, "dead-letters", &page, &[("endpoint", endpoint)], &columns).await
+        }
+        DeadLetters::Redrive { ids, endpoint, since, until } => {
+            let mut body = Map::new();
+            if !ids.is_empty() {
+                body.insert("ids".to_owned(), ids.into());
+            }
+            for (name, value) in [("endpoint", endpoint), ("since", since), ("until", until)] {
+                if let Some(value) = value {
+                    body.insert(name.to_owned(), value.into());
+                }
+            }
+            let answer = client.post(&client.path("dead-letters/redrive"), &body.into()).await?;
+            output::one(client.json, &answer);
+            Ok(ExitCode::SUCCESS)
+        }
+        DeadLetters::Delete { id } => {
+            delete(client, &client.path(&format!("dead-letters/{id}"))).await
+        }
+    }
+}
+
+pub(super) async fn tenants(client: &Client, command: Tenants) -> Outcome {
+    match command {
+        Tenants::List(page) => {
+            let listed = client.get(&format!("/v1/tenants?{}", page.query(&[]))).await?;
+            output::list(client.json, &listed, &["id", "name", "created_at"]);
+            Ok(ExitCode::SUCCESS)
+        }
+        Tenants::Get { tenant } => {
+            let answer = client.get(&format!("/v1/tenants/{tenant}")).await?;
+            output::one(client.json, &answer);
+            Ok(ExitCode::SUCCESS)
+        }
+        Tenants::Put { tenant, name } => {
+            let body = name.map_or(json!({}), |it| json!({ "name": it }));
+            let request = client.request(Method::PUT, &format!("/v1/tenants/{tenant}"));
+            output::one(client.json, &client.json(request.json(&body)).await?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Tenants::Delete { tenant } => delete(client, &format!("/v1/tenants/{tenant}")).await,
+    }
+}
+
+pub(super) async fn keys(client: &Client, command: Keys) -> Outcome {
+    match command {
+        Keys::List(page) => {
+            let columns = ["id", "name", "scopes", "created_at", "expires_at"];
+            list(client, "keys", &page, &[], &columns).await
+        }
+        Keys::Create { name, scopes } => {
+            let body = json!({ "name": name, "scopes": scopes });
+            output::one(client.json, &client.post(&client.path("keys"), &body).await?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Keys::Revoke { id } => delete(client, &client.path(&format!("keys/{id}"))).await,
+    }
+}
+
+impl Page {
+    fn query(&self, more: &[(&str, Option<String>)]) -> String {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.append_pair("limit", &self.limit.to_string());
+        let own = [("cursor", self.cursor.clone()), ("since", self.since.clone())];
+        for (name, value) in own.iter().chain(more) {
+            if let Some(value) = value {
+                query.append_pair(name, value);
+            }
+        }
+        query.finish()
+    }
+}
+
+async fn list(
+    client: &Client,
+    what: &str,
+    page: &Page,
+    query: &[(&str, Option<String>)],
+    columns: &[&str],
+) -> Outcome {
+    let listed = client.get(&client.path(&format!("{what}?{}", page.query(query)))).await?;
+    output::list(client.json, &listed, columns);
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn show(client: &Client, what: &str) -> Outcome {
+    output::one(client.json, &client.get(&client.path(what)).await?);
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn delete(client: &Client, path: &str) -> Outcome {
+    client.send(client.request(Method::DELETE, path)).await?;
+    if !client.json {
+        output::note("deleted");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn parse(text: &str) -> Result<Value, Failure> {
+    serde_json::from_str(text).map_err(|it| Failure::usage(format!("this is no JSON: {it}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plugins_are_named_with_version_and_config() {
+        for (text, expected) in [
+            ("redact", json!({"plugin": "redact", "version": null, "config": {}})),
+            (
+                "redact@2:fields=card,cvc,keep=4",
+                json!({"plugin": "redact", "version": 2, "config": {"fields": "card,cvc", "keep": "4"}}),
+            ),
+        ] {
+            assert_eq!(plugin_use(text).unwrap(), expected);
+        }
+        assert!(plugin_use("redact@x").is_err() && plugin_use("redact:x").is_err());
+    }
+}

@@ -1,0 +1,161 @@
+use std::{io::IsTerminal, net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use clap::{ArgAction, Args};
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::app::{App, Config, ConfigError, FileConfig, Overrides};
+use crate::cli::client::Failure;
+use crate::cli::output;
+use crate::plugins::Compiler;
+
+const BAD_CONFIG: u8 = 64;
+const STORE_FAILED: u8 = 74;
+
+/// Run the gateway
+///
+/// Examples:
+///   hookgate serve
+///   hookgate serve --config hookgate.toml --listen 0.0.0.0:8080
+///   hookgate serve --listen 127.0.0.1:0 --allow-private-endpoints
+///
+/// Flags win over the environment, the environment over the file, the file over the defaults.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Flags {
+    /// A TOML file with these settings (data_dir, listen, allow_private_endpoints, …)
+    #[arg(long, env = "HOOKGATE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where the store lies [default: hookgate-data]
+    #[arg(long, env = "HOOKGATE_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where to listen; port 0 picks one [default: 127.0.0.1:8080]
+    #[arg(long, env = "HOOKGATE_LISTEN", value_name = "ADDR:PORT")]
+    listen: Option<SocketAddr>,
+    /// The operator's key; without it one is made on the first start and shown once
+    #[arg(long, env = "HOOKGATE_OPERATOR_KEY", value_name = "KEY", hide_env_values = true)]
+    operator_key: Option<String>,
+    /// Endpoints may be on loopback and private addresses, and by plain http there
+    #[arg(long, env = "HOOKGATE_ALLOW_PRIVATE_ENDPOINTS", num_args = 0..=1,
+          default_missing_value = "true", action = ArgAction::Set, value_name = "BOOL")]
+    allow_private_endpoints: Option<bool>,
+    /// Endpoints may be reached by plain http anywhere
+    #[arg(long, env = "HOOKGATE_ALLOW_HTTP", num_args = 0..=1,
+          default_missing_value = "true", action = ArgAction::Set, value_name = "BOOL")]
+    allow_http: Option<bool>,
+    /// A network that may be reached: 10.1.0.0/16, 10.1.2.3:8080 (repeatable)
+    #[arg(long, env = "HOOKGATE_ALLOW_CIDR", value_delimiter = ',', value_name = "CIDR")]
+    allow_cidr: Option<Vec<String>>,
+    /// How long a stop waits for what is in flight [default: 30]
+    #[arg(long, env = "HOOKGATE_SHUTDOWN_GRACE_SECONDS", value_name = "SECONDS")]
+    shutdown_grace_seconds: Option<u64>,
+    /// text or json [default: text on a terminal, else json]
+    #[arg(long, env = "HOOKGATE_LOG_FORMAT", value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// Attempts in flight at once [default: 1024]
+    #[arg(long, env = "HOOKGATE_IN_FLIGHT_MAX", value_name = "N")]
+    in_flight_max: Option<usize>,
+    /// Shards of a new store [default: 1]
+    #[arg(long, env = "HOOKGATE_SHARDS", value_name = "N")]
+    shards: Option<u16>,
+    /// Threads that run plugins [default: one a core]
+    #[arg(long, env = "HOOKGATE_PLUGIN_WORKERS", value_name = "N")]
+    plugin_workers: Option<usize>,
+    /// How long a plugin may run [default: 50]
+    #[arg(long, env = "HOOKGATE_PLUGIN_DEADLINE_MS", value_name = "MS")]
+    plugin_deadline_ms: Option<u64>,
+    /// Memory of a plugin [default: 16]
+    #[arg(long, env = "HOOKGATE_PLUGIN_MEMORY_MIB", value_name = "MIB")]
+    plugin_memory_mib: Option<usize>,
+}
+
+impl Flags {
+    fn into_config(self) -> Result<(Config, bool), ConfigError> {
+        let file = self.config.as_deref().map(FileConfig::read).transpose()?;
+        let flags = Overrides {
+            data_dir: self.data_dir,
+            listen: self.listen,
+            operator_key: self.operator_key,
+            allow_private_endpoints: self.allow_private_endpoints,
+            allow_http: self.allow_http,
+            allow_cidr: self.allow_cidr,
+            shutdown_grace_seconds: self.shutdown_grace_seconds,
+            log_format: self.log_format,
+            in_flight_max: self.in_flight_max,
+            shards: self.shards,
+            plugin_workers: self.plugin_workers,
+            plugin_deadline_ms: self.plugin_deadline_ms,
+            plugin_memory_mib: self.plugin_memory_mib,
+        };
+        let merged = flags.or(file.unwrap_or_default());
+        let json = match merged.log_format.as_deref() {
+            None => !std::io::stderr().is_terminal(),
+            Some("json") => true,
+            Some("text") => false,
+            Some(_) => {
+                let detail = "must be text or json".to_owned();
+                return Err(ConfigError::Invalid { key: "log_format", detail });
+            }
+        };
+        Ok((Config::new(merged, compiler())?, json))
+    }
+}
+
+/// Plugins are compiled by this executable, started again.
+pub(super) fn compiler() -> Compiler {
+    std::env::current_exe().map_or(Compiler::InProcess, Compiler::Child)
+}
+
+pub(super) async fn run(flags: Flags) -> ExitCode {
+    let (config, json) = match flags.into_config() {
+        Ok(config) => config,
+        Err(error) => return refuse(error.to_string(), BAD_CONFIG),
+    };
+    start_logging(json);
+    let app = match App::start(config).await {
+        Ok(app) => app,
+        Err(error) => return refuse(error.to_string(), error.exit_code()),
+    };
+    let listening = format!("http://{}", app.address());
+    output::line(&json!({ "listening": listening, "pid": std::process::id() }).to_string());
+    if let Some(key) = app.made_operator_key() {
+        output::note(&format!("the operator's key, shown this once: {key}"));
+    }
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return refuse("signals cannot be received".to_owned(), 1);
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        error = app.failure() => {
+            let code = refuse(error.to_string(), STORE_FAILED);
+            app.stop().await;
+            return code;
+        }
+    }
+    tracing::info!("stopping");
+    if !app.stop().await {
+        tracing::warn!("the grace is over; what was in flight will be repeated after the start");
+    }
+    ExitCode::SUCCESS
+}
+
+fn refuse(what: String, code: u8) -> ExitCode {
+    output::complain(&Failure::other(what));
+    ExitCode::from(code)
+}
+
+/// Logs go to stderr; `HOOKGATE_LOG` says how much, as in `info,hookgate::dispatch=debug`.
+fn start_logging(json: bool) {
+    let filter = EnvFilter::try_from_env("HOOKGATE_LOG");
+    let filter = filter.unwrap_or_else(|_| EnvFilter::new("info,fjall=warn,lsm_tree=warn"));
+    let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Whoever set a subscriber before keeps it.
+    let _ = match json {
+        true => logging.json().try_init(),
+        false => logging.try_init(),
+    };
+}

@@ -1,0 +1,94 @@
+use std::{process::ExitCode, time::Duration};
+
+use clap::Args;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::cli::client::{Client, Failure};
+use crate::cli::output;
+use crate::cli::sse::{Parser, SseEvent};
+
+const RECONNECT_AFTER: Duration = Duration::from_secs(2);
+
+/// Watch events and outcomes live
+#[derive(Debug, Args)]
+pub(super) struct Flags {
+    /// Only these event types: `order.*`
+    #[arg(long = "type", value_name = "PATTERN")]
+    event_type: Option<String>,
+}
+
+pub(super) async fn run(client: &Client, flags: Flags) -> Result<ExitCode, Failure> {
+    let mut last_id: Option<String> = None;
+    let mut connected = false;
+    loop {
+        let outcome = watch(client, &flags, &mut last_id, &mut connected).await;
+        match outcome {
+            // A server that was there once comes back.
+            Ok(()) => {}
+            Err(failure) if !connected => return Err(failure),
+            Err(_) => {}
+        }
+        output::note("the connection was lost; trying again");
+        tokio::time::sleep(RECONNECT_AFTER).await;
+    }
+}
+
+async fn watch(
+    client: &Client,
+    flags: &Flags,
+    last_id: &mut Option<String>,
+    connected: &mut bool,
+) -> Result<(), Failure> {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    query.extend_pairs(flags.event_type.iter().map(|it| ("type", it)));
+    let path = client.path(&format!("events/tail?{}", query.finish()));
+    let mut request = client.request(Method::GET, &path);
+    if let Some(id) = last_id {
+        request = request.header("last-event-id", id.as_str());
+    }
+    let mut response = client.send(request).await?;
+    *connected = true;
+    let mut parser = Parser::default();
+    while let Ok(Some(chunk)) = response.chunk().await {
+        for event in parser.push(&chunk) {
+            if event.id.is_some() {
+                last_id.clone_from(&event.id);
+            }
+            show(client.json, &event);
+        }
+    }
+    Ok(())
+}
+
+fn show(json: bool, event: &SseEvent) {
+    let data: Value = serde_json::from_str(&event.data).unwrap_or_default();
+    if json {
+        output::line(&json!({ "kind": event.name, "data": data }).to_string());
+        return;
+    }
+    let text = |name: &str| data[name].as_str().unwrap_or("-").to_owned();
+    let shown = match event.name.as_str() {
+        "event" => format!(
+            "{}  event    {:30}  {}",
+            text("accepted_at"),
+            text("id"),
+            text("type")
+        ),
+        "attempt" => format!(
+            "{}  {:9}{:30}  {}  {} attempt {} {}",
+            text("started_at"),
+            text("status"),
+            text("event_id"),
+            text("event_type"),
+            text("endpoint_id"),
+            data["number"],
+            match (&data["status_code"], data["error"].as_str()) {
+                (Value::Null, Some(error)) => error.to_owned(),
+                (code, _) => format!("{code} in {}", text("duration")),
+            },
+        ),
+        _ => format!("some were missed: {data}"),
+    };
+    output::line(&shown);
+}
