@@ -36,7 +36,8 @@ async fn fan_out_next(shard: &Shard) -> Result<()> {
         let wanted = |event: Arc<Event>| {
             let tenant = catalog.tenant(&event.tenant);
             let endpoints = tenant.into_iter().flat_map(|it| it.endpoints.values());
-            let wanted: Vec<Arc<Endpoint>> = endpoints.filter(|it| it.wants(&event)).cloned().collect();
+            let wanted: Vec<Arc<Endpoint>> =
+                endpoints.filter(|it| it.wants(&event)).cloned().collect();
             (event, wanted)
         };
         events.into_iter().map(wanted).collect()

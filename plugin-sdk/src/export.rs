@@ -2,9 +2,7 @@
 #[macro_export]
 macro_rules! export_filter {
     ($plugin:ty) => {
-        $crate::__export!(
-            $plugin, Filter, filter, filter, export_filter_bindings
-        );
+        $crate::__export!($plugin, Filter, filter, filter, export_filter_bindings);
     };
 }
 
@@ -12,9 +10,7 @@ macro_rules! export_filter {
 #[macro_export]
 macro_rules! export_transform {
     ($plugin:ty) => {
-        $crate::__export!(
-            $plugin, Transform, transform, transform, export_transform_bindings
-        );
+        $crate::__export!($plugin, Transform, transform, transform, export_transform_bindings);
     };
 }
 
@@ -51,7 +47,7 @@ macro_rules! __export {
                 type Transform = $crate::bindings::transform::hookgate::plugin::types::Transformed;
             }
 
-            bindings::$export!(Component with_types_in bindings);
+    bindings::$export!(Component with_types_in bindings);
         };
     };
 }

@@ -1,6 +1,12 @@
 //! What the suites share: a gateway in a bottle, and the real binary with real receivers.
 
 mod sim;
-pub use sim::{Receiver, Sim};
+pub use sim::{Received, Receiver, Sim};
+
+mod binary;
+pub use binary::{Gateway, OPERATOR_KEY, binary};
+
+mod endpoint;
+pub use endpoint::{Delivery, TestEndpoint};
 
 pub mod plugin;

@@ -10,7 +10,8 @@ use crate::api::problem::{Problem, Result};
 /// Reads a whole body of at most `bytes_max` bytes.
 pub(super) async fn read(headers: &HeaderMap, mut body: Body, bytes_max: usize) -> Result<Bytes> {
     let too_large = || Problem::too_large(format!("the body is over {bytes_max} bytes"));
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse().ok());
+    let announced =
+        headers.get(header::CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse().ok());
     if announced.is_some_and(|it: u64| it > bytes_max as u64) {
         return Err(too_large());
     }
@@ -54,8 +55,8 @@ pub(super) async fn object(headers: &HeaderMap, body: Body, bytes_max: usize) ->
 
 /// Reads any JSON.
 pub(super) async fn value(headers: &HeaderMap, body: Body, bytes_max: usize) -> Result<Value> {
-    let json = is_type(headers, "application/json")
-        || is_type(headers, "application/merge-patch+json");
+    let json =
+        is_type(headers, "application/json") || is_type(headers, "application/merge-patch+json");
     if !json {
         return Err(unsupported("application/json"));
     }

@@ -26,10 +26,8 @@ pub(super) fn routes() -> Router<Gateway> {
         .route(&format!("{base}/{{id}}"), delete(discard))
 }
 
-const LATEST: (Timestamp, DeliveryKey) = (
-    Timestamp(u64::MAX),
-    DeliveryKey { seq: Seq(u64::MAX), endpoint: EndpointNo(u32::MAX) },
-);
+const LATEST: (Timestamp, DeliveryKey) =
+    (Timestamp(u64::MAX), DeliveryKey { seq: Seq(u64::MAX), endpoint: EndpointNo(u32::MAX) });
 
 async fn list(
     State(gateway): State<Gateway>,
@@ -79,7 +77,8 @@ impl Selection {
     fn read(mut fields: Fields) -> Result<Self> {
         let ids = fields.read("ids", |it| {
             let ids = it.as_array().filter(|it| it.len() <= IDS_MAX);
-            let ids = ids.and_then(|it| it.iter().map(|it| Some(it.as_str()?.to_owned())).collect());
+            let ids =
+                ids.and_then(|it| it.iter().map(|it| Some(it.as_str()?.to_owned())).collect());
             ids.ok_or_else(|| format!("must be a list of at most {IDS_MAX} ids"))
         });
         let endpoint = fields.string("endpoint");
@@ -88,7 +87,11 @@ impl Selection {
         let until = fields.parsed("until", form, wire::parse_time);
         fields.finish().map_err(Problem::invalid_fields)?;
         let selection = Self { ids, endpoint, since, until };
-        if selection.ids.is_none() && selection.endpoint.is_none() && since.is_none() && until.is_none() {
+        if selection.ids.is_none()
+            && selection.endpoint.is_none()
+            && since.is_none()
+            && until.is_none()
+        {
             let detail = "say which: `ids`, `endpoint`, `since` or `until`";
             return Err(Problem::unprocessable("selection_required", detail));
         }

@@ -14,7 +14,7 @@ use crate::api::page::{EXAMINED_MAX, Query, cursor, json_response, page};
 use crate::api::problem::{Problem, Result};
 use crate::api::wire;
 use crate::domain::{
-    DeliveryKey, DeliveryState, Event, EndpointNo, Pattern, Scope, Seq, Timestamp, Trigger,
+    DeliveryKey, DeliveryState, EndpointNo, Event, Pattern, Scope, Seq, Timestamp, Trigger,
     delivery_id,
 };
 use crate::storage::Entry;
@@ -87,9 +87,8 @@ async fn list(
         if narrowing.since.is_some_and(|it| event.accepted_at < it) {
             break;
         }
-        let wanted = |state: &DeliveryState| {
-            narrowing.status.as_ref().is_none_or(|it| it == state.name())
-        };
+        let wanted =
+            |state: &DeliveryState| narrowing.status.as_ref().is_none_or(|it| it == state.name());
         if narrowing.fits(&event) && wanted(&access.shard.state(key)?) {
             data.push(wire::delivery(&access.shard, key, &event)?);
         }
@@ -124,7 +123,8 @@ impl Access {
         let missing = || Problem::not_found("delivery_not_found");
         let key = DeliveryKey::parse(id).ok_or_else(missing)?;
         let event = self.shard.event(key.seq)?.filter(|it| it.tenant_no == self.no);
-        let event = event.filter(|it| delivery_id(key, it.accepted_at) == id).ok_or_else(missing)?;
+        let event =
+            event.filter(|it| delivery_id(key, it.accepted_at) == id).ok_or_else(missing)?;
         let known = self.shard.targets(key.seq)?.contains(&key.endpoint);
         known.then_some((key, event)).ok_or_else(missing)
     }

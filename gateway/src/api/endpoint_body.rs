@@ -20,8 +20,17 @@ const IN_FLIGHT_MAX: u32 = 1024;
 const PLUGINS_MAX: usize = 8;
 /// Header names that belong to HTTP, to the connection or to the signature.
 const HEADERS_DENIED: [&str; 11] = [
-    "host", "content-length", "content-encoding", "content-type", "transfer-encoding",
-    "connection", "te", "trailer", "upgrade", "expect", "keep-alive",
+    "host",
+    "content-length",
+    "content-encoding",
+    "content-type",
+    "transfer-encoding",
+    "connection",
+    "te",
+    "trailer",
+    "upgrade",
+    "expect",
+    "keep-alive",
 ];
 
 /// What a tenant may say of an endpoint.
@@ -215,7 +224,9 @@ fn read_plugin(
     let on_error = one_of(&mut fields, "on_error", &OnError::NAMES);
     if let Some(name) = &name {
         match (around.plugin)(name) {
-            None => fields.refuse("plugin", format!("there is no plugin `{name}`; upload it first")),
+            None => {
+                fields.refuse("plugin", format!("there is no plugin `{name}`; upload it first"))
+            }
             Some(plugin) if plugin.version(version).is_none() => {
                 fields.refuse("version", format!("`{name}` has no such version"));
             }
@@ -257,9 +268,12 @@ fn read_retry(fields: &mut Fields) -> Retry {
     let policy = if inner.has("schedule") {
         let waits = inner.read("schedule", |it| {
             let waits = it.as_array().filter(|it| it.len() < ATTEMPTS_MAX as usize);
-            let waits = waits.and_then(|it| it.iter().map(|it| parse_duration(it.as_str()?)).collect());
+            let waits =
+                waits.and_then(|it| it.iter().map(|it| parse_duration(it.as_str()?)).collect());
             let fits = |it: &Vec<Duration>| it.iter().all(|it| *it <= DELAY_MAX);
-            waits.filter(fits).ok_or("must be at most 49 durations such as \"5s\", up to 7d".to_owned())
+            waits
+                .filter(fits)
+                .ok_or("must be at most 49 durations such as \"5s\", up to 7d".to_owned())
         });
         RetryPolicy::Schedule(waits.unwrap_or_default())
     } else {

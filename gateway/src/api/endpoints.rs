@@ -19,7 +19,8 @@ use crate::api::page::{Query, cursor, json_response, page};
 use crate::api::problem::{Problem, Result};
 use crate::api::{body, invoke, wire};
 use crate::domain::{
-    Endpoint, EndpointId, EndpointNo, EventType, Format, Ordering, Retry, Scope, Secret, SigningSecret,
+    Endpoint, EndpointId, EndpointNo, EventType, Format, Ordering, Retry, Scope, Secret,
+    SigningSecret,
 };
 use crate::storage::{Appended, NewEvent, Notice, Refused};
 
@@ -217,7 +218,8 @@ async fn rotate(
     let mut fields = Fields::of(given, "").map_err(Problem::invalid_fields)?;
     let key = fields.read("key", |it| Secret::parse(it.as_str().ok_or("must be a string")?));
     let form = "a duration from \"0s\" to \"168h\"";
-    let grace = fields.parsed("grace", form, |it| wire::parse_duration(it).filter(|it| *it <= GRACE_MAX));
+    let grace =
+        fields.parsed("grace", form, |it| wire::parse_duration(it).filter(|it| *it <= GRACE_MAX));
     fields.finish().map_err(|it| Problem::fields("invalid_secret", it))?;
     let key = key.unwrap_or_else(|| Secret::drawn(gateway.random_bytes())).reveal();
     let (now, text) = (gateway.clock.now(), key.clone());

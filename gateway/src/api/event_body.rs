@@ -36,7 +36,12 @@ struct Plain<'a> {
 
 /// Reads one event out of `whole`; `text` is the part of it that holds the event, and `base` its
 /// pointer. The data stays in `whole`, uncopied.
-pub(super) fn read(whole: &Bytes, text: &[u8], base: &str, data_bytes_max: usize) -> Result<NewEvent> {
+pub(super) fn read(
+    whole: &Bytes,
+    text: &[u8],
+    base: &str,
+    data_bytes_max: usize,
+) -> Result<NewEvent> {
     let plain = match serde_json::from_slice::<Plain<'_>>(text) {
         Ok(plain) => plain,
         Err(error) => return Err(explain(text, base, &error)),
@@ -100,7 +105,9 @@ fn explain_fields(text: &[u8], base: &str) -> Problem {
     let fits = |it: &str| (it.len() <= ORDERING_KEY_BYTES_MAX).then_some(());
     fields.parsed("ordering_key", "a string of at most 256 bytes", fits);
     let metadata = fields.strings("metadata").unwrap_or_default();
-    if metadata.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > METADATA_BYTES_MAX {
+    if metadata.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
+        > METADATA_BYTES_MAX
+    {
         fields.refuse("metadata", format!("is over {METADATA_BYTES_MAX} bytes"));
     }
     let only_type = |errors: &[FieldError]| {

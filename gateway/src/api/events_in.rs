@@ -100,7 +100,8 @@ fn answer(types: &[EventType], appended: &[Appended], many: bool) -> Result {
         }
     }
     metrics::counter!("hookgate_events_accepted_total").increment(new);
-    let status = if new == 0 && !answers.is_empty() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let status =
+        if new == 0 && !answers.is_empty() { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok(match (many, answers.first()) {
         (false, Some(answer)) => json_response(status, answer),
         _ => json_response(status, &json!({ "events": answers })),

@@ -146,7 +146,8 @@ impl Incoming {
     }
 
     async fn store(&mut self, lines: Vec<Line>) -> Bytes {
-        let (mut events, mut places) = (Vec::with_capacity(lines.len()), Vec::with_capacity(lines.len()));
+        let (mut events, mut places) =
+            (Vec::with_capacity(lines.len()), Vec::with_capacity(lines.len()));
         for (line, event) in lines {
             match event {
                 Ok(event) => {

@@ -25,7 +25,8 @@ impl Query {
                 .into_owned()
                 .collect();
         let paging = ["limit", "cursor"];
-        let unknown = pairs.iter().find(|(name, _)| !known.contains(&&**name) && !paging.contains(&&**name));
+        let unknown =
+            pairs.iter().find(|(name, _)| !known.contains(&&**name) && !paging.contains(&&**name));
         match unknown {
             Some((name, _)) => {
                 let detail = format!("the query has no `{name}`; there are {}", known.join(", "));

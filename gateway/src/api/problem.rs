@@ -35,7 +35,10 @@ pub(super) struct FieldError {
     pub(super) detail: String,
 }
 
-fn number<S: serde::Serializer>(status: &StatusCode, to: S) -> std::result::Result<S::Ok, S::Error> {
+fn number<S: serde::Serializer>(
+    status: &StatusCode,
+    to: S,
+) -> std::result::Result<S::Ok, S::Error> {
     to.serialize_u16(status.as_u16())
 }
 
@@ -75,7 +78,8 @@ impl Problem {
 
     /// The same under a code that says more.
     pub(super) fn fields(code: &'static str, errors: Vec<FieldError>) -> Self {
-        let named: Vec<_> = errors.iter().map(|it| format!("{} {}", it.pointer, it.detail)).collect();
+        let named: Vec<_> =
+            errors.iter().map(|it| format!("{} {}", it.pointer, it.detail)).collect();
         let problem = Self::unprocessable(code, named.join("; "));
         Self { errors, ..problem }
     }

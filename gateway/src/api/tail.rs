@@ -87,7 +87,11 @@ impl Watching {
                 break;
             }
             if missed.len() == CAUGHT_UP_MAX {
-                self.waiting.push_back(frame("missed", None, &json!({ "more_than": CAUGHT_UP_MAX })));
+                self.waiting.push_back(frame(
+                    "missed",
+                    None,
+                    &json!({ "more_than": CAUGHT_UP_MAX }),
+                ));
                 break;
             }
             missed.push(event);

@@ -43,7 +43,8 @@ async fn read(
 ) -> Result {
     let access = gateway.tenant(&headers, &slug, Scope::Read)?;
     let catalog = access.shard.catalog();
-    let entry = catalog.tenant(&access.slug).ok_or_else(|| Problem::not_found("tenant_not_found"))?;
+    let entry =
+        catalog.tenant(&access.slug).ok_or_else(|| Problem::not_found("tenant_not_found"))?;
     Ok(json_response(StatusCode::OK, &wire::tenant(&entry.tenant)))
 }
 

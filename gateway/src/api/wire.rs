@@ -131,7 +131,8 @@ pub(super) fn delivery(shard: &Shard, key: DeliveryKey, event: &Event) -> Result
 }
 
 pub(super) fn attempt(shard: &Shard, it: &Attempt, event: &Event) -> Value {
-    let headers = it.response_headers.iter().map(|(name, value)| (name.clone(), value.clone().into()));
+    let headers =
+        it.response_headers.iter().map(|(name, value)| (name.clone(), value.clone().into()));
     json!({
         "id": it.id,
         "delivery_id": delivery_id(it.delivery, event.accepted_at),

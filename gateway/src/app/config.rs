@@ -154,8 +154,7 @@ impl Config {
         plugins.deadline = Duration::from_millis(deadline);
         let memory = bounded("plugin_memory_mib", given.plugin_memory_mib, 1..=1024, 16)?;
         plugins.memory_bytes_max = memory * 1024 * 1024;
-        let grace =
-            bounded("shutdown_grace_seconds", given.shutdown_grace_seconds, 0..=3600, 30)?;
+        let grace = bounded("shutdown_grace_seconds", given.shutdown_grace_seconds, 0..=3600, 30)?;
         if given.operator_key.as_ref().is_some_and(|it| it.len() < 16) {
             let detail = "must have at least 16 characters".to_owned();
             return Err(invalid("operator_key")(detail));

@@ -9,15 +9,14 @@ use crate::app::disk::watch_space;
 use crate::app::{Config, server};
 use crate::dispatch::Dispatcher;
 use crate::domain::Slug;
+use crate::fanout;
 use crate::plugins::{self, Host};
 use crate::storage::{self, RunningWriters, Store};
 use crate::world::client::{self, HttpTransport};
 use crate::world::{Clock, Entropy, SystemClock, SystemEntropy};
-use crate::fanout;
 
-const SECONDS: [f64; 14] = [
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0,
-];
+const SECONDS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0];
 
 /// The gateway cannot start; what to do about it stands in the sentence.
 #[derive(Debug, thiserror::Error)]

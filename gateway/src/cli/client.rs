@@ -174,7 +174,10 @@ mod tests {
                 "errors": [{"pointer": "/a", "detail": "b"}]});
             let failure = Failure::of_problem(status, &problem, None);
             assert_eq!(failure.code, code, "{status}");
-            assert_eq!((failure.to_string().as_str(), &failure.details[..]), ("no (x)", &["/a b".to_owned()][..]));
+            assert_eq!(
+                (failure.to_string().as_str(), &failure.details[..]),
+                ("no (x)", &["/a b".to_owned()][..])
+            );
         }
     }
 }

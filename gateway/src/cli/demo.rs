@@ -24,7 +24,7 @@ const LINES_PER_CHUNK: usize = 25;
 #[derive(Debug, Args)]
 pub(super) struct Flags {
     /// How many events
-    #[arg(long, default_value_t = 3000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    #[arg(long, default_value_t = 3000)]
     events: u64,
     /// Keep serving afterwards
     #[arg(long)]
@@ -60,7 +60,11 @@ async fn try_run(flags: &Flags) -> Result<bool> {
     };
     let app = App::start(Config::new(file, serve::compiler())?).await?;
     let client = Client::of(format!("http://{}", app.address()), key.clone());
-    output::note(&format!("the gateway listens on {}, its store is {}", client.server, folder.path().display()));
+    output::note(&format!(
+        "the gateway listens on {}, its store is {}",
+        client.server,
+        folder.path().display()
+    ));
 
     let mut tasks = JoinSet::new();
     let healthy = Receiver::start(Mood::Healthy, &mut tasks).await?;
@@ -68,7 +72,10 @@ async fn try_run(flags: &Flags) -> Result<bool> {
     for (name, bytes) in [("amount-filter", filter), ("redact", redact)] {
         let size = bytes.len();
         let uploaded = plugin::upload(&client, name, bytes, true).await.map_err(told)?;
-        output::note(&format!("uploaded plugin {name}: {size} bytes, sha256 {}", uploaded["sha256"]));
+        output::note(&format!(
+            "uploaded plugin {name}: {size} bytes, sha256 {}",
+            uploaded["sha256"]
+        ));
     }
     register(&client, &healthy, &flaky).await?;
 
@@ -123,7 +130,12 @@ async fn register(client: &Client, healthy: &Receiver, flaky: &Receiver) -> Resu
 }
 
 /// Streams the events in and shows how they come and go.
-async fn publish(client: &Client, flags: &Flags, healthy: &Receiver, flaky: &Receiver) -> Result<u64> {
+async fn publish(
+    client: &Client,
+    flags: &Flags,
+    healthy: &Receiver,
+    flaky: &Receiver,
+) -> Result<u64> {
     let bars = MultiProgress::new();
     let style = ProgressStyle::with_template("{prefix:>10} {bar:40} {pos:>6} {msg}")?;
     let bar = |name: &'static str, total| {
@@ -185,10 +197,12 @@ fn event(n: u64, random: &SeededEntropy) -> String {
         500 => Value::Null,
         _ => json!({ "number": format!("4242{:012}", draw(1_000_000_000_000)), "brand": "visa" }),
     };
-    let customer = json!({ "id": draw(5000), "email": format!("customer{}@shop.example", draw(5000)) });
+    let customer =
+        json!({ "id": draw(5000), "email": format!("customer{}@shop.example", draw(5000)) });
     let currency = ["EUR", "USD", "GBP"][draw(3) as usize];
-    let items: Vec<_> =
-        (0..=draw(4)).map(|it| json!({ "sku": format!("sku-{it}"), "quantity": draw(5) })).collect();
+    let items: Vec<_> = (0..=draw(4))
+        .map(|it| json!({ "sku": format!("sku-{it}"), "quantity": draw(5) }))
+        .collect();
     let data = json!({
         "order_id": n,
         "amount": draw(20_000) as f64 / 100.0,
@@ -221,9 +235,13 @@ struct Outcome {
 
 /// Asks the API what became of every event, page by page.
 async fn account(client: &Client, accepted: u64) -> Result<Outcome> {
-    let mut outcome = Outcome { events: count(client, "events", |_| {}).await?, ..Outcome::default() };
+    let mut outcome =
+        Outcome { events: count(client, "events", |_| {}).await?, ..Outcome::default() };
     if outcome.events != accepted {
-        output::note(&format!("{accepted} events were acknowledged, {} are stored", outcome.events));
+        output::note(&format!(
+            "{accepted} events were acknowledged, {} are stored",
+            outcome.events
+        ));
     }
     count(client, "deliveries", |delivery| {
         match delivery["status"].as_str() {

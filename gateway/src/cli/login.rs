@@ -40,7 +40,8 @@ pub(super) async fn run(client: &Client, file: Option<PathBuf>) -> Result<ExitCo
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(failed)?;
     }
-    let options = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
+    let options =
+        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
     options.and_then(|mut it| it.write_all(text.as_bytes())).map_err(failed)?;
     output::note(&format!("kept in {}", path.display()));
     Ok(ExitCode::SUCCESS)

@@ -128,7 +128,8 @@ async fn test(json: bool, folder: &Path, update: bool) -> Result<ExitCode, Failu
     for case in &report.cases {
         if json {
             let passed = case.difference.is_none();
-            let shown = json!({ "case": case.name, "passed": passed, "duration_us": case.duration_us });
+            let shown =
+                json!({ "case": case.name, "passed": passed, "duration_us": case.duration_us });
             output::line(&shown.to_string());
             continue;
         }

@@ -77,14 +77,14 @@ async fn send_one(client: &Client, flags: &Flags) -> Result<ExitCode, Failure> {
 
 async fn send_stream(client: &Client, path: &PathBuf) -> Result<ExitCode, Failure> {
     let failed = |it: std::io::Error| Failure::usage(format!("{}: {it}", path.display()));
-    let (source, bytes): (Box<dyn AsyncRead + Send + Sync + Unpin>, _) =
-        if path.as_os_str() == "-" {
-            (Box::new(tokio::io::stdin()), None)
-        } else {
-            let file = tokio::fs::File::open(path).await.map_err(failed)?;
-            let bytes = file.metadata().await.map_err(failed)?.len();
-            (Box::new(file), Some(bytes))
-        };
+    let (source, bytes): (Box<dyn AsyncRead + Send + Sync + Unpin>, _) = if path.as_os_str() == "-"
+    {
+        (Box::new(tokio::io::stdin()), None)
+    } else {
+        let file = tokio::fs::File::open(path).await.map_err(failed)?;
+        let bytes = file.metadata().await.map_err(failed)?.len();
+        (Box::new(file), Some(bytes))
+    };
     let bar = progress(bytes);
     let sent = bar.clone();
     let source = futures_util::StreamExt::inspect(ReaderStream::new(source), move |chunk| {

@@ -58,8 +58,10 @@ mod tests {
         let text = ": hi\nretry: 2000\n\nevent: a\nid: 7\ndata: {\"x\":\ndata: 1}\n\nevent: b\r\ndata: é\r\n\r\n";
         for size in 1..text.len() {
             let mut parser = Parser::default();
-            let events: Vec<_> = text.as_bytes().chunks(size).flat_map(|it| parser.push(it)).collect();
-            let named: Vec<_> = events.iter().map(|it| (it.name.as_str(), it.data.as_str())).collect();
+            let events: Vec<_> =
+                text.as_bytes().chunks(size).flat_map(|it| parser.push(it)).collect();
+            let named: Vec<_> =
+                events.iter().map(|it| (it.name.as_str(), it.data.as_str())).collect();
             assert_eq!(named, [("a", "{\"x\":\n1}"), ("b", "é")], "chunks of {size}");
             assert_eq!(events[0].id.as_deref(), Some("7"));
         }

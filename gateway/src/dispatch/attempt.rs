@@ -29,11 +29,7 @@ struct Finished {
 }
 
 /// Makes one attempt and settles it.
-pub(super) async fn make(
-    work: &Dispatcher,
-    lease: Lease,
-    endpoint: &Arc<Endpoint>,
-) -> Result<()> {
+pub(super) async fn make(work: &Dispatcher, lease: Lease, endpoint: &Arc<Endpoint>) -> Result<()> {
     let (started_at, started) = (work.clock.now(), Instant::now());
     let finished = match run(work, endpoint, &lease.event).await {
         Chained::Send(rewritten) => {
@@ -216,7 +212,8 @@ async fn disable(work: &Dispatcher, endpoint: &Endpoint) -> Result<()> {
     };
     tracing::warn!(endpoint = %endpoint.id, "the endpoint answered 410 Gone and is disabled");
     match work.shard.update_endpoint(&endpoint.tenant, &endpoint.id, change).await {
-        Ok(_) | Err(Refused::NotFound | Refused::Exists | Refused::InUse(_) | Refused::Invalid(_)) => {
+        Ok(_)
+        | Err(Refused::NotFound | Refused::Exists | Refused::InUse(_) | Refused::Invalid(_)) => {
             Ok(())
         }
         Err(Refused::Storage(error)) => Err(error),

@@ -87,7 +87,8 @@ impl Dispatcher {
         while in_flight.len() < self.config.in_flight_max {
             let Some(no) = lanes.next() else { return Ok(()) };
             let endpoint = self.shard.catalog().endpoint(no).cloned();
-            let limits = endpoint.as_ref().map_or((64, None), |it| (it.max_in_flight, it.rate_limit));
+            let limits =
+                endpoint.as_ref().map_or((64, None), |it| (it.max_in_flight, it.rate_limit));
             let ordering = endpoint.as_ref().map_or(Ordering::None, |it| it.ordering);
             let wanted = QUANTUM.min(self.config.in_flight_max - in_flight.len());
             let room = lanes.room(no, limits, wanted, now());

@@ -68,7 +68,8 @@ async fn call(
     data: Bytes,
 ) -> Result<Verdict, Fault> {
     let failed = |detail: String| Fault { kind: FaultKind::Failed, detail };
-    let host = work.plugins.as_ref().ok_or_else(|| failed("plugins are switched off".to_owned()))?;
+    let host =
+        work.plugins.as_ref().ok_or_else(|| failed("plugins are switched off".to_owned()))?;
     let known = work.shard.plugin(&endpoint.tenant, &plugin.plugin);
     let version = known.as_ref().and_then(|it| it.version(plugin.version));
     let version = version.ok_or_else(|| failed("there is no such version".to_owned()))?;

@@ -27,7 +27,12 @@ impl Cache {
         let key = match fs::read(&path) {
             Ok(bytes) if bytes.len() == 32 => bytes.try_into().expect("32 bytes"),
             _ => {
-                let options = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
+                let options = fs::OpenOptions::new()
+                    .write(true)
+                    .create(true)
+                    .truncate(true)
+                    .mode(0o600)
+                    .open(&path);
                 io::Write::write_all(&mut options?, &fresh)?;
                 fresh
             }

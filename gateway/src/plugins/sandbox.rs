@@ -16,8 +16,16 @@ const FILTER: &str = "hookgate:plugin/filter@1.0.0";
 const TRANSFORM: &str = "hookgate:plugin/transform@1.0.0";
 /// Header names that belong to HTTP, to the connection or to the signature.
 const HEADERS_DENIED: [&str; 10] = [
-    "host", "content-length", "content-encoding", "transfer-encoding", "connection", "te",
-    "trailer", "upgrade", "expect", "keep-alive",
+    "host",
+    "content-length",
+    "content-encoding",
+    "transfer-encoding",
+    "connection",
+    "te",
+    "trailer",
+    "upgrade",
+    "expect",
+    "keep-alive",
 ];
 
 /// A component, linked to what it may use and to nothing else.
@@ -45,7 +53,8 @@ impl Sandboxed {
     /// Maps a compiled component that this process or an earlier one made.
     pub(super) fn load(engine: &Engine, path: &Path) -> Result<(Self, Hooks), Refusal> {
         let component = map(engine, path);
-        let component = component.map_err(|it| Refusal::new("plugin_invalid", format!("{it:#}")))?;
+        let component =
+            component.map_err(|it| Refusal::new("plugin_invalid", format!("{it:#}")))?;
         Self::link(engine, &component)
     }
 
@@ -55,7 +64,8 @@ impl Sandboxed {
         let denied: Vec<_> = shape.imports(engine).map(|(name, _)| name.to_owned()).collect();
         let denied: Vec<_> = denied.into_iter().filter(|it| !allowed(it)).collect();
         if !denied.is_empty() {
-            let detail = format!("it imports what the sandbox does not give: {}", denied.join(", "));
+            let detail =
+                format!("it imports what the sandbox does not give: {}", denied.join(", "));
             return Err(Refusal::new("plugin_import_denied", detail));
         }
         let exports: Vec<_> = shape.exports(engine).map(|(name, _)| name.to_owned()).collect();
@@ -176,7 +186,9 @@ fn check(verdict: Verdict, limits: &Config) -> Result<Verdict, Fault> {
     if json && serde_json::from_slice::<&serde_json::value::RawValue>(&out.payload).is_err() {
         return invalid("the output says it is JSON and is not".to_owned());
     }
-    for (name, value) in out.headers.iter().chain([&("content-type".into(), out.content_type.clone())]) {
+    for (name, value) in
+        out.headers.iter().chain([&("content-type".into(), out.content_type.clone())])
+    {
         let lower = name.to_ascii_lowercase();
         let denied = HEADERS_DENIED.contains(&lower.as_str())
             || lower.starts_with("proxy-")

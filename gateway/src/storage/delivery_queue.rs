@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use crate::domain::{
-    Attempt, DeadReason, DeliveryKey, DeliveryState, Endpoint, EndpointNo, Event, Ordering, Seq, TenantNo,
-    Timestamp, Trigger, Verdict,
+    Attempt, DeadReason, DeliveryKey, DeliveryState, Endpoint, EndpointNo, Event, Ordering, Seq,
+    TenantNo, Timestamp, Trigger, Verdict,
 };
 use crate::storage::Result;
 use crate::storage::history_row::{Entry, encode_entry, reason_code, trigger_code, trigger_of};

@@ -345,7 +345,6 @@ fn compare(row: &IdRow, event: &NewEvent, now: Timestamp, window: Duration) -> O
     Some(Appended::Duplicate { id, timestamp: Timestamp(row.timestamp) })
 }
 
-#[expect(clippy::disallowed_methods, reason = "tokio's clock, which simulations pause")]
 fn now() -> Instant {
     Instant::now()
 }

@@ -36,7 +36,6 @@ impl SimClock {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "tokio's clock, which simulations pause")]
 fn tokio_now() -> Instant {
     Instant::now()
 }

@@ -42,6 +42,7 @@ impl Manifest {
 /// When the toolchain is missing or the code does not compile; its own words are in it.
 pub fn build(folder: &Path) -> Result<PathBuf> {
     add_target()?;
+    let folder = &folder.canonicalize().with_context(|| folder.display().to_string())?;
     let target = folder.join("target");
     let output = Command::new("cargo")
         .args(["build", "--release", "--target", TARGET, "--target-dir"])

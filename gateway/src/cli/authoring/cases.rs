@@ -50,7 +50,8 @@ pub async fn test(folder: &Path, component: &Path, update: bool) -> Result<Repor
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let text = fs::read_to_string(&path)?;
         let mut case: Value = serde_json::from_str(&text).with_context(|| name.clone())?;
-        let (came, duration_us) = run(&host, &artifact, &case).await.with_context(|| name.clone())?;
+        let (came, duration_us) =
+            run(&host, &artifact, &case).await.with_context(|| name.clone())?;
         let difference = (case["expect"] != came).then(|| (case["expect"].clone(), came.clone()));
         if update && difference.is_some() {
             case["expect"] = came;
@@ -63,7 +64,8 @@ pub async fn test(folder: &Path, component: &Path, update: bool) -> Result<Repor
 }
 
 fn case_files(folder: &Path) -> Result<Vec<std::path::PathBuf>> {
-    let entries = fs::read_dir(folder).with_context(|| format!("{} is missing", folder.display()))?;
+    let entries =
+        fs::read_dir(folder).with_context(|| format!("{} is missing", folder.display()))?;
     let mut paths = entries.map(|it| Ok(it?.path())).collect::<Result<Vec<_>>>()?;
     paths.retain(|it| it.extension().is_some_and(|it| it == "json"));
     paths.sort();
@@ -90,12 +92,8 @@ async fn run(host: &Host, artifact: &Arc<Artifact>, case: &Value) -> Result<(Val
         payload: Bytes::from(data.to_string()),
     };
     let config = texts(&case["config"])?.into_iter().collect();
-    let call = Call {
-        tenant: "author".into(),
-        artifact: artifact.clone(),
-        config,
-        event: Some(event),
-    };
+    let call =
+        Call { tenant: "author".into(), artifact: artifact.clone(), config, event: Some(event) };
     let called = host.call(call).await;
     // A case names only what it cares for.
     let wanted = |name: &str| case["expect"].get(name).is_some();

@@ -12,6 +12,7 @@ use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
+    task::AbortHandle,
     time::{Instant, timeout},
 };
 use tokio_rustls::TlsConnector;
@@ -34,6 +35,14 @@ pub(super) struct Connection {
     pub(super) sender: SendRequest<Full<Bytes>>,
     pub(super) budget: Budget,
     pub(super) opened_at: Instant,
+    driver: AbortHandle,
+}
+
+/// A peer that never reads would keep the driver, and the request's body, for ever.
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
 }
 
 /// Opens connections to addresses that were checked.
@@ -87,7 +96,7 @@ impl Connector {
         let (sender, connection) =
             made.map_err(|it| (FailureClass::ConnectionClosed, it.to_string()))?;
         let stopping = self.stopping.clone();
-        self.tasks.spawn(async move {
+        let driver = self.tasks.spawn(async move {
             tokio::select! {
                 biased;
                 () = stopping.cancelled() => {}
@@ -95,7 +104,8 @@ impl Connector {
                 _ = connection => {}
             }
         });
-        Ok(Connection { sender, budget, opened_at: now() })
+        let driver = driver.abort_handle();
+        Ok(Connection { sender, budget, opened_at: now(), driver })
     }
 }
 
@@ -121,7 +131,6 @@ fn tls_failed(why: &str) -> Failure {
     (FailureClass::TlsFailed, why.to_owned())
 }
 
-#[expect(clippy::disallowed_methods, reason = "tokio's clock")]
 pub(super) fn now() -> Instant {
     Instant::now()
 }

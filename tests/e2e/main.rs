@@ -1,0 +1,34 @@
+//! The real binary over real sockets on a real store.
+
+mod api;
+mod crash;
+mod delivery;
+mod process;
+mod stream;
+
+use hookgate_tests::{Gateway, TestEndpoint};
+use serde_json::{Value, json};
+
+/// A gateway on a new data directory, and an endpoint to deliver to.
+async fn bench() -> (tempfile::TempDir, Gateway, TestEndpoint) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let gateway = Gateway::start(&folder.path().join("data"));
+    (folder, gateway, TestEndpoint::start().await)
+}
+
+/// Registers the endpoint with further fields; its id.
+async fn register(gateway: &Gateway, endpoint: &TestEndpoint, with: Value) -> String {
+    let mut body = json!({ "url": endpoint.url });
+    for (name, value) in with.as_object().expect("an object") {
+        body[name] = value.clone();
+    }
+    let made = gateway.post("endpoints", body).await;
+    made["id"].as_str().expect("an id").to_owned()
+}
+
+/// Publishes an event; its id.
+async fn publish(gateway: &Gateway, event_type: &str, data: Value) -> String {
+    let accepted = gateway.post("events", json!({ "type": event_type, "data": data })).await;
+    assert_eq!(accepted["status"], "accepted");
+    accepted["id"].as_str().expect("an id").to_owned()
+}

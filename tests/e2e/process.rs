@@ -1,0 +1,86 @@
+use std::process::Command;
+
+use reqwest::Method;
+use serde_json::json;
+
+use crate::{bench, publish, register};
+use hookgate_tests::{Gateway, binary};
+
+#[tokio::test]
+async fn a_stop_finishes_what_is_in_flight() {
+    let (folder, mut gateway, endpoint) = bench().await;
+    register(&gateway, &endpoint, json!({})).await;
+    let event = publish(&gateway, "a.b", json!(1)).await;
+    assert_eq!(gateway.terminate().code(), Some(0));
+    let gateway = Gateway::start(&folder.path().join("data"));
+    gateway.await_status(&event, "delivered").await;
+    assert_eq!(endpoint.got().len(), 1, "without a crash nothing comes twice");
+}
+
+#[tokio::test]
+async fn exit_codes_tell_what_is_wrong() {
+    let (folder, _gateway, _) = bench().await;
+    let config = folder.path().join("bad.toml");
+    std::fs::write(&config, "liste = 1\n").unwrap();
+    let run = |arguments: &[&str]| {
+        let output = Command::new(binary()).arg("serve").args(arguments).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let data = folder.path().join("data");
+    let (code, text) = run(&["--data-dir", data.to_str().unwrap(), "--listen", "127.0.0.1:0"]);
+    assert_eq!(code, Some(73), "{text}");
+    let (code, text) = run(&["--config", config.to_str().unwrap()]);
+    assert!(code == Some(64) && text.contains("liste"), "{text}");
+    assert_eq!(run(&["--liste"]).0, Some(64));
+}
+
+#[tokio::test]
+async fn private_addresses_need_leave() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start_with(&folder.path().join("data"), &[]);
+    for (url, code) in [
+        ("http://127.0.0.1:8080/", "url_blocked_address"),
+        ("https://169.254.169.254/", "url_blocked_address"),
+        ("http://shop.example.com/", "url_scheme"),
+    ] {
+        let (status, problem) =
+            gateway.call(Method::POST, "endpoints", Some(json!({ "url": url }))).await;
+        assert_eq!((status, &problem["code"]), (422, &json!(code)), "{url}");
+    }
+    let (status, _) = gateway
+        .call(Method::POST, "endpoints", Some(json!({ "url": "https://shop.example/hooks" })))
+        .await;
+    assert_eq!(status, 201);
+}
+
+#[tokio::test]
+async fn the_command_line_is_a_client() {
+    let (folder, gateway, endpoint) = bench().await;
+    let run = |arguments: &[&str]| {
+        let output = Command::new(binary())
+            .args(arguments)
+            .env("HOOKGATE_SERVER", &gateway.server)
+            .env("HOOKGATE_KEY", hookgate_tests::OPERATOR_KEY)
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code(), text, String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, _, errors) = run(&["plugin", "new", "urgent", "--kind", "filter"]);
+    assert_eq!(code, Some(0), "{errors}");
+    let (code, text, errors) = run(&["plugin", "test", "urgent"]);
+    assert!(code == Some(0) && text.starts_with("ok      example"), "{text}{errors}");
+    let (code, _, errors) = run(&["plugin", "deploy", "urgent"]);
+    assert_eq!(code, Some(0), "{errors}");
+    let (code, _, errors) =
+        run(&["endpoints", "create", &endpoint.url, "--plugin", "urgent", "--id", "mine"]);
+    assert_eq!(code, Some(0), "{errors}");
+    assert_eq!(run(&["send", "a.b", "-d", r#"{"urgent": false}"#]).0, Some(0));
+    assert_eq!(run(&["send", "a.b", "-d", r#"{"urgent": true}"#]).0, Some(0));
+    endpoint.await_count(1).await;
+    let (_, text, _) = run(&["deliveries", "list", "--endpoint", "mine", "--status", "filtered"]);
+    assert!(text.contains("it is not urgent") || text.contains("filtered"), "{text}");
+    assert_eq!(run(&["endpoints", "get", "nobody"]).0, Some(4));
+    assert_eq!(run(&["--key", "nonsense", "endpoints", "list"]).0, Some(3));
+}

@@ -1,0 +1,101 @@
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use axum::{Router, body::Bytes, extract::State, routing::any};
+use http::{HeaderMap, StatusCode, Uri};
+use serde_json::Value;
+use tokio::{net::TcpListener, task::JoinSet};
+
+/// What an endpoint received.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// Its `webhook-id`.
+    pub id: String,
+    /// The path it came to.
+    pub path: String,
+    /// All its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Value,
+}
+
+/// A real HTTP server that answers as it is told and remembers what came.
+pub struct TestEndpoint {
+    /// Where it listens.
+    pub url: String,
+    shared: Arc<Shared>,
+    _server: JoinSet<()>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// The next answers; then `otherwise`.
+    script: Mutex<VecDeque<u16>>,
+    otherwise: Mutex<u16>,
+    got: Mutex<Vec<Delivery>>,
+}
+
+impl TestEndpoint {
+    /// Starts one that answers 200.
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}/hooks", listener.local_addr().expect("an address"));
+        let shared = Arc::new(Shared { otherwise: Mutex::new(200), ..Shared::default() });
+        let router = Router::new().fallback(any(receive)).with_state(shared.clone());
+        let mut server = JoinSet::new();
+        server.spawn(async move { axum::serve(listener, router).await.expect("it serves") });
+        Self { url, shared, _server: server }
+    }
+
+    /// Answers these first.
+    pub fn answer_first(&self, script: impl IntoIterator<Item = u16>) {
+        lock(&self.shared.script).extend(script);
+    }
+
+    /// Answers this from now on.
+    pub fn answer(&self, status: u16) {
+        *lock(&self.shared.otherwise) = status;
+    }
+
+    /// Everything that came, in order.
+    pub fn got(&self) -> Vec<Delivery> {
+        lock(&self.shared.got).clone()
+    }
+
+    /// Waits until `count` requests have come.
+    pub async fn await_count(&self, count: usize) -> Vec<Delivery> {
+        for _ in 0..400 {
+            let got = self.got();
+            if got.len() >= count {
+                return got;
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        panic!("{} requests came, {count} were expected", self.got().len());
+    }
+}
+
+async fn receive(
+    State(shared): State<Arc<Shared>>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> (StatusCode, HeaderMap) {
+    let id = headers.get("webhook-id").and_then(|it| it.to_str().ok()).unwrap_or_default();
+    let body = serde_json::from_slice(&body).unwrap_or_default();
+    let (id, path) = (id.to_owned(), uri.path().to_owned());
+    lock(&shared.got).push(Delivery { id, path, headers, body });
+    let status = lock(&shared.script).pop_front().unwrap_or(*lock(&shared.otherwise));
+    let mut answer = HeaderMap::new();
+    if (300..400).contains(&status) {
+        answer.insert("location", "/elsewhere".parse().expect("a value"));
+    }
+    (StatusCode::from_u16(status).expect("a status"), answer)
+}
+
+fn lock<T>(it: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    it.lock().unwrap_or_else(PoisonError::into_inner)
+}
