@@ -1,5 +1,12 @@
 //! What wit-bindgen makes of the worlds in `wit/`, and its types turned into the SDK's.
-#![allow(unsafe_code, missing_docs, unreachable_pub, clippy::all, reason = "generated")]
+#![allow(
+    unsafe_code,
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::mem_forget,
+    reason = "generated"
+)]
 #![allow(clippy::allow_attributes, reason = "the generator decides what would be unfulfilled")]
 
 use crate::{Event, Filtered, Transformed};

@@ -1,4 +1,5 @@
 //! The real binary over real sockets on a real store.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod api;
 mod crash;

@@ -22,18 +22,19 @@ pub fn binary() -> &'static Path {
         if let Some(path) = std::env::var_os("HOOKGATE_BIN") {
             return path.into();
         }
-        // The tests lie in `target/debug/deps`; the binary belongs beside that.
+        // The tests lie in `target/PROFILE/deps`; the binary belongs beside that.
         let deps = std::env::current_exe().expect("a path");
-        let debug = deps.ancestors().nth(2).expect("a target folder");
-        let target = debug.parent().expect("a target folder");
+        let profile = deps.ancestors().nth(2).expect("a target folder");
+        let target = profile.parent().expect("a target folder");
         let built = Command::new(env!("CARGO"))
             .args(["build", "--workspace", "--bins", "--target-dir"])
             .arg(target)
+            .args(profile.ends_with("release").then_some("--release"))
             .current_dir(repository())
             .output()
             .expect("cargo is there");
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        debug.join("hookgate")
+        profile.join("hookgate")
     })
 }
 

@@ -1,4 +1,5 @@
 //! Plugins as components in the sandbox: the examples on their cases, and guests that behave badly.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 use std::{path::Path, sync::Arc, time::Duration};
 

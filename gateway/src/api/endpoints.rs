@@ -174,9 +174,10 @@ fn merge_endpoint(target: &mut Value, patch: Value) {
         ["base", "factor", "max_delay", "max_attempts"].iter().any(|name| it.contains_key(*name))
     });
     if let Some(known) = target.get_mut("retry").and_then(Value::as_object_mut) {
-        let of_backoff = |name: &str| name != "schedule" && name != "jitter";
-        known.retain(|name, _| {
-            !(to_schedule && !to_backoff && of_backoff(name)) && !(to_backoff && name == "schedule")
+        known.retain(|name, _| match name.as_str() {
+            "jitter" => true,
+            "schedule" => !to_backoff,
+            _ => to_backoff || !to_schedule,
         });
     }
     merge(target, patch);

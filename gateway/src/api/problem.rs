@@ -12,7 +12,11 @@ pub(super) type Result<T = Response, E = Problem> = std::result::Result<T, E>;
 
 /// A refusal as [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) writes it.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Problem {
+#[serde(transparent)]
+pub(super) struct Problem(Box<Content>);
+
+#[derive(Debug, Clone, Serialize)]
+struct Content {
     #[serde(rename = "type")]
     kind: String,
     title: &'static str,
@@ -44,15 +48,15 @@ fn number<S: serde::Serializer>(
 
 impl Problem {
     pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self {
-            kind: format!("https://hookgate.dev/problems/{code}"),
+        Self(Box::new(Content {
+            kind: format!("urn:hookgate:problem:{code}"),
             title: status.canonical_reason().unwrap_or("Error"),
             status,
             detail: detail.into(),
             code,
             errors: Vec::new(),
             retry_after: None,
-        }
+        }))
     }
 
     pub(super) fn bad_request(code: &'static str, detail: impl Into<String>) -> Self {
@@ -80,8 +84,9 @@ impl Problem {
     pub(super) fn fields(code: &'static str, errors: Vec<FieldError>) -> Self {
         let named: Vec<_> =
             errors.iter().map(|it| format!("{} {}", it.pointer, it.detail)).collect();
-        let problem = Self::unprocessable(code, named.join("; "));
-        Self { errors, ..problem }
+        let mut problem = Self::unprocessable(code, named.join("; "));
+        problem.0.errors = errors;
+        problem
     }
 
     pub(super) fn too_large(detail: impl Into<String>) -> Self {
@@ -89,12 +94,13 @@ impl Problem {
     }
 
     pub(super) fn unavailable(code: &'static str, detail: impl Into<String>) -> Self {
-        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail);
-        Self { retry_after: Some(5), ..problem }
+        let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail);
+        problem.0.retry_after = Some(5);
+        problem
     }
 
     pub(super) fn code(&self) -> &'static str {
-        self.code
+        self.0.code
     }
 }
 
@@ -102,14 +108,14 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let body = serde_json::to_vec(&self).expect("a problem is plain data");
         let mut response = Response::new(Body::from(body));
-        *response.status_mut() = self.status;
+        *response.status_mut() = self.0.status;
         let headers = response.headers_mut();
         let json = HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, json);
-        if let Some(seconds) = self.retry_after {
+        if let Some(seconds) = self.0.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if self.status == StatusCode::UNAUTHORIZED {
+        if self.0.status == StatusCode::UNAUTHORIZED {
             let scheme = HeaderValue::from_static("Bearer");
             headers.insert(header::WWW_AUTHENTICATE, scheme);
         }
@@ -152,10 +158,10 @@ impl Problem {
     /// What is wrong with the fields below `base`; a problem that is about more than fields stays
     /// what it is.
     pub(super) fn into_errors(self, base: &str) -> Result<Vec<FieldError>> {
-        match (self.errors.is_empty(), self.status) {
-            (false, _) => Ok(self.errors),
+        match (self.0.errors.is_empty(), self.0.status) {
+            (false, _) => Ok(self.0.errors),
             (true, StatusCode::UNPROCESSABLE_ENTITY | StatusCode::BAD_REQUEST) => {
-                Ok(vec![FieldError { pointer: base.to_owned(), detail: self.detail }])
+                Ok(vec![FieldError { pointer: base.to_owned(), detail: self.0.detail }])
             }
             (true, _) => Err(self),
         }

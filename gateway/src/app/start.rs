@@ -1,7 +1,12 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tokio::{net::TcpListener, runtime::Runtime, sync::watch, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    runtime::{Handle, Runtime},
+    sync::watch,
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{Gateway, hash_key, new_key, router};
@@ -11,7 +16,7 @@ use crate::dispatch::Dispatcher;
 use crate::domain::Slug;
 use crate::fanout;
 use crate::plugins::{self, Host};
-use crate::storage::{self, RunningWriters, Store};
+use crate::storage::{self, RunningWriters, Shard, Store};
 use crate::world::client::{self, HttpTransport};
 use crate::world::{Clock, Entropy, SystemClock, SystemEntropy};
 
@@ -82,32 +87,17 @@ impl App {
             listener.map_err(|it| StartError::Machine(format!("{}: {it}", config.listen)))?;
         let machine = |it: std::io::Error| StartError::Machine(it.to_string());
         let address = listener.local_addr().map_err(machine)?;
-        let delivering = tokio::runtime::Builder::new_multi_thread()
-            .thread_name("deliver")
-            .enable_all()
-            .build()
-            .map_err(machine)?;
-        let transport = {
-            let _here = delivering.enter();
-            let egress = config.egress.clone();
-            let transport = HttpTransport::start(client::Config { egress, extra_roots: vec![] });
-            transport.map(Arc::new).map_err(|it| StartError::Machine(format!("TLS: {it}")))?
-        };
+        let (delivering, transport) = start_delivering(&config)?;
         let stopping_rooms = CancellationToken::new();
-        let mut rooms = JoinSet::new();
-        for shard in store.shards() {
-            let dispatcher = Dispatcher {
-                shard: shard.clone(),
-                plugins: Some(plugins.clone()),
-                transport: transport.clone(),
-                clock: clock.clone(),
-                entropy: entropy.clone(),
-                config: config.dispatch.clone(),
-            };
-            let (on, stopping) = (delivering.handle(), &stopping_rooms);
-            rooms.spawn_on(fanout::run(shard.clone(), stopping.clone()), on);
-            rooms.spawn_on(dispatcher.run(stopping.clone()), on);
-        }
+        let dispatcher = |shard: &Arc<Shard>| Dispatcher {
+            shard: shard.clone(),
+            plugins: Some(plugins.clone()),
+            transport: transport.clone(),
+            clock: clock.clone(),
+            entropy: entropy.clone(),
+            config: config.dispatch.clone(),
+        };
+        let rooms = start_rooms(&store, dispatcher, delivering.handle(), &stopping_rooms);
         let unready = watch::Sender::new(None);
         let gateway = Gateway {
             store: store.clone(),
@@ -189,6 +179,35 @@ impl Drop for App {
             delivering.shutdown_background();
         }
     }
+}
+
+/// The runtime of deliveries, and the transport that lives on it.
+fn start_delivering(config: &Config) -> Result<(Runtime, Arc<HttpTransport>), StartError> {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.thread_name("deliver").enable_all().build();
+    let runtime = runtime.map_err(|it| StartError::Machine(it.to_string()))?;
+    let egress = config.egress.clone();
+    let transport = {
+        let _here = runtime.enter();
+        HttpTransport::start(client::Config { egress, extra_roots: Vec::new() })
+    };
+    let transport = transport.map_err(|it| StartError::Machine(format!("TLS: {it}")))?;
+    Ok((runtime, Arc::new(transport)))
+}
+
+/// Fan-out and dispatch of each shard.
+fn start_rooms(
+    store: &Store,
+    dispatcher: impl Fn(&Arc<Shard>) -> Dispatcher,
+    on: &Handle,
+    stopping: &CancellationToken,
+) -> JoinSet<()> {
+    let mut rooms = JoinSet::new();
+    for shard in store.shards() {
+        rooms.spawn_on(fanout::run(shard.clone(), stopping.clone()), on);
+        rooms.spawn_on(dispatcher(shard).run(stopping.clone()), on);
+    }
+    rooms
 }
 
 /// Makes what exists from the start: the default tenant and the operator's key.

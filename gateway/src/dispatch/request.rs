@@ -40,7 +40,7 @@ fn body_and_headers(
 ) -> Result<(Bytes, HeaderMap), String> {
     let mut headers = HeaderMap::with_capacity(8 + endpoint.headers.len());
     headers.insert(header::USER_AGENT, USER_AGENT);
-    for (name, value) in endpoint.headers.iter().map(|(name, value)| (name, value)) {
+    for (name, value) in &endpoint.headers {
         headers.insert(parse_name(name)?, parse_value(value)?);
     }
     let body = match &rewritten.content_type {

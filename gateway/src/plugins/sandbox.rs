@@ -217,20 +217,16 @@ fn fault(error: &wasmtime::Error, limit_hit: bool) -> Fault {
     let kind = match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt | Trap::OutOfFuel) => FaultKind::Timeout,
         Some(Trap::StackOverflow) => FaultKind::Limit,
-        _ if limit_hit || error.is::<LimitHit>() => FaultKind::Limit,
+        _ if limit_hit => FaultKind::Limit,
         _ if format!("{error:#}").contains("fuel") => FaultKind::Limit,
         _ => FaultKind::Trap,
     };
     let detail = match kind {
         FaultKind::Timeout => "it ran over its deadline".to_owned(),
-        _ => format!("{:#}", error).lines().next().unwrap_or_default().to_owned(),
+        _ => format!("{error:#}").lines().next().unwrap_or_default().to_owned(),
     };
     Fault { kind, detail }
 }
-
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct LimitHit(&'static str);
 
 impl State {
     fn new(limits: &Config) -> Self {

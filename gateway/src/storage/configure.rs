@@ -102,7 +102,7 @@ impl Shard {
     pub async fn revoke_key(&self, tenant: &Slug, id: &str) -> Result<(), Refused> {
         let _one_at_a_time = self.configuring.lock().await;
         let tenant_no = self.tenant_no(tenant)?.0;
-        if !self.catalog().key(id).is_some_and(|it| it.tenant == *tenant) {
+        if self.catalog().key(id).is_none_or(|it| it.tenant != *tenant) {
             return Err(Refused::NotFound);
         }
         let id = id.to_owned();

@@ -12,6 +12,7 @@ use crate::storage::codec::{decode, encode};
 use crate::storage::history_row::{Entry, decode_entry};
 
 /// One change of a shard.
+#[expect(clippy::large_enum_variant, reason = "the large ones are those that come in masses")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) enum Record {
     /// Events were accepted, in this order.

@@ -27,9 +27,10 @@ const SYNC_WITHIN: Duration = Duration::from_millis(5);
 const CURSORS_EVERY: Duration = Duration::from_secs(2);
 
 /// What the rooms ask of the writer.
+#[expect(clippy::large_enum_variant, reason = "the large one is the one that comes in masses")]
 pub(super) enum Command {
     /// Accept events.
-    Append(Append, oneshot::Sender<Result<Vec<Appended>>>),
+    Append(Append, AppendReply),
     /// Write down what can be done again from what is already durable.
     Note { record: Record, leased: bool },
     /// Write down and tell when it is durable.
@@ -37,6 +38,9 @@ pub(super) enum Command {
     /// Save what a clean stop should leave, and end.
     Stop,
 }
+
+/// Where the answer to [`Command::Append`] goes.
+pub(super) type AppendReply = oneshot::Sender<Result<Vec<Appended>>>;
 
 /// The writer's own state.
 pub(super) struct Writer {
@@ -54,7 +58,7 @@ struct Making {
     accepted: Vec<EventRecord>,
     /// Chosen names in this batch, which the view does not show yet.
     ids: BTreeMap<(u32, String), IdRow>,
-    appends: Vec<(oneshot::Sender<Result<Vec<Appended>>>, Vec<Appended>)>,
+    appends: Vec<(AppendReply, Vec<Appended>)>,
     commits: Vec<oneshot::Sender<Result<()>>>,
     leased: Vec<bool>,
     durable: bool,

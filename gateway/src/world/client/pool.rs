@@ -15,8 +15,11 @@ const PLACES: usize = 16;
 
 /// Kept connections, endpoint by endpoint, never shared between two.
 pub(super) struct Pool {
-    places: [Mutex<BTreeMap<(u64, String), Vec<Idle>>>; PLACES],
+    places: [Mutex<Place>; PLACES],
 }
+
+/// By endpoint and origin.
+type Place = BTreeMap<(u64, String), Vec<Idle>>;
 
 struct Idle {
     connection: Connection,
@@ -64,8 +67,7 @@ impl Pool {
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "a guard of the map above")]
-    fn place(&self, endpoint: u64) -> MutexGuard<'_, BTreeMap<(u64, String), Vec<Idle>>> {
+    fn place(&self, endpoint: u64) -> MutexGuard<'_, Place> {
         let place = &self.places[(endpoint % PLACES as u64) as usize];
         place.lock().unwrap_or_else(PoisonError::into_inner)
     }

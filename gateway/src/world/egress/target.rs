@@ -150,7 +150,7 @@ fn is_private_name(name: &str) -> bool {
     let ends = |suffix: &&str| {
         name.strip_suffix(*suffix).is_some_and(|it| it.is_empty() || it.ends_with('.'))
     };
-    PRIVATE_SUFFIXES.iter().any(|it| ends(&it))
+    PRIVATE_SUFFIXES.iter().any(ends)
 }
 
 fn invalid(detail: &str) -> UrlRefusal {
