@@ -113,6 +113,12 @@ pub(super) async fn run(flags: Flags) -> ExitCode {
         Err(error) => return refuse(error.to_string(), BAD_CONFIG),
     };
     start_logging(json);
+    // Before the store is opened: a stop that comes early is a clean one too.
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return refuse("signals cannot be received".to_owned(), 1);
+    };
     let app = match App::start(config).await {
         Ok(app) => app,
         Err(error) => return refuse(error.to_string(), error.exit_code()),
@@ -122,11 +128,6 @@ pub(super) async fn run(flags: Flags) -> ExitCode {
     if let Some(key) = app.made_operator_key() {
         output::note(&format!("the operator's key, shown this once: {key}"));
     }
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return refuse("signals cannot be received".to_owned(), 1);
-    };
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

@@ -69,9 +69,11 @@ fn show(json: bool, event: &SseEvent) {
     }
     let text = |name: &str| data[name].as_str().unwrap_or("-").to_owned();
     let shown = match event.name.as_str() {
-        "event" => format!("{}  event    {:30}  {}", text("accepted_at"), text("id"), text("type")),
+        "event" => {
+            format!("{}  event      {:30}  {}", text("accepted_at"), text("id"), text("type"))
+        }
         "attempt" => format!(
-            "{}  {:9}{:30}  {}  {} attempt {} {}",
+            "{}  {:9}  {:30}  {}  {} attempt {} {}",
             text("started_at"),
             text("status"),
             text("event_id"),
