@@ -10,31 +10,20 @@ use std::{
 use reqwest::{Method, Response};
 use serde_json::Value;
 
-use crate::plugin::repository;
-
 /// The operator's key of gateways under test.
 pub const OPERATOR_KEY: &str = "operator-key-of-the-tests";
 
-/// The real binary: `HOOKGATE_BIN`, or built once.
+/// The real binary: `HOOKGATE_BIN`, or the one that cargo built beside these tests.
 pub fn binary() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    FOUND.get_or_init(|| {
         if let Some(path) = std::env::var_os("HOOKGATE_BIN") {
             return path.into();
         }
-        // The tests lie in `target/PROFILE/deps`; the binary belongs beside that.
+        // The tests lie in `target/PROFILE/deps`, the binary beside that.
         let deps = std::env::current_exe().expect("a path");
         let profile = deps.ancestors().nth(2).expect("a target folder");
-        let target = profile.parent().expect("a target folder");
-        let built = Command::new(env!("CARGO"))
-            .args(["build", "--workspace", "--bins", "--target-dir"])
-            .arg(target)
-            .args(profile.ends_with("release").then_some("--release"))
-            .current_dir(repository())
-            .output()
-            .expect("cargo is there");
-        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        profile.join("hookgate")
+        profile.join("hookgate-under-test")
     })
 }
 
