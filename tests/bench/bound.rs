@@ -3,7 +3,7 @@
 use std::{fs::File, io::Write, path::Path, sync::Arc};
 
 use axum::{Router, body::Bytes, extract::State, http::StatusCode, routing::post};
-use hookgate::domain::{Secret, sign};
+use hookgate::domain::{Secret, Signature};
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -95,10 +95,11 @@ async fn send(receiver: Arc<tokio::sync::Mutex<mpsc::Receiver<Bytes>>>, sink: St
     let (mut sender, connection) = handshake.unwrap();
     let mut driver = JoinSet::new();
     driver.spawn(connection);
-    let secret = Secret::drawn([7; 32]);
+    let (scheme, secret) = (Signature::default(), Secret::drawn([7; 32]));
     loop {
         let Some(body) = receiver.lock().await.recv().await else { return };
-        let signature = sign([&secret], "evt_1", 1_800_000_000, &body);
+        let mut signed = scheme.headers([&secret], ("evt_1", 1_800_000_000), &body);
+        let (_, signature) = signed.pop().unwrap();
         let request = http::Request::post(url.path())
             .header("host", &host)
             .header("content-type", "application/json")

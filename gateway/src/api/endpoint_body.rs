@@ -1,15 +1,18 @@
 //! An endpoint's JSON, both ways.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::{Map, Value, json};
 
 use crate::api::fields::Fields;
 use crate::api::problem::{FieldError, Problem, Result};
+use crate::api::trust_body::{
+    read_headers, read_secret, read_signature, read_tls, render_signature, render_tls,
+};
 use crate::api::wire::{duration, parse_duration};
 use crate::domain::{
-    Endpoint, EndpointId, Filter, Format, OnError, Ordering, Pattern, Plugin, PluginName,
-    PluginUse, RateLimit, Retry, RetryPolicy,
+    ClientTls, Endpoint, EndpointId, Filter, Format, OnError, Ordering, Pattern, Plugin,
+    PluginName, PluginUse, RateLimit, Retry, RetryPolicy, Secret, Signature,
 };
 use crate::world::Transport;
 
@@ -18,21 +21,6 @@ const DELAY_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 const ATTEMPTS_MAX: u32 = 50;
 const IN_FLIGHT_MAX: u32 = 1024;
 const PLUGINS_MAX: usize = 8;
-/// Header names that belong to HTTP, to the connection or to the signature.
-const HEADERS_DENIED: [&str; 11] = [
-    "host",
-    "content-length",
-    "content-encoding",
-    "content-type",
-    "transfer-encoding",
-    "connection",
-    "te",
-    "trailer",
-    "upgrade",
-    "expect",
-    "keep-alive",
-];
-
 /// What a tenant may say of an endpoint.
 #[derive(Debug, Clone)]
 pub(super) struct Wish {
@@ -45,6 +33,9 @@ pub(super) struct Wish {
     pub(super) plugins: Vec<PluginUse>,
     format: Format,
     headers: BTreeMap<String, String>,
+    pub(super) signature: Signature,
+    pub(super) secret: Option<Secret>,
+    tls: Option<ClientTls>,
     retry: Retry,
     timeout: Duration,
     ordering: Ordering,
@@ -85,6 +76,7 @@ impl Wish {
             Filter::compile(it.as_str().ok_or("must be a CEL expression in a string")?)
         });
         let plugins = fields.array("plugins").unwrap_or_default();
+        let signature = read_signature(&mut fields, &mut code);
         let wish = Self {
             id,
             url,
@@ -95,6 +87,9 @@ impl Wish {
             plugins: read_plugins(&mut fields, plugins, around),
             format: one_of(&mut fields, "format", &Format::NAMES),
             headers: read_headers(&mut fields, &mut code),
+            secret: read_secret(&mut fields, "secret", signature.scheme, &mut code),
+            signature,
+            tls: read_tls(&mut fields, around.transport),
             retry: read_retry(&mut fields),
             timeout: span(&mut fields, "timeout", TIMEOUT_MAX).unwrap_or(Duration::from_secs(15)),
             ordering: one_of(&mut fields, "ordering", &Ordering::NAMES),
@@ -102,7 +97,6 @@ impl Wish {
             rate_limit: read_rate(&mut fields),
             enabled: fields.boolean("enabled").unwrap_or(true),
         };
-        read_signature(&mut fields);
         fields.finish().map_err(|errors| Problem::fields(code, errors))?;
         Ok(wish)
     }
@@ -118,6 +112,8 @@ impl Wish {
             plugins: self.plugins,
             format: self.format,
             headers: self.headers,
+            signature: self.signature,
+            tls: self.tls.map(Arc::new),
             retry: self.retry,
             timeout: self.timeout,
             ordering: self.ordering,
@@ -144,7 +140,8 @@ pub(super) fn render(it: &Endpoint) -> Value {
         "plugins": plugins,
         "format": name_of(&Format::NAMES, it.format),
         "headers": it.headers,
-        "signature": { "scheme": "standard" },
+        "signature": render_signature(&it.signature),
+        "tls": it.tls.as_deref().map(render_tls),
         "retry": render_retry(&it.retry),
         "timeout": duration(it.timeout),
         "ordering": name_of(&Ordering::NAMES, it.ordering),
@@ -237,23 +234,6 @@ fn read_plugin(
     Ok(name.map(|plugin| PluginUse { plugin, version, config, on_error }))
 }
 
-fn read_headers(fields: &mut Fields, code: &mut &'static str) -> BTreeMap<String, String> {
-    let mut headers = BTreeMap::new();
-    for (name, value) in fields.strings("headers").unwrap_or_default() {
-        let lower = name.to_ascii_lowercase();
-        let denied = HEADERS_DENIED.contains(&lower.as_str())
-            || lower.starts_with("proxy-")
-            || lower.starts_with("webhook-");
-        let plain = value.bytes().all(|it| (0x20..0x7f).contains(&it) || it == b'\t');
-        if denied || !plain || http::HeaderName::from_bytes(lower.as_bytes()).is_err() {
-            *code = "header_not_allowed";
-            fields.refuse("headers", format!("`{name}` must not be set so"));
-        }
-        headers.insert(lower, value);
-    }
-    headers
-}
-
 fn read_retry(fields: &mut Fields) -> Retry {
     let Some(value) = fields.take("retry") else { return Retry::default() };
     let mut inner = match Fields::of(value, "/retry") {
@@ -309,34 +289,20 @@ fn read_rate(fields: &mut Fields) -> Option<RateLimit> {
     Some(RateLimit { per_second, burst: burst.unwrap_or(per_second.max(1.0) as u32) })
 }
 
-fn read_signature(fields: &mut Fields) {
-    let Some(value) = fields.take("signature") else { return };
-    let scheme = Fields::of(value, "/signature").and_then(|mut inner| {
-        let scheme = inner.string("scheme");
-        if scheme.as_deref().is_some_and(|it| it != "standard") {
-            inner.refuse("scheme", "this version signs by `standard` only");
-        }
-        inner.finish()
-    });
-    if let Err(errors) = scheme {
-        fields.refuse_all(errors);
-    }
-}
-
 fn span(fields: &mut Fields, name: &str, max: Duration) -> Option<Duration> {
     let form = format!("a duration such as \"15s\" or \"250ms\", up to {}", duration(max));
     let fits = |it: &Duration| !it.is_zero() && *it <= max;
     fields.parsed(name, &form, |it| parse_duration(it).filter(fits))
 }
 
-fn one_of<T: Copy + Default>(fields: &mut Fields, name: &str, names: &[(T, &str)]) -> T {
+pub(super) fn one_of<T: Copy + Default>(fields: &mut Fields, name: &str, names: &[(T, &str)]) -> T {
     let words: Vec<_> = names.iter().map(|(_, word)| *word).collect();
     let form = format!("one of {}", words.join(", "));
     let find = |text: &str| names.iter().find(|(_, word)| *word == text).map(|(it, _)| *it);
     fields.parsed(name, &form, find).unwrap_or_default()
 }
 
-fn name_of<T: PartialEq>(names: &[(T, &'static str)], value: T) -> &'static str {
+pub(super) fn name_of<T: PartialEq>(names: &[(T, &'static str)], value: T) -> &'static str {
     names.iter().find(|(it, _)| *it == value).expect("each has a name").1
 }
 

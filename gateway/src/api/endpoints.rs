@@ -16,16 +16,17 @@ use crate::api::endpoint_body::{Surroundings, Wish, merge, render};
 use crate::api::fields::Fields;
 use crate::api::gateway::Gateway;
 use crate::api::page::{Query, cursor, json_response, page};
-use crate::api::problem::{Problem, Result};
+use crate::api::problem::{FieldError, Problem, Result};
+use crate::api::trust_body::read_secret;
 use crate::api::{body, invoke, wire};
 use crate::domain::{
-    Endpoint, EndpointId, EndpointNo, EventType, Format, Ordering, Retry, Scope, Secret,
+    Endpoint, EndpointId, EndpointNo, EventType, Format, Ordering, Retry, Scheme, Scope, Signature,
     SigningSecret,
 };
 use crate::storage::{Appended, NewEvent, Notice, Refused};
 
 const GRACE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
-const SECRETS_MAX: usize = 5;
+const GRACE_USUAL: Duration = Duration::from_secs(24 * 3600);
 /// What a test of an endpoint sends.
 const TEST_TYPE: &str = "hookgate.test";
 
@@ -59,13 +60,24 @@ impl Gateway {
             let plugin = |name: &_| access.shard.plugin(&access.slug, name);
             Wish::read(fields, &Surroundings { transport: &*self.transport, plugin: &plugin })?
         };
+        self.check_host(&wish.url).await?;
         invoke::check_configs(self, access, &wish.plugins).await?;
         Ok(wish)
     }
 
-    pub(super) async fn make_endpoint(&self, access: &Access, wish: Wish) -> Result<Endpoint> {
+    /// A host that leads where deliveries must not go is told at once; the connector would only
+    /// tell at the first attempt.
+    async fn check_host(&self, url: &str) -> Result<()> {
+        let Ok(url) = url.parse() else { return Ok(()) };
+        self.transport.check_host(&url).await.map_err(|(code, detail)| {
+            Problem::fields(code, vec![FieldError { pointer: "/url".to_owned(), detail }])
+        })
+    }
+
+    pub(super) async fn make_endpoint(&self, access: &Access, mut wish: Wish) -> Result<Endpoint> {
         let (now, random) = access.shard.draw();
-        let secret = Secret::drawn(self.random_bytes()).reveal();
+        let mut secrets: Vec<_> = wish.secret.take().map(SigningSecret::new).into_iter().collect();
+        SigningSecret::provide(&mut secrets, wish.signature.scheme, || self.random_bytes());
         let make = |no: EndpointNo| {
             let id = wish.id.clone().unwrap_or_else(|| EndpointId::drawn(now, random));
             wish.write(Endpoint {
@@ -80,7 +92,10 @@ impl Gateway {
                 plugins: Vec::new(),
                 format: Format::default(),
                 headers: Default::default(),
-                secrets: vec![SigningSecret { text: secret, until: None }],
+                signature: Signature::default(),
+                secrets,
+                secret_unavailable: false,
+                tls: None,
                 retry: Retry::default(),
                 timeout: Duration::ZERO,
                 ordering: Ordering::default(),
@@ -153,14 +168,28 @@ async fn update(
     }
     if patch.get("id").is_some_and(|it| it.as_str() != Some(known.id.as_str())) {
         let detail = "an endpoint keeps its id".to_owned();
-        let errors = vec![crate::api::problem::FieldError { pointer: "/id".to_owned(), detail }];
+        let errors = vec![FieldError { pointer: "/id".to_owned(), detail }];
+        return Err(Problem::invalid_fields(errors));
+    }
+    if patch.get("secret").is_some() {
+        let detail = "a secret is changed by POST …/secret/rotate".to_owned();
+        let errors = vec![FieldError { pointer: "/secret".to_owned(), detail }];
         return Err(Problem::invalid_fields(errors));
     }
     let mut target = render(&known);
+    // Not shown, but there: a patch of the certificate alone must not lose the key.
+    if let Some(key) = known.tls.as_ref().and_then(|it| it.key.as_ref()) {
+        target["tls"]["key"] = key.as_str().into();
+    }
     merge_endpoint(&mut target, patch);
     let fields = Fields::of(target, "").map_err(Problem::invalid_fields)?;
     let wish = gateway.read_wish(&access, fields).await?;
-    let change = move |endpoint| Ok(wish.write(endpoint));
+    let change = move |endpoint| {
+        let mut endpoint = wish.write(endpoint);
+        let scheme = endpoint.signature.scheme;
+        SigningSecret::provide(&mut endpoint.secrets, scheme, || gateway.random_bytes());
+        Ok(endpoint)
+    };
     let changed = access.shard.update_endpoint(&access.slug, &known.id, change).await;
     let changed = changed.map_err(|it| Problem::named(it, "endpoint_not_found"))?;
     Ok(json_response(StatusCode::OK, &render(&changed)))
@@ -201,9 +230,20 @@ async fn secret(
     headers: HeaderMap,
 ) -> Result {
     let access = gateway.tenant(&headers, &slug, Scope::Manage)?;
-    let endpoint = access.endpoint(&id)?;
-    let newest = endpoint.secrets.first().map(|it| it.text.clone());
-    Ok(json_response(StatusCode::OK, &json!({ "key": newest })))
+    Ok(json_response(StatusCode::OK, &render_secret(&access.endpoint(&id)?)))
+}
+
+/// What a receiver verifies with: the shared secret, and the public half of the private key,
+/// which itself is never shown.
+fn render_secret(endpoint: &Endpoint) -> Value {
+    let newest = |key: bool| endpoint.secrets.iter().find(|it| it.secret.is_key() == key);
+    let Signature { scheme, with_v1, .. } = endpoint.signature;
+    let shared = newest(false).filter(|_| scheme != Scheme::None && with_v1);
+    let mut value = json!({ "key": shared.map(|it| it.secret.reveal().to_string()) });
+    if scheme == Scheme::StandardEd25519 {
+        value["public_key"] = newest(true).and_then(|it| it.secret.public_key()).into();
+    }
+    value
 }
 
 async fn rotate(
@@ -213,35 +253,39 @@ async fn rotate(
     body: Body,
 ) -> Result {
     let access = gateway.tenant(&headers, &slug, Scope::Manage)?;
-    let id = access.endpoint(&id)?.id;
+    let endpoint = access.endpoint(&id)?;
     let bytes = body::read(&headers, body, gateway.limits.body_bytes_max).await?;
     let given = if bytes.is_empty() { json!({}) } else { body::parse(&bytes)? };
     let mut fields = Fields::of(given, "").map_err(Problem::invalid_fields)?;
-    let key = fields.read("key", |it| Secret::parse(it.as_str().ok_or("must be a string")?));
+    let (scheme, mut code) = (endpoint.signature.scheme, "invalid_field");
+    let key = read_secret(&mut fields, "key", scheme, &mut code);
     let form = "a duration from \"0s\" to \"168h\"";
     let grace =
         fields.parsed("grace", form, |it| wire::parse_duration(it).filter(|it| *it <= GRACE_MAX));
-    fields.finish().map_err(|it| Problem::fields("invalid_secret", it))?;
-    let key = key.unwrap_or_else(|| Secret::drawn(gateway.random_bytes())).reveal();
-    let (now, text) = (gateway.clock.now(), key.clone());
-    let until = now + grace.unwrap_or(Duration::from_secs(24 * 3600));
+    fields.finish().map_err(|it| Problem::fields(code, it))?;
+    // Without a key of the tenant's own, each kind that the scheme uses is drawn anew.
+    let new = key.map_or_else(
+        || {
+            let mut drawn = Vec::new();
+            SigningSecret::provide(&mut drawn, scheme, || gateway.random_bytes());
+            drawn.into_iter().map(|it| it.secret).collect()
+        },
+        |it| vec![it],
+    );
+    let now = gateway.clock.now();
+    let until = now + grace.unwrap_or(GRACE_USUAL);
     let change = move |mut endpoint: Endpoint| {
-        endpoint.secrets.retain(|it| it.until.is_none_or(|it| now < it));
-        if endpoint.secrets.len() >= SECRETS_MAX {
-            return Err("too many old secrets still sign; wait until one has ended".to_owned());
+        for secret in new {
+            SigningSecret::rotate(&mut endpoint.secrets, secret, (now, until))?;
         }
-        for old in &mut endpoint.secrets {
-            old.until = Some(old.until.map_or(until, |it| it.min(until)));
-        }
-        endpoint.secrets.insert(0, SigningSecret { text, until: None });
         Ok(endpoint)
     };
-    let rotated = access.shard.update_endpoint(&access.slug, &id, change).await;
-    rotated.map_err(|it| match it {
+    let rotated = access.shard.update_endpoint(&access.slug, &endpoint.id, change).await;
+    let rotated = rotated.map_err(|it| match it {
         Refused::Invalid(detail) => Problem::conflict("rotation_limit", detail),
         other => Problem::named(other, "endpoint_not_found"),
     })?;
-    Ok(json_response(StatusCode::OK, &json!({ "key": key })))
+    Ok(json_response(StatusCode::OK, &render_secret(&rotated)))
 }
 
 async fn test(

@@ -21,6 +21,7 @@ mod wire;
 mod tenants;
 mod keys;
 mod endpoint_body;
+mod trust_body;
 mod endpoints;
 mod event_body;
 mod events_in;

@@ -37,7 +37,7 @@ async fn register(State(gateway): State<Gateway>, headers: HeaderMap, body: Body
     let wish = gateway.read_wish(&access, fields).await.map_err(in_short_words)?;
     let endpoint = gateway.make_endpoint(&access, wish).await?;
     let mut rendered = render(&endpoint);
-    rendered["secret"] = endpoint.secrets[0].text.clone().into();
+    rendered["secret"] = endpoint.secrets[0].secret.reveal().as_str().into();
     Ok(json_response(StatusCode::CREATED, &rendered))
 }
 

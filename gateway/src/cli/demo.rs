@@ -11,7 +11,7 @@ use crate::cli::authoring;
 use crate::cli::client::{Client, Failure};
 use crate::cli::receiver::{Mood, Receiver};
 use crate::cli::{output, plugin, send, serve};
-use crate::domain::Secret;
+use crate::domain::{Scheme, Secret};
 use crate::world::{Entropy, SeededEntropy, SystemEntropy};
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -123,7 +123,7 @@ async fn register(client: &Client, healthy: &Receiver, flaky: &Receiver) -> Resu
         client.post(&client.path("endpoints"), &body).await.map_err(told)?;
         let secret = client.get(&client.path(&format!("endpoints/{id}/secret"))).await;
         let secret = secret.map_err(told)?["key"].as_str().unwrap_or_default().to_owned();
-        receiver.trust(Secret::parse(&secret).map_err(|it| anyhow!(it))?);
+        receiver.trust(Secret::parse(&secret, Scheme::Standard).map_err(|it| anyhow!(it))?);
         output::note(&format!("registered endpoint {id} at {}", receiver.url));
     }
     Ok(())

@@ -12,7 +12,7 @@ use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 use tokio::{net::TcpListener, task::JoinSet, time::Instant};
 
-use crate::domain::{Secret, Timestamp, sign};
+use crate::domain::{Secret, Signature, Timestamp};
 use crate::world::{Clock, SystemClock};
 
 /// When a receiver refuses.
@@ -92,8 +92,8 @@ async fn receive(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: By
     let id = text("webhook-id").to_owned();
     let seconds: u64 = text("webhook-timestamp").parse().unwrap_or_default();
     let secret = shared.secret.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let expected = secret.map(|it| sign([&it], &id, seconds, &body)).unwrap_or_default();
-    let signed = text("webhook-signature") == expected;
+    let expected = Signature::default().headers(secret.as_ref(), (&id, seconds), &body);
+    let signed = secret.is_some() && expected.iter().all(|(name, it)| text(name) == it);
     let event: Value = serde_json::from_slice(&body).unwrap_or_default();
     let mut tally = shared.tally.lock().unwrap_or_else(PoisonError::into_inner);
     tally.requests += 1;

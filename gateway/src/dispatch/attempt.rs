@@ -11,7 +11,7 @@ use crate::domain::{
 };
 use crate::plugins::Fault;
 use crate::storage::{Lease, Refused, Result};
-use crate::world::{FailureClass, Response, SendResult};
+use crate::world::{Response, SendResult};
 
 const HEADERS_KEPT_MAX: usize = 16;
 const HEADER_BYTES_KEPT_MAX: usize = 256;
@@ -99,12 +99,12 @@ fn decide(work: &Dispatcher, lease: &Lease, endpoint: &Endpoint, it: &Finished) 
 fn answered(sent: SendResult, now: Timestamp) -> Finished {
     let response = match sent.answer {
         Ok(response) => response,
-        Err((class, error)) => return failed(class_name(class), error),
+        Err((class, error)) => return failed(class.name(), error),
     };
     let status = response.status.as_u16();
     let name = match status {
         200..=299 => "delivered",
-        300..=399 => "redirect_refused",
+        301..=303 | 307 | 308 => "redirect_refused",
         _ => "http_status",
     };
     Finished {
@@ -155,19 +155,6 @@ fn failed(name: &'static str, error: String) -> Finished {
         headers: Vec::new(),
         body: Bytes::new(),
         verdict: None,
-    }
-}
-
-fn class_name(class: FailureClass) -> &'static str {
-    match class {
-        FailureClass::Timeout => "timeout",
-        FailureClass::DnsFailed => "dns_failed",
-        FailureClass::BlockedAddress => "blocked_address",
-        FailureClass::ConnectFailed => "connect_failed",
-        FailureClass::TlsFailed => "tls_failed",
-        FailureClass::ConnectionClosed => "connection_closed",
-        FailureClass::ProtocolError => "protocol_error",
-        FailureClass::ResponseTooLarge => "response_too_large",
     }
 }
 

@@ -4,14 +4,13 @@ use url::Url;
 
 use crate::dispatch::plugin_chain::Rewritten;
 use crate::domain::payload::{self, Payload};
-use crate::domain::{Endpoint, Event, Secret, Timestamp, sign};
+use crate::domain::{Endpoint, Event, Timestamp};
 use crate::world::Request;
 
 const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("hookgate/", env!("CARGO_PKG_VERSION")));
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
-const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 
 /// The request of an attempt at `now`, signed afresh.
 ///
@@ -30,7 +29,8 @@ pub(super) fn build(
     let (body, headers) = body_and_headers(endpoint, event, rewritten)?;
     let headers = signed(endpoint, event, headers, &body, now)?;
     let pool = u64::from(shard) << 32 | u64::from(endpoint.no.0);
-    Ok(Request { pool, url, headers, body, timeout: endpoint.timeout })
+    let (tls, timeout) = (endpoint.tls.clone(), endpoint.timeout);
+    Ok(Request { pool, url, headers, body, timeout, tls })
 }
 
 fn body_and_headers(
@@ -72,12 +72,12 @@ fn signed(
     body: &Bytes,
     now: Timestamp,
 ) -> Result<HeaderMap, String> {
-    let secrets: Result<Vec<_>, _> = endpoint.secrets_at(now).map(Secret::parse).collect();
-    let secrets = secrets.map_err(|it| format!("the endpoint's secret {it}"))?;
-    let signature = sign(&secrets, event.id.as_str(), now.as_secs(), body);
     headers.insert(WEBHOOK_ID, parse_value(event.id.as_str())?);
     headers.insert(WEBHOOK_TIMESTAMP, HeaderValue::from(now.as_secs()));
-    headers.insert(WEBHOOK_SIGNATURE, parse_value(&signature)?);
+    let of = (event.id.as_str(), now.as_secs());
+    for (name, value) in endpoint.signature.headers(endpoint.secrets_at(now), of, body) {
+        headers.insert(parse_name(&name)?, parse_value(&value)?);
+    }
     Ok(headers)
 }
 

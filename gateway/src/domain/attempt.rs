@@ -34,8 +34,8 @@ impl Trigger {
 }
 
 /// How an attempt ended, in the API's words: `delivered`, `filtered`, `http_status`,
-/// `redirect_refused`, `timeout`, `dns_failed`, `blocked_address`, `connect_failed`, `tls_failed`,
-/// `connection_closed`, `protocol_error`, `response_too_large`, `plugin_…`, `endpoint_disabled`.
+/// `redirect_refused`, `timeout`, `dns_failed`, `blocked_address`, `connect_failed`, `tls_expired`,
+/// `tls_untrusted`, `tls_wrong_name`, `tls_handshake`, `connection_closed`, `protocol_error`, `response_too_large`, `plugin_…`, `endpoint_disabled`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     /// The word.

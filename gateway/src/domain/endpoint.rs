@@ -1,7 +1,10 @@
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use crate::domain::event::is_chosen_id;
-use crate::domain::{Event, Filter, Pattern, PluginName, Retry, Slug, Timestamp, TypeId};
+use crate::domain::{
+    ClientTls, Event, Filter, Pattern, PluginName, Retry, Secret, Signature, SigningSecret, Slug,
+    Timestamp, TypeId,
+};
 
 /// An endpoint's number within its shard: short enough for every key, never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -128,21 +131,6 @@ pub struct RateLimit {
     pub burst: u32,
 }
 
-/// A signing secret and how long it signs. The newest has no end.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SigningSecret {
-    /// The `whsec_…` text.
-    pub text: String,
-    /// Until when it signs beside a newer one.
-    pub until: Option<Timestamp>,
-}
-
-impl fmt::Debug for SigningSecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SigningSecret(…, until {:?})", self.until)
-    }
-}
-
 /// An address that listens, with what it wants and how it wants it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Endpoint {
@@ -168,8 +156,14 @@ pub struct Endpoint {
     pub format: Format,
     /// Static headers, names in lower case.
     pub headers: BTreeMap<String, String>,
-    /// Signing secrets, newest first; never empty.
+    /// How deliveries are signed.
+    pub signature: Signature,
+    /// Signing secrets, newest first; never empty unless they are unavailable.
     pub secrets: Vec<SigningSecret>,
+    /// Its secrets, headers and keys lie on disk but cannot be decrypted: nothing can be sent.
+    pub secret_unavailable: bool,
+    /// What its TLS has of its own.
+    pub tls: Option<Arc<ClientTls>>,
     /// Waits between attempts.
     pub retry: Retry,
     /// How long an attempt may take.
@@ -203,8 +197,8 @@ impl Endpoint {
     }
 
     /// The secrets that sign at `now`, newest first.
-    pub fn secrets_at(&self, now: Timestamp) -> impl Iterator<Item = &str> {
+    pub fn secrets_at(&self, now: Timestamp) -> impl Iterator<Item = &Secret> {
         let live = self.secrets.iter().filter(move |it| it.until.is_none_or(|it| now < it));
-        live.map(|it| it.text.as_str())
+        live.map(|it| &it.secret)
     }
 }

@@ -13,7 +13,13 @@ mod secret;
 pub use secret::Secret;
 
 mod signature;
-pub use signature::sign;
+pub use signature::{Scheme, Signature};
+
+mod signing_secret;
+pub use signing_secret::SigningSecret;
+
+mod client_tls;
+pub use client_tls::ClientTls;
 
 mod tenant;
 pub use tenant::{Slug, Tenant, TenantNo};
@@ -35,7 +41,6 @@ pub use filter::Filter;
 mod endpoint;
 pub use endpoint::{
     Endpoint, EndpointId, EndpointNo, Format, OnError, Ordering, PluginUse, RateLimit,
-    SigningSecret,
 };
 
 mod retry;

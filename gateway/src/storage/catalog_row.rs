@@ -1,11 +1,12 @@
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use crate::domain::{
-    ApiKey, Endpoint, EndpointId, EndpointNo, Filter, Format, OnError, Ordering, Pattern, Plugin,
-    PluginName, PluginUse, PluginVersion, RateLimit, Retry, RetryPolicy, Scope, SigningSecret,
-    Slug, Tenant, TenantNo, Timestamp,
+    ApiKey, ClientTls, Endpoint, EndpointId, EndpointNo, Filter, Format, OnError, Ordering,
+    Pattern, Plugin, PluginName, PluginUse, PluginVersion, RateLimit, Retry, RetryPolicy, Scheme,
+    Scope, Secret, Signature, SigningSecret, Slug, Tenant, TenantNo, Timestamp,
 };
 use crate::storage::{Error, Result};
 
@@ -135,7 +136,9 @@ pub(super) struct EndpointRow {
     plugins: Vec<PluginUseRow>,
     format: u8,
     headers: BTreeMap<String, String>,
+    signature: SignatureRow,
     secrets: Vec<(String, Option<u64>)>,
+    tls: Option<(Option<String>, Option<String>, Option<String>)>,
     retry: RetryRow,
     timeout_ms: u64,
     ordering: u8,
@@ -145,6 +148,15 @@ pub(super) struct EndpointRow {
     disabled_reason: Option<String>,
     created_at: u64,
     updated_at: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct SignatureRow {
+    scheme: u8,
+    with_v1: bool,
+    header: Option<String>,
+    timestamp_header: Option<String>,
+    prefix: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -175,11 +187,16 @@ impl From<&Endpoint> for EndpointRow {
             plugins: it.plugins.iter().map(PluginUseRow::from).collect(),
             format: code(&Format::NAMES, it.format),
             headers: it.headers.clone(),
+            signature: SignatureRow::from(&it.signature),
             secrets: it
                 .secrets
                 .iter()
-                .map(|it| (it.text.clone(), it.until.map(|it| it.0)))
+                .map(|it| (it.secret.reveal().to_string(), it.until.map(|it| it.0)))
                 .collect(),
+            tls: it.tls.as_ref().map(|it| {
+                let key = it.key.as_ref().map(|it| it.to_string());
+                (it.ca.clone(), it.certificate.clone(), key)
+            }),
             retry: RetryRow::from(&it.retry),
             timeout_ms: millis(it.timeout),
             ordering: code(&Ordering::NAMES, it.ordering),
@@ -198,7 +215,7 @@ impl EndpointRow {
         let pattern = |it: &String| Pattern::parse(it).ok_or_else(|| Error::corrupt("pattern"));
         let filter = self.filter.map(|it| Filter::compile(&it).map_err(Error::corrupt));
         let secret = |(text, until): (String, Option<u64>)| SigningSecret {
-            text,
+            secret: Secret::kept(&text),
             until: until.map(Timestamp),
         };
         Ok(Endpoint {
@@ -217,7 +234,12 @@ impl EndpointRow {
                 .collect::<Result<_>>()?,
             format: of_code(&Format::NAMES, self.format)?,
             headers: self.headers,
+            signature: self.signature.into_noun()?,
             secrets: self.secrets.into_iter().map(secret).collect(),
+            secret_unavailable: false,
+            tls: self.tls.map(|(ca, certificate, key)| {
+                Arc::new(ClientTls { ca, certificate, key: key.map(Zeroizing::new) })
+            }),
             retry: self.retry.into_noun(),
             timeout: Duration::from_millis(self.timeout_ms),
             ordering: of_code(&Ordering::NAMES, self.ordering)?,
@@ -227,6 +249,30 @@ impl EndpointRow {
             disabled_reason: self.disabled_reason,
             created_at: Timestamp(self.created_at),
             updated_at: Timestamp(self.updated_at),
+        })
+    }
+}
+
+impl From<&Signature> for SignatureRow {
+    fn from(it: &Signature) -> Self {
+        Self {
+            scheme: code(&Scheme::NAMES, it.scheme),
+            with_v1: it.with_v1,
+            header: it.header.clone(),
+            timestamp_header: it.timestamp_header.clone(),
+            prefix: it.prefix.clone(),
+        }
+    }
+}
+
+impl SignatureRow {
+    fn into_noun(self) -> Result<Signature> {
+        Ok(Signature {
+            scheme: of_code(&Scheme::NAMES, self.scheme)?,
+            with_v1: self.with_v1,
+            header: self.header,
+            timestamp_header: self.timestamp_header,
+            prefix: self.prefix,
         })
     }
 }

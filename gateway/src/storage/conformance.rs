@@ -8,7 +8,8 @@ use tokio::task::JoinSet;
 
 use crate::domain::{
     Attempt, DeadReason, DeliveryState, Endpoint, EndpointId, EndpointNo, Event, EventId,
-    EventType, Format, Ordering, Outcome, Retry, Seq, SigningSecret, Slug, Timestamp, Verdict,
+    EventType, Format, Ordering, Outcome, Retry, Secret, Seq, Signature, SigningSecret, Slug,
+    Timestamp, Verdict,
 };
 use crate::storage::{Appended, Lease, NewEvent, Refused, Result, Shard, Store, Writers};
 use crate::world::{Clock, SimClock};
@@ -347,10 +348,13 @@ pub fn endpoint(no: EndpointNo) -> Endpoint {
         plugins: Vec::new(),
         format: Format::Envelope,
         headers: Default::default(),
+        signature: Signature::default(),
         secrets: vec![SigningSecret {
-            text: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned(),
+            secret: Secret::kept("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
             until: None,
         }],
+        secret_unavailable: false,
+        tls: None,
         retry: Retry::default(),
         timeout: Duration::from_secs(15),
         ordering: Ordering::None,

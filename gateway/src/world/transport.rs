@@ -1,9 +1,12 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use url::Url;
+
+use crate::domain::ClientTls;
+use crate::world::egress::EgressPolicy;
 
 /// A signed request, ready to send as a POST.
 #[derive(Debug, Clone)]
@@ -18,6 +21,8 @@ pub struct Request {
     pub body: Bytes,
     /// From the first look-up to the end of the answer's head.
     pub timeout: Duration,
+    /// What the endpoint's TLS has of its own.
+    pub tls: Option<Arc<ClientTls>>,
 }
 
 /// What an endpoint answered.
@@ -58,14 +63,39 @@ pub enum FailureClass {
     BlockedAddress,
     /// Nobody accepted the connection.
     ConnectFailed,
-    /// TLS was refused or not trusted; no byte of the request was sent.
-    TlsFailed,
+    /// The certificate is not valid now. Here and below no byte of the request was sent.
+    TlsExpired,
+    /// The certificate does not lead to a trusted one.
+    TlsUntrusted,
+    /// The certificate is another name's.
+    TlsWrongName,
+    /// TLS failed otherwise: no common version, an alert, no certificate of ours.
+    TlsHandshake,
     /// The connection broke before the answer's head was complete.
     ConnectionClosed,
     /// The answer is not HTTP/1.1.
     ProtocolError,
     /// The answer's head is larger than allowed.
     ResponseTooLarge,
+}
+
+impl FailureClass {
+    /// Its name in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::DnsFailed => "dns_failed",
+            Self::BlockedAddress => "blocked_address",
+            Self::ConnectFailed => "connect_failed",
+            Self::TlsExpired => "tls_expired",
+            Self::TlsUntrusted => "tls_untrusted",
+            Self::TlsWrongName => "tls_wrong_name",
+            Self::TlsHandshake => "tls_handshake",
+            Self::ConnectionClosed => "connection_closed",
+            Self::ProtocolError => "protocol_error",
+            Self::ResponseTooLarge => "response_too_large",
+        }
+    }
 }
 
 /// How sending ended: an answer, or why there is none.
@@ -89,4 +119,26 @@ pub trait Transport: Send + Sync + 'static {
     /// # Errors
     /// The machine code of the refusal (`url_scheme`, `url_blocked_address`, …) and a sentence.
     fn check_url(&self, url: &str) -> Result<Url, (&'static str, String)>;
+
+    /// Looks the URL's host up, and refuses it when it leads where deliveries must not go. A name
+    /// that cannot be resolved now is no reason: it is looked up again for each connection.
+    ///
+    /// # Errors
+    /// As [`Self::check_url`], with the same words.
+    async fn check_host(&self, _url: &Url) -> Result<(), (&'static str, String)> {
+        Ok(())
+    }
+
+    /// Whether certificates and key can be used.
+    ///
+    /// # Errors
+    /// The field (`ca`, `certificate`, `key`) and a sentence.
+    fn check_tls(&self, _tls: &ClientTls) -> Result<(), (&'static str, String)> {
+        Ok(())
+    }
+
+    /// Where deliveries may go, for the operator to look at.
+    fn egress_policy(&self) -> Arc<EgressPolicy> {
+        Arc::default()
+    }
 }

@@ -19,6 +19,7 @@ use tokio_rustls::TlsConnector;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::world::client::budget::{Budget, Budgeted};
+use crate::world::client::tls::classify;
 use crate::world::egress::{Host, Target};
 use crate::world::{FailureClass, Timings};
 
@@ -48,7 +49,6 @@ impl Drop for Connection {
 /// Opens connections to addresses that were checked.
 #[derive(Clone)]
 pub(super) struct Connector {
-    pub(super) tls: Arc<rustls::ClientConfig>,
     /// Owns the tasks that drive connections.
     pub(super) tasks: TaskTracker,
     pub(super) stopping: CancellationToken,
@@ -58,7 +58,7 @@ impl Connector {
     /// Connects to the first address that answers.
     pub(super) async fn connect(
         &self,
-        target: &Target,
+        (target, tls): (&Target, Arc<rustls::ClientConfig>),
         addresses: &[IpAddr],
         timings: &mut Timings,
     ) -> Result<Connection, Failure> {
@@ -71,13 +71,13 @@ impl Connector {
         let name = match &target.host {
             Host::Address(address) => ServerName::IpAddress((*address).into()),
             Host::Name(name) => ServerName::try_from(name.clone())
-                .map_err(|it| (FailureClass::TlsFailed, it.to_string()))?,
+                .map_err(|it| (FailureClass::TlsHandshake, it.to_string()))?,
         };
         let started = now();
-        let secured = TlsConnector::from(self.tls.clone()).connect(name, stream);
+        let secured = TlsConnector::from(tls).connect(name, stream);
         let secured = timeout(CONNECT_PATIENCE, secured).await;
-        let secured = secured.map_err(|_| tls_failed("no handshake within 5 s"))?;
-        let secured = secured.map_err(|it| tls_failed(&it.to_string()))?;
+        let slow = |_| (FailureClass::TlsHandshake, "no handshake within 5 s".to_owned());
+        let secured = secured.map_err(slow)?.map_err(|it| classify(&it))?;
         timings.tls = Some(started.elapsed());
         self.handshake(secured).await
     }
@@ -125,10 +125,6 @@ async fn connect_any(addresses: &[IpAddr], port: u16) -> Result<TcpStream, Failu
         }
     }
     Err(last)
-}
-
-fn tls_failed(why: &str) -> Failure {
-    (FailureClass::TlsFailed, why.to_owned())
 }
 
 pub(super) fn now() -> Instant {

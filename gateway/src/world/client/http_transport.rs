@@ -5,15 +5,16 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use rustls_platform_verifier::Verifier;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::Url;
 
+use crate::domain::ClientTls;
 use crate::world::client::connect::{Connection, Connector, Failure, now};
-use crate::world::client::pool::Pool;
+use crate::world::client::pool::{Pool, Route};
 use crate::world::client::resolve::Resolver;
-use crate::world::egress::{EgressPolicy, Target};
+use crate::world::client::tls::Tls;
+use crate::world::egress::{EgressPolicy, Target, UrlRefusal};
 use crate::world::{FailureClass, Request, Response, SendResult, Timings, Transport};
 
 /// Bytes of an answer's head, interim answers included.
@@ -24,6 +25,8 @@ const BODY_BYTES_READ_MAX: u64 = 64 * 1024;
 const BODY_BYTES_KEPT_MAX: usize = 4 * 1024;
 /// How long the body may take once the head is there.
 const BODY_PATIENCE: Duration = Duration::from_secs(1);
+/// How long somebody who saves an endpoint waits for its name to be looked up.
+const LOOK_UP_PATIENCE: Duration = Duration::from_secs(1);
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
 /// How endpoints are reached.
@@ -39,6 +42,7 @@ pub struct Config {
 pub struct HttpTransport {
     policy: EgressPolicy,
     resolver: Resolver,
+    tls: Tls,
     connector: Connector,
     pool: Arc<Pool>,
 }
@@ -49,22 +53,15 @@ impl HttpTransport {
     /// # Errors
     /// When the machine's certificates cannot be used.
     pub fn start(config: Config) -> Result<Self, rustls::Error> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()?;
-        let roots = config.extra_roots.into_iter().map(Into::into).collect::<Vec<_>>();
-        let verifier = Verifier::new_with_extra_roots(roots, provider)?;
-        let tls = builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_no_client_auth();
+        let tls = Tls::new(config.extra_roots)?;
         let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
         let pool = Arc::new(Pool::default());
         tasks.spawn(sweep(pool.clone(), stopping.clone()));
         Ok(Self {
             policy: config.egress,
             resolver: Resolver::new(),
-            connector: Connector { tls: Arc::new(tls), tasks, stopping },
+            tls,
+            connector: Connector { tasks, stopping },
             pool,
         })
     }
@@ -74,27 +71,29 @@ impl HttpTransport {
             .map_err(|it| (FailureClass::BlockedAddress, it.detail))?;
         let deadline = now() + request.timeout;
         let origin = request.url[..url::Position::BeforePath].to_owned();
+        let route = Route { origin, tls: request.tls.clone() };
         let message = to_http(&request, &target)?;
-        let mut connection = match self.pool.take(request.pool, &origin) {
+        let to = (&target, request.pool, &route);
+        let mut connection = match self.pool.take(request.pool, &route) {
             Some(kept) => kept,
-            None => self.open(&target, deadline, timings).await?,
+            None => self.open(to, deadline, timings).await?,
         };
         let head = match exchange(&mut connection, message, deadline, timings).await {
             Ok(head) => head,
             // The kept connection was closed before anything was written: ask again, once.
             Err(Unsent::Back(message)) => {
-                connection = self.open(&target, deadline, timings).await?;
+                connection = self.open(to, deadline, timings).await?;
                 let again = exchange(&mut connection, *message, deadline, timings).await;
                 again.map_err(Unsent::into_failure)?
             }
             Err(Unsent::Failed(failure)) => return Err(failure),
         };
-        Ok(self.finish(head, connection, request.pool, origin).await)
+        Ok(self.finish(head, connection, request.pool, route).await)
     }
 
     async fn open(
         &self,
-        target: &Target,
+        (target, pool, route): (&Target, u64, &Route),
         deadline: Instant,
         timings: &mut Timings,
     ) -> Result<Connection, Failure> {
@@ -102,7 +101,8 @@ impl HttpTransport {
         let opened = timeout_at(deadline, async {
             let addresses = self.resolver.resolve(target, &self.policy).await?;
             timings.resolve = Some(started.elapsed());
-            self.connector.connect(target, &addresses, timings).await
+            let tls = self.tls.config(pool, route.tls.as_ref())?;
+            self.connector.connect((target, tls), &addresses, timings).await
         });
         opened.await.unwrap_or_else(|_| Err(timed_out()))
     }
@@ -113,7 +113,7 @@ impl HttpTransport {
         head: http::Response<Incoming>,
         connection: Connection,
         pool: u64,
-        origin: String,
+        route: Route,
     ) -> Response {
         let (parts, mut body) = head.into_parts();
         connection.budget.set(BODY_BYTES_READ_MAX);
@@ -131,7 +131,7 @@ impl HttpTransport {
         });
         let ended = read.await.unwrap_or(false);
         if ended {
-            self.pool.put(pool, origin, connection);
+            self.pool.put(pool, route, connection);
         }
         Response {
             status: parts.status,
@@ -154,6 +154,24 @@ impl Transport for HttpTransport {
         let mut timings = Timings::default();
         let answer = self.try_send(request, &mut timings).await;
         SendResult { answer, timings }
+    }
+
+    fn check_tls(&self, tls: &ClientTls) -> Result<(), (&'static str, String)> {
+        self.tls.build(tls).map(drop)
+    }
+
+    async fn check_host(&self, url: &Url) -> Result<(), (&'static str, String)> {
+        let target = Target::parse(url.as_str(), &self.policy);
+        let target = target.map_err(|it| (it.code, it.detail))?;
+        let resolved = self.resolver.resolve(&target, &self.policy);
+        match timeout(LOOK_UP_PATIENCE, resolved).await {
+            Ok(Err((FailureClass::BlockedAddress, _))) => {
+                let UrlRefusal { code, detail } = UrlRefusal::blocked();
+                Err((code, detail))
+            }
+            // That it cannot be looked up now says nothing about later.
+            _ => Ok(()),
+        }
     }
 
     fn check_url(&self, url: &str) -> Result<Url, (&'static str, String)> {
@@ -306,7 +324,7 @@ mod tests {
     fn request(url: &Url, pool: u64) -> Request {
         let timeout = Duration::from_millis(700);
         let (headers, body) = (HeaderMap::new(), Bytes::from_static(b"{}"));
-        Request { pool, url: url.clone(), headers, body, timeout }
+        Request { pool, url: url.clone(), headers, body, timeout, tls: None }
     }
 
     const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";

@@ -10,3 +10,4 @@ mod budget;
 mod connect;
 mod pool;
 mod resolve;
+mod tls;

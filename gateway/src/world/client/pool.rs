@@ -1,9 +1,10 @@
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use crate::domain::ClientTls;
 use crate::world::client::connect::{Connection, now};
 
 /// A kept connection is closed at this age, so that a changed address or policy takes effect.
@@ -18,12 +19,23 @@ pub(super) struct Pool {
     places: [Mutex<Place>; PLACES],
 }
 
-/// By endpoint and origin.
-type Place = BTreeMap<(u64, String), Vec<Idle>>;
+/// By endpoint.
+type Place = BTreeMap<u64, Vec<Idle>>;
 
 struct Idle {
     connection: Connection,
+    route: Route,
     since: tokio::time::Instant,
+}
+
+/// Where a connection leads, and as whom: only the same may use it again. An endpoint that moves
+/// or changes its certificates does not go on talking as before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Route {
+    /// Scheme, host and port.
+    pub(super) origin: String,
+    /// What the endpoint's TLS has of its own.
+    pub(super) tls: Option<Arc<ClientTls>>,
 }
 
 impl Default for Pool {
@@ -33,27 +45,26 @@ impl Default for Pool {
 }
 
 impl Pool {
-    /// The connection that was used last and still works. `origin` is scheme, host and port: an
-    /// endpoint that moves does not go on talking to its old host.
-    pub(super) fn take(&self, endpoint: u64, origin: &str) -> Option<Connection> {
+    /// The connection that was used last and still works. Those that lead elsewhere are closed.
+    pub(super) fn take(&self, endpoint: u64, route: &Route) -> Option<Connection> {
         let mut place = self.place(endpoint);
-        let key = (endpoint, origin.to_owned());
-        let kept = place.get_mut(&key)?;
-        let found = std::iter::from_fn(|| kept.pop()).find(Idle::is_fit);
+        let kept = place.get_mut(&endpoint)?;
+        let fits = |it: &Idle| it.route == *route && it.is_fit();
+        let found = std::iter::from_fn(|| kept.pop()).find(fits);
         if kept.is_empty() {
-            place.remove(&key);
+            place.remove(&endpoint);
         }
         found.map(|it| it.connection)
     }
 
-    pub(super) fn put(&self, endpoint: u64, origin: String, connection: Connection) {
+    pub(super) fn put(&self, endpoint: u64, route: Route, connection: Connection) {
         if connection.sender.is_closed() || connection.opened_at.elapsed() >= AGE_MAX {
             return;
         }
         let mut place = self.place(endpoint);
-        let kept = place.entry((endpoint, origin)).or_default();
+        let kept = place.entry(endpoint).or_default();
         if kept.len() < PER_ENDPOINT_MAX {
-            kept.push(Idle { connection, since: now() });
+            kept.push(Idle { connection, route, since: now() });
         }
     }
 

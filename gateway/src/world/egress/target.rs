@@ -36,6 +36,14 @@ pub struct UrlRefusal {
     pub detail: String,
 }
 
+impl UrlRefusal {
+    /// Says the same whatever the address is, so that it is no port scanner.
+    pub fn blocked() -> Self {
+        let detail = "the URL leads to an address that deliveries must not reach".to_owned();
+        Self { code: "url_blocked_address", detail }
+    }
+}
+
 /// Whom to connect to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Host {
@@ -91,7 +99,7 @@ impl Target {
         match &self.host {
             Host::Address(address) => {
                 if !policy.permits(*address, self.port) {
-                    return Err(blocked());
+                    return Err(UrlRefusal::blocked());
                 }
                 if !self.tls && !policy.permits_http(*address, self.port) {
                     return Err(scheme("plain http is not allowed; use https"));
@@ -99,7 +107,7 @@ impl Target {
             }
             Host::Name(name) => {
                 if is_private_name(name) && !policy.opens_private_names() {
-                    return Err(blocked());
+                    return Err(UrlRefusal::blocked());
                 }
                 if !self.tls && !policy.allow_http && !policy.opens_private_names() {
                     return Err(scheme("plain http is not allowed; use https"));
@@ -159,14 +167,6 @@ fn invalid(detail: &str) -> UrlRefusal {
 
 fn scheme(detail: &str) -> UrlRefusal {
     UrlRefusal { code: "url_scheme", detail: detail.to_owned() }
-}
-
-/// Says the same whatever the address is, so that it is no port scanner.
-fn blocked() -> UrlRefusal {
-    UrlRefusal {
-        code: "url_blocked_address",
-        detail: "the URL leads to an address that deliveries must not reach".to_owned(),
-    }
 }
 
 #[cfg(test)]
