@@ -1,4 +1,5 @@
-//! What wit-bindgen makes of the worlds in `wit/`, and its types turned into the SDK's.
+//! What wit-bindgen makes of the worlds in `wit/`: the types and imports once, and each hook as a
+//! world of its own, so that a plugin exports what it names and nothing else.
 #![allow(
     unsafe_code,
     missing_docs,
@@ -9,12 +10,34 @@
 )]
 #![allow(clippy::allow_attributes, reason = "the generator decides what would be unfulfilled")]
 
-use crate::{Event, Filtered, Transformed};
+pub mod imports {
+    wit_bindgen::generate!({
+        path: "../wit",
+        world: "imports",
+        additional_derives: [PartialEq, Eq],
+        generate_all,
+    });
+}
+
+pub mod setup {
+    wit_bindgen::generate!({
+        path: "../wit",
+        world: "setup-plugin",
+        with: { "hookgate:plugin/host@1.0.0": crate::bindings::imports::hookgate::plugin::host },
+        pub_export_macro: true,
+        export_macro_name: "export_setup_bindings",
+        default_bindings_module: "hookgate_plugin::bindings::setup",
+    });
+}
 
 pub mod filter {
     wit_bindgen::generate!({
         path: "../wit",
         world: "filter-plugin",
+        with: {
+            "hookgate:plugin/types@1.0.0": crate::bindings::imports::hookgate::plugin::types,
+            "hookgate:plugin/host@1.0.0": crate::bindings::imports::hookgate::plugin::host,
+        },
         pub_export_macro: true,
         export_macro_name: "export_filter_bindings",
         default_bindings_module: "hookgate_plugin::bindings::filter",
@@ -25,56 +48,55 @@ pub mod transform {
     wit_bindgen::generate!({
         path: "../wit",
         world: "transform-plugin",
+        with: {
+            "hookgate:plugin/types@1.0.0": crate::bindings::imports::hookgate::plugin::types,
+            "hookgate:plugin/host@1.0.0": crate::bindings::imports::hookgate::plugin::host,
+        },
         pub_export_macro: true,
         export_macro_name: "export_transform_bindings",
         default_bindings_module: "hookgate_plugin::bindings::transform",
     });
 }
 
-impl From<filter::hookgate::plugin::types::Event> for Event {
-    fn from(it: filter::hookgate::plugin::types::Event) -> Self {
-        let (id, event_type, timestamp_ms) = (it.id, it.event_type, it.timestamp_ms);
-        let (content_type, metadata, payload) = (it.content_type, it.metadata, it.payload);
-        Self { id, event_type, timestamp_ms, content_type, metadata, payload }
-    }
+pub mod ingest {
+    wit_bindgen::generate!({
+        path: "../wit",
+        world: "ingest-plugin",
+        with: {
+            "hookgate:plugin/types@1.0.0": crate::bindings::imports::hookgate::plugin::types,
+            "hookgate:plugin/host@1.0.0": crate::bindings::imports::hookgate::plugin::host,
+        },
+        pub_export_macro: true,
+        export_macro_name: "export_ingest_bindings",
+        default_bindings_module: "hookgate_plugin::bindings::ingest",
+    });
 }
 
-impl From<transform::hookgate::plugin::types::Event> for Event {
-    fn from(it: transform::hookgate::plugin::types::Event) -> Self {
-        let (id, event_type, timestamp_ms) = (it.id, it.event_type, it.timestamp_ms);
-        let (content_type, metadata, payload) = (it.content_type, it.metadata, it.payload);
-        Self { id, event_type, timestamp_ms, content_type, metadata, payload }
-    }
+pub mod classify {
+    wit_bindgen::generate!({
+        path: "../wit",
+        world: "classify-plugin",
+        with: {
+            "hookgate:plugin/types@1.0.0": crate::bindings::imports::hookgate::plugin::types,
+            "hookgate:plugin/host@1.0.0": crate::bindings::imports::hookgate::plugin::host,
+        },
+        pub_export_macro: true,
+        export_macro_name: "export_classify_bindings",
+        default_bindings_module: "hookgate_plugin::bindings::classify",
+    });
 }
 
-impl From<Filtered> for filter::hookgate::plugin::types::Filtered {
-    fn from(it: Filtered) -> Self {
-        match it {
-            Filtered::Deliver => Self::Deliver,
-            Filtered::Drop(reason) => Self::Drop(reason),
-        }
-    }
-}
-
-impl From<Transformed> for transform::hookgate::plugin::types::Transformed {
-    fn from(it: Transformed) -> Self {
-        match it {
-            Transformed::Unchanged => Self::Unchanged,
-            Transformed::Drop(reason) => Self::Drop(reason),
-            Transformed::Replace(it) => {
-                Self::Replace(transform::hookgate::plugin::types::Outgoing {
-                    payload: it.payload,
-                    content_type: it.content_type,
-                    headers: it.headers,
-                    path_suffix: it.path_suffix,
-                })
-            }
-        }
-    }
-}
-
-/// Names what each hook answers, for the export macro.
-pub trait Answer {
-    type Filter;
-    type Transform;
+pub mod sign {
+    wit_bindgen::generate!({
+        path: "../wit",
+        world: "sign-plugin",
+        with: {
+            "hookgate:plugin/types@1.0.0": crate::bindings::imports::hookgate::plugin::types,
+            "hookgate:plugin/host@1.0.0": crate::bindings::imports::hookgate::plugin::host,
+            "hookgate:plugin/keys@1.0.0": crate::bindings::imports::hookgate::plugin::keys,
+        },
+        pub_export_macro: true,
+        export_macro_name: "export_sign_bindings",
+        default_bindings_module: "hookgate_plugin::bindings::sign",
+    });
 }

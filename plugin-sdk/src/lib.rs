@@ -1,17 +1,18 @@
 //! Write plugins for the Hookgate webhook gateway in Rust.
 //!
-//! A filter decides whether an endpoint gets an event; a transform rewrites what it gets. Implement
-//! [`Filter`] or [`Transform`], export it with [`export_filter!`] or [`export_transform!`], and
-//! build for `wasm32-wasip2`:
+//! A plugin answers one or more hooks: a filter decides whether an endpoint gets an event, a
+//! transform rewrites what it gets, an ingest hook judges an event before it is stored, classify
+//! tells what an endpoint's answer means, and sign signs a request. Implement [`Plugin`], export
+//! the hooks by name with [`export!`], and build for `wasm32-wasip2`:
 //!
 //! ```
-//! use hookgate_plugin::{Config, Event, Filter, Filtered};
+//! use hookgate_plugin::{Config, Event, Filtered, Plugin};
 //!
 //! struct BigOrders {
 //!     minimum: f64,
 //! }
 //!
-//! impl Filter for BigOrders {
+//! impl Plugin for BigOrders {
 //!     fn configure(config: &Config) -> Result<Self, String> {
 //!         Ok(Self { minimum: config.parse("minimum")?.unwrap_or(100.0) })
 //!     }
@@ -26,7 +27,7 @@
 //!     }
 //! }
 //!
-//! hookgate_plugin::export_filter!(BigOrders);
+//! hookgate_plugin::export!(BigOrders: filter);
 //! # fn main() {
 //! let event = hookgate_plugin::testing::event("order.created", r#"{"amount": 7}"#);
 //! let verdict = hookgate_plugin::testing::filter::<BigOrders>(&[], &event);
@@ -36,14 +37,20 @@
 //!
 //! A plugin has no network, files, environment or clock, and each event meets a fresh instance.
 
+mod plugin;
+pub use plugin::Plugin;
+
 mod config;
 pub use config::Config;
 
 mod event;
-pub use event::{Event, Outgoing};
+pub use bindings::imports::hookgate::plugin::types::{
+    Classified, Event, Filtered, Incoming, Ingested, Outgoing, Replacement, Request, Response,
+    Transformed,
+};
 
-mod hooks;
-pub use hooks::{Filter, Filtered, Transform, Transformed};
+mod keys;
+pub use keys::{Algorithm, Keys};
 
 mod log;
 pub use log::{debug, error, info, warn};

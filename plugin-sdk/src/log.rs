@@ -18,11 +18,11 @@ pub fn error(message: &str) {
     write(Level::Error, message);
 }
 
-use crate::bindings::filter::hookgate::plugin::host::Level;
+use crate::bindings::imports::hookgate::plugin::host::Level;
 
 #[cfg(target_family = "wasm")]
 fn write(level: Level, message: &str) {
-    crate::bindings::filter::hookgate::plugin::host::log(level, message);
+    crate::bindings::imports::hookgate::plugin::host::log(level, message);
 }
 
 /// Natively there is no gateway; tests see the lines.

@@ -112,11 +112,13 @@ async fn plugin_calls() {
                 timestamp_ms: 0,
                 content_type: "application/json".into(),
                 metadata: vec![],
+                ordering_key: None,
                 payload: data.to_string().into(),
             };
             let config = vec![(config.0.to_owned(), config.1.to_owned())];
             let (tenant, artifact) = ("one".into(), artifact.clone());
-            let called = host.call(Call { tenant, artifact, config, event: Some(event) }).await;
+            let call = Call { tenant, artifact, config, question: event, limits: None };
+            let called = host.call(call).await;
             called.verdict.unwrap();
             durations.push(called.duration);
         }

@@ -22,6 +22,7 @@ fn event(data: &str) -> EventIn {
         timestamp_ms: 0,
         content_type: "application/json".into(),
         metadata: vec![],
+        ordering_key: None,
         payload: Bytes::copy_from_slice(data.as_bytes()),
     }
 }
@@ -34,7 +35,7 @@ async fn call(
 ) -> Called {
     let config = config.iter().map(|(key, it)| ((*key).into(), (*it).into())).collect();
     let (tenant, artifact) = ("one".into(), artifact.clone());
-    host.call(Call { tenant, artifact, config, event: Some(event(data)) }).await
+    host.call(Call { tenant, artifact, config, question: event(data), limits: None }).await
 }
 
 #[tokio::test]
@@ -95,7 +96,7 @@ async fn what_is_no_plugin_is_refused_with_the_reason() {
 }
 
 const GUEST: &str = r#"
-use hookgate_plugin::{Config, Event, Filter, Filtered};
+use hookgate_plugin::{Config, Event, Filtered, Plugin};
 
 static mut SEEN: u32 = 0;
 
@@ -105,7 +106,7 @@ fn deep(n: u64) -> u64 {
     if n == 0 { 0 } else { 1 + std::hint::black_box(deep(std::hint::black_box(n) - 1)) }
 }
 
-impl Filter for Guest {
+impl Plugin for Guest {
     fn configure(config: &Config) -> Result<Self, String> {
         Ok(Self(config.require("do")?.to_owned()))
     }
@@ -125,7 +126,7 @@ impl Filter for Guest {
     }
 }
 
-hookgate_plugin::export_filter!(Guest);
+hookgate_plugin::export!(Guest: filter);
 "#;
 
 #[tokio::test]

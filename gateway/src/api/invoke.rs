@@ -16,8 +16,10 @@ use crate::api::gateway::Gateway;
 use crate::api::page::json_response;
 use crate::api::problem::{FieldError, Problem, Result};
 use crate::api::{body, event_body};
-use crate::domain::{Plugin, PluginUse, Scope, Seq};
-use crate::plugins::{Artifact, Call, Called, Digest, EventIn, LogLine, Verdict};
+use crate::domain::{Plugin, PluginUse, Scope, Seq, part_id};
+use crate::plugins::{
+    Artifact, Asked, Call, Called, Configure, Digest, EventIn, LogLine, Outgoing, Verdict,
+};
 use crate::storage::NewEvent;
 
 const EVENTS_MAX: usize = 100;
@@ -32,7 +34,7 @@ pub(super) async fn check_configs(
     for (place, it) in uses.iter().enumerate() {
         let Some(plugin) = access.shard.plugin(&access.slug, &it.plugin) else { continue };
         let artifact = artifact(gateway, access, &plugin, it.version).await?;
-        let called = call(gateway, access, artifact, &it.config, None).await;
+        let called = call(gateway, access, artifact, &it.config, Configure).await;
         if let Err(fault) = called.verdict {
             let pointer = format!("/plugins/{place}/config");
             errors.push(FieldError { pointer, detail: fault.detail });
@@ -60,7 +62,7 @@ pub(super) async fn invoke(
     for event in events {
         let id = event.id.clone();
         let event_type = event.event_type.clone();
-        let called = call(&gateway, &access, artifact.clone(), &wish.config, Some(event)).await;
+        let called = call(&gateway, &access, artifact.clone(), &wish.config, event).await;
         data.push(render(&id, &event_type, &called));
     }
     let digest = artifact.digest().to_string();
@@ -106,6 +108,7 @@ fn event_in(new: NewEvent) -> EventIn {
         timestamp_ms: new.timestamp.unwrap_or_default().0,
         content_type: "application/json".to_owned(),
         metadata: new.metadata.into_iter().collect(),
+        ordering_key: new.ordering_key,
         payload: new.data,
     }
 }
@@ -129,15 +132,16 @@ async fn artifact(
     artifact.map_err(|it| Problem::unprocessable(it.code, it.detail))
 }
 
-async fn call(
+async fn call<Q: Asked>(
     gateway: &Gateway,
     access: &Access,
     artifact: std::sync::Arc<Artifact>,
     config: &BTreeMap<String, String>,
-    event: Option<EventIn>,
-) -> Called {
+    question: Q,
+) -> Called<Q::Answer> {
     let config = config.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-    gateway.plugins.call(Call { tenant: access.slug.shared(), artifact, config, event }).await
+    let tenant = access.slug.shared();
+    gateway.plugins.call(Call { tenant, artifact, config, question, limits: None }).await
 }
 
 fn render(id: &str, event_type: &str, called: &Called) -> Value {
@@ -153,18 +157,12 @@ fn render(id: &str, event_type: &str, called: &Called) -> Value {
             rendered["outcome"] = "drop".into();
             rendered["reason"] = reason.as_str().into();
         }
-        Ok(Verdict::Replace(out)) => {
-            let text = || Value::String(String::from_utf8_lossy(&out.payload).into_owned());
-            let data = serde_json::from_slice(&out.payload).unwrap_or_else(|_| text());
-            let headers = out.headers.iter().map(|(name, it)| (name.clone(), it.clone().into()));
-            rendered["event"] = json!({
-                "id": id,
-                "type": event_type,
-                "data": data,
-                "content_type": out.content_type,
-                "headers": Value::Object(headers.collect()),
-                "path_suffix": out.path_suffix,
-            });
+        Ok(Verdict::Replace(out)) => rendered["event"] = render_outgoing(id, event_type, out),
+        Ok(Verdict::Split(parts)) => {
+            let part = |(place, out): (usize, &Outgoing)| {
+                render_outgoing(&part_id(id, place), event_type, out)
+            };
+            rendered["events"] = parts.iter().enumerate().map(part).collect();
         }
         Err(fault) => {
             rendered["outcome"] = "error".into();
@@ -172,4 +170,18 @@ fn render(id: &str, event_type: &str, called: &Called) -> Value {
         }
     }
     rendered
+}
+
+fn render_outgoing(id: &str, event_type: &str, out: &Outgoing) -> Value {
+    let text = || Value::String(String::from_utf8_lossy(&out.payload).into_owned());
+    let data = serde_json::from_slice(&out.payload).unwrap_or_else(|_| text());
+    let headers = out.headers.iter().map(|(name, it)| (name.clone(), it.clone().into()));
+    json!({
+        "id": id,
+        "type": event_type,
+        "data": data,
+        "content_type": out.content_type,
+        "headers": Value::Object(headers.collect()),
+        "path_suffix": out.path_suffix,
+    })
 }

@@ -64,8 +64,8 @@ async fn upload(
     let artifact = gateway.plugins.check(bytes.clone()).await.map_err(refused)?;
     // A part of a body must not keep the whole connection's buffer.
     let upload = (Bytes::copy_from_slice(&bytes), artifact.digest().0);
-    let kind = (&name, artifact.kind());
-    let uploaded = access.shard.put_plugin(&access.slug, kind, upload, activate).await?;
+    let kind = artifact.hooks().kind();
+    let uploaded = access.shard.put_plugin(&access.slug, (&name, &kind), upload, activate).await?;
     let status = if uploaded.created { StatusCode::CREATED } else { StatusCode::OK };
     let mut rendered = render(&gateway, &access, &uploaded.plugin);
     rendered["version"] = uploaded.version.into();

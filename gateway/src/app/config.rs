@@ -151,9 +151,9 @@ impl Config {
         plugins.workers =
             bounded("plugin_workers", given.plugin_workers, 1..=256, plugins.workers)?;
         let deadline = bounded("plugin_deadline_ms", given.plugin_deadline_ms, 1..=10_000, 50)?;
-        plugins.deadline = Duration::from_millis(deadline);
+        plugins.limits.deadline = Duration::from_millis(deadline);
         let memory = bounded("plugin_memory_mib", given.plugin_memory_mib, 1..=1024, 16)?;
-        plugins.memory_bytes_max = memory * 1024 * 1024;
+        plugins.limits.memory_bytes_max = memory * 1024 * 1024;
         let grace = bounded("shutdown_grace_seconds", given.shutdown_grace_seconds, 0..=3600, 30)?;
         if given.operator_key.as_ref().is_some_and(|it| it.len() < 16) {
             let detail = "must have at least 16 characters".to_owned();

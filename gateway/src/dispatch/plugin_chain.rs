@@ -2,7 +2,7 @@ use bytes::Bytes;
 
 use crate::dispatch::Dispatcher;
 use crate::domain::{Endpoint, Event, OnError, PluginUse, TenantNo};
-use crate::plugins::{Call, Called, Digest, EventIn, Fault, FaultKind, Verdict};
+use crate::plugins::{Call, Digest, EventIn, Fault, FaultKind, Verdict};
 
 /// What an endpoint's plugins made of an event.
 pub(super) enum Chained {
@@ -44,6 +44,11 @@ pub(super) async fn run(work: &Dispatcher, endpoint: &Endpoint, event: &Event) -
                 rewritten.headers.extend(out.headers);
                 rewritten.path_suffix.push_str(out.path_suffix.as_deref().unwrap_or_default());
             }
+            Ok(Verdict::Split(_)) => {
+                let detail = format!("plugin {}: split is not sent yet", plugin.plugin);
+                let fault = Fault { kind: FaultKind::OutputInvalid, detail };
+                return Chained::Failed(fault, OnError::DeadLetter);
+            }
             Err(fault) => match plugin.on_error {
                 OnError::Pass => {}
                 OnError::Drop => {
@@ -78,8 +83,8 @@ async fn call(
     let artifact = artifact.map_err(|it| failed(it.detail))?;
     let config = plugin.config.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
     let (tenant, event_in) = (endpoint.tenant.shared(), EventIn::new(event, data));
-    let call = Call { tenant, artifact, config, event: Some(event_in) };
-    let called: Called = host.call(call).await;
+    let call = Call { tenant, artifact, config, question: event_in, limits: None };
+    let called = host.call(call).await;
     let (tenant, at) = (endpoint.tenant.shared(), work.clock.now());
     host.diary().note((&tenant, &plugin.plugin), (at, event.id.as_str()), &called);
     called.verdict

@@ -68,6 +68,13 @@ impl fmt::Debug for EventId {
     }
 }
 
+/// The `webhook-id` of the request at `place`, from 0, where a plugin made several of one event:
+/// `order-7~1`. It is the same on each retry and cannot be another event's, since no event's id
+/// has a `~` or `:`; and it has no dot, which would make the signed content ambiguous.
+pub fn part_id(event_id: &str, place: usize) -> String {
+    format!("{}~{}", event_id.replace('.', ":"), place + 1)
+}
+
 /// Something that happened at a tenant, as published. Immutable.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
@@ -121,6 +128,13 @@ pub(crate) mod tests {
         let id = EventId::derived(Timestamp(1_800_000_000_000), Seq(123_456_789), u64::MAX);
         assert_eq!(id.place(), Some(Seq(123_456_789)));
         assert_eq!(EventId::parse("order-1").unwrap().place(), None);
+    }
+
+    #[test]
+    fn parts_have_ids_of_their_own() {
+        assert_eq!(part_id("order-7", 0), "order-7~1");
+        assert_ne!(part_id("a.b", 1), part_id("a_b", 1));
+        assert!(!part_id("a.b", 1).contains('.') && EventId::parse(&part_id("a.b", 1)).is_none());
     }
 
     #[test]

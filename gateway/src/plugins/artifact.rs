@@ -30,9 +30,34 @@ impl fmt::Debug for Digest {
 
 /// Which hooks a component has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Hooks {
-    pub(super) filter: bool,
-    pub(super) transform: bool,
+pub struct Hooks {
+    /// Decides whether an endpoint gets an event.
+    pub filter: bool,
+    /// Rewrites what an endpoint gets.
+    pub transform: bool,
+    /// Judges an event before it is stored.
+    pub ingest: bool,
+    /// Tells what an endpoint's answer means.
+    pub classify: bool,
+    /// Signs a request.
+    pub sign: bool,
+}
+
+impl Hooks {
+    /// The names of all hooks.
+    pub const NAMES: [&str; 5] = ["filter", "transform", "ingest", "classify", "sign"];
+
+    pub(super) fn among(has: impl Fn(&str) -> bool) -> Self {
+        let [filter, transform, ingest, classify, sign] = Self::NAMES.map(has);
+        Self { filter, transform, ingest, classify, sign }
+    }
+
+    /// Those that are there, with a plus between: `filter+transform`.
+    pub fn kind(self) -> String {
+        let there = [self.filter, self.transform, self.ingest, self.classify, self.sign];
+        let there = Self::NAMES.into_iter().zip(there).filter(|(_, it)| *it);
+        there.map(|(name, _)| name).collect::<Vec<_>>().join("+")
+    }
 }
 
 /// A component that was checked and compiled, ready to run.
@@ -48,13 +73,9 @@ impl Artifact {
         self.digest
     }
 
-    /// What it is asked: `filter`, `transform`, or both with a plus between.
-    pub fn kind(&self) -> &'static str {
-        match (self.hooks.filter, self.hooks.transform) {
-            (true, false) => "filter",
-            (false, true) => "transform",
-            _ => "filter+transform",
-        }
+    /// Which hooks it has.
+    pub fn hooks(&self) -> Hooks {
+        self.hooks
     }
 }
 

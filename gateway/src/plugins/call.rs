@@ -1,88 +1,62 @@
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
+use crate::plugins::{Answer, Artifact, Asked, EventIn, Limits, Question, Verdict};
 
-use crate::domain::Event;
-use crate::plugins::Artifact;
-
-/// An event as a plugin sees it.
-#[derive(Debug, Clone)]
-pub struct EventIn {
-    /// Its id.
-    pub id: String,
-    /// What happened.
-    pub event_type: String,
-    /// When, in milliseconds.
-    pub timestamp_ms: u64,
-    /// What the payload is.
-    pub content_type: String,
-    /// Facts beside the data.
-    pub metadata: Vec<(String, String)>,
-    /// The data.
-    pub payload: Bytes,
-}
-
-impl EventIn {
-    /// `event`, with `data` as the plugin before left it.
-    pub fn new(event: &Event, data: Bytes) -> Self {
-        let fact = |(key, value): (&String, &String)| (key.clone(), value.clone());
-        Self {
-            id: event.id.to_string(),
-            event_type: event.event_type.to_string(),
-            timestamp_ms: event.timestamp.0,
-            content_type: "application/json".to_owned(),
-            metadata: event.metadata.iter().map(fact).collect(),
-            payload: data,
-        }
-    }
-}
-
-/// One event for one plugin.
+/// One question for one plugin.
 #[derive(Clone)]
-pub struct Call {
+pub struct Call<Q = EventIn> {
     /// On whose account it runs.
     pub tenant: Arc<str>,
     /// The plugin.
     pub artifact: Arc<Artifact>,
-    /// What the endpoint configures it with.
+    /// What it is configured with.
     pub config: Vec<(String, String)>,
-    /// The event; `None`: only check the configuration.
-    pub event: Option<EventIn>,
+    /// What it is asked.
+    pub question: Q,
+    /// What it may use; `None`: what the host's settings say.
+    pub limits: Option<Limits>,
+}
+
+impl<Q: Asked> Call<Q> {
+    pub(super) fn untyped(self) -> Call<Question> {
+        let Self { tenant, artifact, config, question, limits } = self;
+        Call { tenant, artifact, config, question: question.into_question(), limits }
+    }
 }
 
 /// How a call ended.
 #[derive(Debug, Clone)]
-pub struct Called {
+pub struct Called<A = Verdict> {
     /// What the plugin says, or why it could not.
-    pub verdict: Result<Verdict, Fault>,
+    pub verdict: Result<A, Fault>,
+    /// What came of it, in a word: `pass`, `drop`, `modified`, …, or the kind of fault.
+    pub result: &'static str,
     /// What it logged.
     pub logs: Vec<LogLine>,
     /// How long it ran.
     pub duration: Duration,
+    /// Fuel it spent, where the host counts it.
+    pub fuel: Option<u64>,
 }
 
-/// What a plugin says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// The event goes on as it is.
-    Deliver,
-    /// Not for this endpoint, and why.
-    Drop(String),
-    /// This goes on instead.
-    Replace(Outgoing),
-}
+impl Called<Answer> {
+    pub(super) fn new(verdict: Result<Answer, Fault>) -> Self {
+        let result = match &verdict {
+            Ok(answer) => answer.name(),
+            Err(fault) => fault.kind.name(),
+        };
+        Self { verdict, result, logs: Vec::new(), duration: Duration::ZERO, fuel: None }
+    }
 
-/// What a transform made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outgoing {
-    /// The new data.
-    pub payload: Bytes,
-    /// What it is.
-    pub content_type: String,
-    /// Further headers, checked.
-    pub headers: Vec<(String, String)>,
-    /// Appended to the path.
-    pub path_suffix: Option<String>,
+    pub(super) fn failed(kind: FaultKind, detail: &str) -> Self {
+        Self::new(Err(Fault { kind, detail: detail.to_owned() }))
+    }
+
+    pub(super) fn typed<Q: Asked>(self) -> Called<Q::Answer> {
+        let Self { verdict, result, logs, duration, fuel } = self;
+        let verdict = verdict.map(|it| Q::from_answer(it).expect("it answers what was asked"));
+        Called { verdict, result, logs, duration, fuel }
+    }
 }
 
 /// A line that a plugin logged.
@@ -102,6 +76,21 @@ pub struct Fault {
     pub kind: FaultKind,
     /// A sentence for the author.
     pub detail: String,
+}
+
+impl Fault {
+    /// The plugin's own words.
+    pub(super) fn failed(detail: String) -> Self {
+        Self { kind: FaultKind::Failed, detail }
+    }
+
+    pub(super) fn invalid(detail: impl Into<String>) -> Self {
+        Self { kind: FaultKind::OutputInvalid, detail: detail.into() }
+    }
+
+    pub(super) fn limit(detail: impl Into<String>) -> Self {
+        Self { kind: FaultKind::Limit, detail: detail.into() }
+    }
 }
 
 /// The kinds of faults.

@@ -31,6 +31,7 @@ async fn compile_in_child(
         .arg(config.compile_memory_max.to_string())
         .arg(config.compile_time_max.as_secs().max(1).to_string())
         .arg(config.stack_bytes_max.to_string())
+        .arg(config.fuel.to_string())
         .env_clear()
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -54,7 +55,7 @@ async fn compile_in_child(
 
 const REFUSED: i32 = 3;
 
-/// The child's side: `plugin-compiler SOURCE TARGET MEMORY SECONDS STACK`.
+/// The child's side: `plugin-compiler SOURCE TARGET MEMORY SECONDS STACK FUEL`.
 pub fn compiler_main(arguments: &[String]) -> ExitCode {
     match compile_here(arguments) {
         Ok(()) => ExitCode::SUCCESS,
@@ -67,7 +68,7 @@ pub fn compiler_main(arguments: &[String]) -> ExitCode {
 }
 
 fn compile_here(arguments: &[String]) -> Result<(), String> {
-    let [source, target, memory, seconds, stack] = arguments else {
+    let [source, target, memory, seconds, stack, fuel] = arguments else {
         return Err("this is for the gateway itself to call".to_owned());
     };
     let number = |it: &String| it.parse::<u64>().map_err(|it| it.to_string());
@@ -79,6 +80,7 @@ fn compile_here(arguments: &[String]) -> Result<(), String> {
     limit(Resource::Cpu, number(seconds)?)?;
     let mut config = Config::new(Path::new("").into(), Compiler::InProcess);
     config.stack_bytes_max = usize::try_from(number(stack)?).map_err(|it| it.to_string())?;
+    config.fuel = fuel == "true";
     let component = std::fs::read(source).map_err(|it| it.to_string())?;
     let engine = engine::compiling(&config).map_err(|it| format!("{it:#}"))?;
     let compiled = engine.precompile_component(&component).map_err(|it| format!("{it:#}"))?;

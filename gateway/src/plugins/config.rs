@@ -1,5 +1,7 @@
 use std::{path::PathBuf, time::Duration};
 
+use crate::plugins::Limits;
+
 const MIB: usize = 1024 * 1024;
 
 /// What plugins may use, and where their compiled form is kept.
@@ -9,21 +11,14 @@ pub struct Config {
     pub workers: usize,
     /// Calls that wait for a worker, per tenant.
     pub queue_max: usize,
-    /// How long a call may run.
-    pub deadline: Duration,
-    /// Linear memory of an instance, in bytes. Bulk operations are not interrupted by the
-    /// deadline, so this bounds how late it can be.
-    pub memory_bytes_max: usize,
-    /// Elements of an instance's tables.
-    pub table_elements_max: usize,
+    /// What a call may use, unless it brings limits of its own. Memory and tables are bounds of
+    /// the pool too: a call's own limits can be lower, not higher.
+    pub limits: Limits,
     /// Stack of an instance, in bytes.
     pub stack_bytes_max: usize,
-    /// Bytes that a transform may give out.
-    pub output_bytes_max: usize,
-    /// Lines that a call may log.
-    pub log_lines_max: usize,
-    /// Bytes that a call may log.
-    pub log_bytes_max: usize,
+    /// Whether instructions are counted: a run then ends at the same one each time, and each call
+    /// tells what it spent. It costs about a tenth of the speed.
+    pub fuel: bool,
     /// Bytes of a component.
     pub component_bytes_max: usize,
     /// How long compiling may take.
@@ -53,13 +48,9 @@ impl Config {
         Self {
             workers: cores.clamp(1, 16),
             queue_max: 256,
-            deadline: Duration::from_millis(50),
-            memory_bytes_max: 16 * MIB,
-            table_elements_max: 20_000,
+            limits: Limits::default(),
             stack_bytes_max: 512 * 1024,
-            output_bytes_max: MIB,
-            log_lines_max: 100,
-            log_bytes_max: 16 * 1024,
+            fuel: false,
             component_bytes_max: 16 * MIB,
             compile_time_max: Duration::from_secs(20),
             compile_memory_max: 4 * 1024 * MIB as u64,

@@ -4,7 +4,7 @@ use std::{
 };
 
 use crate::domain::{PluginName, Timestamp};
-use crate::plugins::{Called, LogLine, Verdict};
+use crate::plugins::{Called, LogLine};
 
 /// Lines kept for a plugin; older ones go.
 const LINES_MAX: usize = 1000;
@@ -43,16 +43,16 @@ struct Page {
 
 impl Diary {
     /// Notes a call.
-    pub fn note(
+    pub fn note<A>(
         &self,
         (tenant, plugin): (&Arc<str>, &PluginName),
         (at, event_id): (Timestamp, &str),
-        called: &Called,
+        called: &Called<A>,
     ) {
         let mut pages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let page = pages.entry((tenant.clone(), plugin.clone())).or_default();
         page.stats.calls += 1;
-        page.stats.drops += u64::from(matches!(called.verdict, Ok(Verdict::Drop(_))));
+        page.stats.drops += u64::from(called.result == "drop");
         page.stats.errors += u64::from(called.verdict.is_err());
         for line in &called.logs {
             let event_id = event_id.to_owned();

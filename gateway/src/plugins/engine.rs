@@ -25,8 +25,8 @@ pub(super) fn running(config: &Config) -> wasmtime::Result<Engine> {
         .total_tables(at_once * TABLES_MAX)
         .max_component_instance_size(4 * 1024 * 1024)
         .max_core_instance_size(4 * 1024 * 1024)
-        .table_elements(config.table_elements_max)
-        .max_memory_size(config.memory_bytes_max)
+        .table_elements(config.limits.table_elements_max)
+        .max_memory_size(config.limits.memory_bytes_max)
         .pagemap_scan(Enabled::Auto)
         .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
         .table_keep_resident(64 * 1024);
@@ -51,6 +51,7 @@ fn common(config: &Config) -> EngineConfig {
         .wasm_tail_call(false)
         .wasm_wide_arithmetic(false)
         .epoch_interruption(true)
+        .consume_fuel(config.fuel)
         .max_wasm_stack(config.stack_bytes_max);
     engine
 }

@@ -12,7 +12,7 @@ use crate::plugins::compile::compile;
 use crate::plugins::inspect::inspect;
 use crate::plugins::sandbox::Sandboxed;
 use crate::plugins::workers::Workers;
-use crate::plugins::{Artifact, Call, Called, Config, Diary, Digest, Refusal, engine};
+use crate::plugins::{Artifact, Asked, Call, Called, Config, Diary, Digest, Refusal, engine};
 use crate::world::Entropy;
 
 /// Compilations at once; the rest wait.
@@ -109,9 +109,9 @@ impl Host {
         Ok(artifact)
     }
 
-    /// Runs a plugin on an event, on a thread of its own.
-    pub async fn call(&self, call: Call) -> Called {
-        self.0.workers.call(call).await
+    /// Asks a plugin, on a thread of its own.
+    pub async fn call<Q: Asked>(&self, call: Call<Q>) -> Called<Q::Answer> {
+        self.0.workers.call(call.untyped()).await.typed::<Q>()
     }
 
     /// What plugins did and logged.

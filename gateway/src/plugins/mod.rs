@@ -6,14 +6,23 @@
 mod config;
 pub use config::{Compiler, Config};
 
+mod limits;
+pub use limits::Limits;
+
 mod host;
 pub use host::{Error, Host};
 
 mod artifact;
-pub use artifact::{Artifact, Digest, Refusal};
+pub use artifact::{Artifact, Digest, Hooks, Refusal};
 
 mod call;
-pub use call::{Call, Called, EventIn, Fault, FaultKind, LogLine, Outgoing, Verdict};
+pub use call::{Call, Called, Fault, FaultKind, LogLine};
+
+mod question;
+pub use question::{
+    Answer, Asked, Classified, Configure, EventIn, Incoming, Ingested, Outgoing, Question,
+    Replacement, RequestIn, ResponseIn, Signed, Verdict,
+};
 
 mod diary;
 pub use diary::{Diary, Logged, Stats};
@@ -24,6 +33,9 @@ pub use compile::compiler_main;
 
 mod engine;
 mod inspect;
+mod ask;
+mod output;
 mod sandbox;
+mod state;
 mod wit;
 mod workers;

@@ -11,12 +11,12 @@ use std::{
 use tokio::{sync::oneshot, time::Instant};
 use wasmtime::Engine;
 
-use crate::plugins::{Call, Called, Config, Fault, FaultKind};
+use crate::plugins::{Answer, Call, Called, Config, FaultKind, Question};
 
 /// How often the engine's clock ticks while anything runs.
 const TICK: Duration = Duration::from_millis(1);
 
-type Waiting = (Call, oneshot::Sender<Called>);
+type Waiting = (Call<Question>, oneshot::Sender<Called<Answer>>);
 
 pub(super) struct Workers {
     shared: Arc<Shared>,
@@ -60,14 +60,14 @@ impl Workers {
         Ok(Self { shared, threads })
     }
 
-    pub(super) async fn call(&self, call: Call) -> Called {
+    pub(super) async fn call(&self, call: Call<Question>) -> Called<Answer> {
         let (reply, answer) = oneshot::channel();
         {
             let mut state = self.shared.lock();
             let tenant = call.tenant.clone();
             let waiting = state.waiting.entry(tenant.clone()).or_default();
             if waiting.len() >= self.shared.config.queue_max {
-                return fault(FaultKind::Overloaded, "too many calls wait already");
+                return Called::failed(FaultKind::Overloaded, "too many calls wait already");
             }
             waiting.push_back((call, reply));
             if waiting.len() == 1 {
@@ -75,7 +75,7 @@ impl Workers {
             }
         }
         self.shared.called.notify_one();
-        let stopped = || fault(FaultKind::Overloaded, "the plugin host stops");
+        let stopped = || Called::failed(FaultKind::Overloaded, "the plugin host stops");
         answer.await.unwrap_or_else(|_| stopped())
     }
 }
@@ -135,23 +135,18 @@ fn work(shared: &Shared) {
     }
 }
 
-fn run(shared: &Shared, call: &Call) -> Called {
+fn run(shared: &Shared, call: &Call<Question>) -> Called<Answer> {
     let started = Instant::now();
-    let config = &shared.config;
+    let limits = call.limits.as_ref().unwrap_or(&shared.config.limits);
     // One more, since the first tick may come at once.
-    let ticks = config.deadline.as_millis() as u64 / TICK.as_millis() as u64 + 1;
+    let ticks = limits.deadline.as_millis() as u64 / TICK.as_millis() as u64 + 1;
     let sandboxed = &call.artifact.sandboxed;
-    let (verdict, logs) = sandboxed.run(&call.config, call.event.as_ref(), config, ticks);
-    let duration = started.elapsed();
-    let result = match &verdict {
-        Ok(crate::plugins::Verdict::Deliver) => "pass",
-        Ok(crate::plugins::Verdict::Drop(_)) => "drop",
-        Ok(crate::plugins::Verdict::Replace(_)) => "modified",
-        Err(fault) => fault.kind.name(),
-    };
-    metrics::counter!("hookgate_plugin_calls_total", "result" => result).increment(1);
-    metrics::histogram!("hookgate_plugin_duration_seconds").record(duration.as_secs_f64());
-    Called { verdict, logs, duration }
+    let mut called = sandboxed.run(&call.config, &call.question, limits, ticks);
+    called.duration = started.elapsed();
+    metrics::counter!("hookgate_plugin_calls_total", "result" => called.result).increment(1);
+    let seconds = called.duration.as_secs_f64();
+    metrics::histogram!("hookgate_plugin_duration_seconds").record(seconds);
+    called
 }
 
 /// Moves the engine's clock while anything runs, and rests otherwise.
@@ -166,9 +161,4 @@ fn tick(shared: &Shared) {
         state = waited.unwrap_or_else(PoisonError::into_inner).0;
         shared.engine.increment_epoch();
     }
-}
-
-fn fault(kind: FaultKind, detail: &str) -> Called {
-    let verdict = Err(Fault { kind, detail: detail.to_owned() });
-    Called { verdict, logs: Vec::new(), duration: Duration::ZERO }
 }

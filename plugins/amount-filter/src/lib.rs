@@ -3,7 +3,7 @@
 //! Config: `minimum` (a number, needed), `field` (where the amount is, default `amount`; a dot
 //! leads inward), `currency` (deliver only this one, default any).
 
-use hookgate_plugin::{Config, Event, Filter, Filtered};
+use hookgate_plugin::{Config, Event, Filtered, Plugin};
 use serde_json::Value;
 
 struct AmountFilter {
@@ -12,7 +12,7 @@ struct AmountFilter {
     currency: Option<String>,
 }
 
-impl Filter for AmountFilter {
+impl Plugin for AmountFilter {
     fn configure(config: &Config) -> Result<Self, String> {
         config.require("minimum")?;
         let field = config.get("field").unwrap_or("amount");
@@ -40,7 +40,7 @@ impl Filter for AmountFilter {
     }
 }
 
-hookgate_plugin::export_filter!(AmountFilter);
+hookgate_plugin::export!(AmountFilter: filter);
 
 #[cfg(test)]
 mod tests {

@@ -3,7 +3,7 @@
 //! Config: `fields` (comma separated, needed; a dot leads inward: `card,customer.email`), `keep`
 //! (how many of the last characters stay, default 4). Numbers and objects become `"***"`.
 
-use hookgate_plugin::{Config, Event, Outgoing, Transform, Transformed};
+use hookgate_plugin::{Config, Event, Outgoing, Plugin, Transformed};
 use serde_json::Value;
 
 struct Redact {
@@ -11,7 +11,7 @@ struct Redact {
     keep: usize,
 }
 
-impl Transform for Redact {
+impl Plugin for Redact {
     fn configure(config: &Config) -> Result<Self, String> {
         config.require("fields")?;
         let pointers = config.list("fields");
@@ -41,7 +41,7 @@ fn mask(field: &Value, keep: usize) -> String {
     text.chars().enumerate().map(|(place, it)| if place < masked { '*' } else { it }).collect()
 }
 
-hookgate_plugin::export_transform!(Redact);
+hookgate_plugin::export!(Redact: transform);
 
 #[cfg(test)]
 mod tests {

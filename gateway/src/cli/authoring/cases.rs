@@ -4,7 +4,7 @@ use anyhow::{Context, Result, anyhow};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use crate::plugins::{Artifact, Call, Compiler, Config, EventIn, Host, Verdict};
+use crate::plugins::{Artifact, Call, Compiler, Config, EventIn, Host, Outgoing, Verdict};
 use crate::world::SystemEntropy;
 
 /// How a plugin did on its cases.
@@ -89,11 +89,17 @@ async fn run(host: &Host, artifact: &Arc<Artifact>, case: &Value) -> Result<(Val
         timestamp_ms: 0,
         content_type: "application/json".to_owned(),
         metadata: texts(&event["metadata"])?.into_iter().collect(),
+        ordering_key: event["ordering_key"].as_str().map(str::to_owned),
         payload: Bytes::from(data.to_string()),
     };
     let config = texts(&case["config"])?.into_iter().collect();
-    let call =
-        Call { tenant: "author".into(), artifact: artifact.clone(), config, event: Some(event) };
+    let call = Call {
+        tenant: "author".into(),
+        artifact: artifact.clone(),
+        config,
+        question: event,
+        limits: None,
+    };
     let called = host.call(call).await;
     // A case names only what it cares for.
     let wanted = |name: &str| case["expect"].get(name).is_some();
@@ -102,16 +108,27 @@ async fn run(host: &Host, artifact: &Arc<Artifact>, case: &Value) -> Result<(Val
         Ok(Verdict::Deliver) if wanted("data") => json!({ "outcome": "deliver", "data": data }),
         Ok(Verdict::Deliver) => json!({ "outcome": "deliver" }),
         Ok(Verdict::Replace(out)) => {
-            let mut came = json!({ "outcome": "deliver" });
-            let text = || Value::String(String::from_utf8_lossy(&out.payload).into_owned());
-            came["data"] = serde_json::from_slice(&out.payload).unwrap_or_else(|_| text());
-            if wanted("headers") || !out.headers.is_empty() {
-                let headers = out.headers.into_iter().map(|(name, it)| (name, Value::String(it)));
-                came["headers"] = headers.collect();
-            }
+            let mut came = render(out, wanted("headers"));
+            came["outcome"] = "deliver".into();
             came
+        }
+        Ok(Verdict::Split(parts)) => {
+            let parts = parts.into_iter().map(|it| render(it, wanted("headers")));
+            json!({ "outcome": "split", "parts": parts.collect::<Vec<_>>() })
         }
         Err(fault) => json!({ "outcome": "error", "error": fault.detail }),
     };
     Ok((came, called.duration.as_micros() as u64))
+}
+
+fn render(out: Outgoing, with_headers: bool) -> Value {
+    let text = || Value::String(String::from_utf8_lossy(&out.payload).into_owned());
+    let mut came = json!({
+        "data": serde_json::from_slice(&out.payload).unwrap_or_else(|_| text()),
+    });
+    if with_headers || !out.headers.is_empty() {
+        let headers = out.headers.into_iter().map(|(name, it)| (name, Value::String(it)));
+        came["headers"] = headers.collect();
+    }
+    came
 }

@@ -78,14 +78,14 @@ description = "What it is for"
 
 const FILTER: &str = r#"//! Delivers only events whose data has `"urgent": true`, or all if `all` is configured.
 
-use hookgate_plugin::{Config, Event, Filter, Filtered};
+use hookgate_plugin::{Config, Event, Filtered, Plugin};
 use serde_json::Value;
 
-struct Plugin {
+struct Urgent {
     all: bool,
 }
 
-impl Filter for Plugin {
+impl Plugin for Urgent {
     fn configure(config: &Config) -> Result<Self, String> {
         Ok(Self { all: config.parse("all")?.unwrap_or(false) })
     }
@@ -99,19 +99,19 @@ impl Filter for Plugin {
     }
 }
 
-hookgate_plugin::export_filter!(Plugin);
+hookgate_plugin::export!(Urgent: filter);
 "#;
 
 const TRANSFORM: &str = r#"//! Adds the member `source` to the data.
 
-use hookgate_plugin::{Config, Event, Outgoing, Transform, Transformed};
+use hookgate_plugin::{Config, Event, Outgoing, Plugin, Transformed};
 use serde_json::Value;
 
-struct Plugin {
+struct Source {
     source: String,
 }
 
-impl Transform for Plugin {
+impl Plugin for Source {
     fn configure(config: &Config) -> Result<Self, String> {
         Ok(Self { source: config.get("source").unwrap_or("hookgate").to_owned() })
     }
@@ -124,7 +124,7 @@ impl Transform for Plugin {
     }
 }
 
-hookgate_plugin::export_transform!(Plugin);
+hookgate_plugin::export!(Source: transform);
 "#;
 
 const FILTER_CASE: &str = r#"{

@@ -5,14 +5,15 @@ use std::{fs, io, path::Path};
 
 type Source = (&'static str, &'static str);
 
-const SDK: [Source; 10] = [
+const SDK: [Source; 11] = [
     ("plugin-sdk/src/lib.rs", include_str!("../../../../plugin-sdk/src/lib.rs")),
     ("plugin-sdk/src/bindings.rs", include_str!("../../../../plugin-sdk/src/bindings.rs")),
     ("plugin-sdk/src/config.rs", include_str!("../../../../plugin-sdk/src/config.rs")),
     ("plugin-sdk/src/event.rs", include_str!("../../../../plugin-sdk/src/event.rs")),
     ("plugin-sdk/src/export.rs", include_str!("../../../../plugin-sdk/src/export.rs")),
-    ("plugin-sdk/src/hooks.rs", include_str!("../../../../plugin-sdk/src/hooks.rs")),
+    ("plugin-sdk/src/keys.rs", include_str!("../../../../plugin-sdk/src/keys.rs")),
     ("plugin-sdk/src/log.rs", include_str!("../../../../plugin-sdk/src/log.rs")),
+    ("plugin-sdk/src/plugin.rs", include_str!("../../../../plugin-sdk/src/plugin.rs")),
     ("plugin-sdk/src/testing.rs", include_str!("../../../../plugin-sdk/src/testing.rs")),
     ("wit/plugin.wit", include_str!("../../../../wit/plugin.wit")),
     ("plugin-sdk/Cargo.toml", SDK_MANIFEST),
@@ -30,6 +31,11 @@ license = "Apache-2.0"
 serde = { version = "1", features = ["derive"] }
 serde_json = "1"
 wit-bindgen = { version = "0.61", default-features = false, features = ["macros", "realloc"] }
+
+[target.'cfg(not(target_family = "wasm"))'.dependencies]
+hmac = "0.13"
+sha1 = "0.11"
+sha2 = "0.11"
 "#;
 
 const EXAMPLES: [Source; 4] = [
