@@ -1,9 +1,10 @@
 //! Runs a plugin natively, for its unit tests. `hookgate plugin test` runs the component itself,
 //! in the gateway's sandbox.
 
+#[cfg(not(target_family = "wasm"))]
+use crate::Keys;
 use crate::{
-    Classified, Config, Event, Filtered, Incoming, Ingested, Keys, Plugin, Request, Response,
-    Transformed,
+    Classified, Config, Event, Filtered, Incoming, Ingested, Plugin, Request, Response, Transformed,
 };
 
 /// An event with this data.
