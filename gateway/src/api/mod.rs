@@ -30,6 +30,8 @@ mod events_out;
 mod tail;
 mod deliveries;
 mod dead_letters;
+mod plugin_wire;
+mod canary;
 mod plugins;
 mod invoke;
 mod short;

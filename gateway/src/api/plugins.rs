@@ -7,15 +7,14 @@ use axum::{
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
-use serde_json::{Value, json};
 
 use crate::api::caller::Access;
 use crate::api::gateway::Gateway;
-use crate::api::page::{Query, json_response, page};
+use crate::api::page::{Query, cursor, json_response, page};
 use crate::api::problem::{Problem, Result};
-use crate::api::{body, invoke};
-use crate::domain::{Plugin, PluginName, PluginVersion, Scope};
-use crate::plugins::{Digest, Refusal};
+use crate::api::{body, invoke, plugin_wire};
+use crate::domain::{Plugin, PluginName, Scope};
+use crate::plugins::{LEVELS, Refusal, Wanted};
 
 pub(super) fn routes() -> Router<Gateway> {
     let base = "/v1/tenants/{tenant}/plugins";
@@ -67,7 +66,7 @@ async fn upload(
     let kind = artifact.hooks().kind();
     let uploaded = access.shard.put_plugin(&access.slug, (&name, &kind), upload, activate).await?;
     let status = if uploaded.created { StatusCode::CREATED } else { StatusCode::OK };
-    let mut rendered = render(&gateway, &access, &uploaded.plugin);
+    let mut rendered = plugin_wire::plugin(&gateway, &access, &uploaded.plugin);
     rendered["version"] = uploaded.version.into();
     rendered["sha256"] = artifact.digest().to_string().into();
     Ok(json_response(status, &rendered))
@@ -84,29 +83,6 @@ fn refused(refusal: Refusal) -> Problem {
     }
 }
 
-fn render(gateway: &Gateway, access: &Access, plugin: &Plugin) -> Value {
-    let versions: Vec<_> = plugin.versions.iter().rev().map(render_version).collect();
-    let users = access.shard.plugin_users(&access.slug, &plugin.name);
-    let stats = gateway.plugins.diary().stats(&access.slug.shared(), &plugin.name);
-    json!({
-        "name": plugin.name.as_str(),
-        "kind": plugin.kind,
-        "active_version": plugin.active_version,
-        "versions": versions,
-        "used_by": users.iter().map(|it| it.as_str()).collect::<Vec<_>>(),
-        "stats": { "calls": stats.calls, "drops": stats.drops, "errors": stats.errors },
-    })
-}
-
-fn render_version(it: &PluginVersion) -> Value {
-    json!({
-        "version": it.version,
-        "sha256": Digest(it.digest).to_string(),
-        "size": it.size,
-        "created_at": it.created_at.to_string(),
-    })
-}
-
 async fn list(
     State(gateway): State<Gateway>,
     Path(slug): Path<String>,
@@ -118,7 +94,8 @@ async fn list(
         let entry = catalog.tenant(&access.slug);
         entry.into_iter().flat_map(|it| it.plugins.values().cloned()).collect()
     };
-    let data: Vec<_> = plugins.iter().map(|it| render(&gateway, &access, it)).collect();
+    let data: Vec<_> =
+        plugins.iter().map(|it| plugin_wire::plugin(&gateway, &access, it)).collect();
     Ok(page(&data, None))
 }
 
@@ -129,7 +106,7 @@ async fn read(
 ) -> Result {
     let access = gateway.tenant(&headers, &slug, Scope::Read)?;
     let plugin = access.plugin(&name)?;
-    Ok(json_response(StatusCode::OK, &render(&gateway, &access, &plugin)))
+    Ok(json_response(StatusCode::OK, &plugin_wire::plugin(&gateway, &access, &plugin)))
 }
 
 async fn component(
@@ -161,7 +138,7 @@ async fn activate(
     fields.finish().map_err(Problem::invalid_fields)?;
     let activated = access.shard.activate_plugin(&access.slug, &name, version.unwrap_or(0)).await;
     let plugin = activated.map_err(|it| Problem::named(it, "plugin_version_not_found"))?;
-    Ok(json_response(StatusCode::OK, &render(&gateway, &access, &plugin)))
+    Ok(json_response(StatusCode::OK, &plugin_wire::plugin(&gateway, &access, &plugin)))
 }
 
 async fn logs(
@@ -172,17 +149,27 @@ async fn logs(
 ) -> Result {
     let access = gateway.tenant(&headers, &slug, Scope::Read)?;
     let plugin = access.plugin(&name)?;
-    let limit = Query::parse(&uri, &[])?.limit()?;
-    let lines = gateway.plugins.diary().lines(&access.slug.shared(), &plugin.name, limit);
-    let line = |it: &crate::plugins::Logged| {
-        json!({
-            "at": it.at.to_string(),
-            "event_id": it.event_id,
-            "level": it.line.level,
-            "message": it.line.message,
-        })
-    };
-    Ok(page(&lines.iter().map(line).collect::<Vec<_>>(), None))
+    let query = Query::parse(&uri, &["version", "level", "since"])?;
+    let (limit, before) = (query.limit()?, query.cursor("pl")?.map(|[it]| it));
+    let wanted = Wanted { before, ..read_wanted(&query)? };
+    let diary = gateway.plugins.diary();
+    let lines = diary.lines(&access.slug.shared(), &plugin.name, &wanted, limit);
+    let next = lines.last().filter(|_| lines.len() == limit);
+    let next = next.map(|it| cursor("pl", &[it.number]));
+    Ok(page(&lines.iter().map(plugin_wire::logged).collect::<Vec<_>>(), next))
+}
+
+/// Which lines of a log a query asks for.
+fn read_wanted(query: &Query) -> Result<Wanted<'_>> {
+    let invalid = |detail: &str| Problem::bad_request("invalid_parameter", detail);
+    let version = query.get("version").map(|it| it.parse().ok());
+    let version = version.map(|it| it.ok_or_else(|| invalid("`version` must be a number")));
+    let level = query.get("level");
+    if level.is_some_and(|it| !LEVELS.contains(&it)) {
+        return Err(invalid(&format!("`level` must be one of {}", LEVELS.join(", "))));
+    }
+    let (version, since) = (version.transpose()?, query.time("since")?);
+    Ok(Wanted { version, level, since, ..Wanted::default() })
 }
 
 async fn delete(
@@ -194,5 +181,6 @@ async fn delete(
     let name = access.plugin(&name)?.name;
     let deleted = access.shard.delete_plugin(&access.slug, &name).await;
     deleted.map_err(|it| Problem::named(it, "plugin_not_found"))?;
+    gateway.plugins.forget(access.slug.as_str(), &name);
     Ok(StatusCode::NO_CONTENT.into_response())
 }

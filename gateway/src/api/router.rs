@@ -12,8 +12,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::api::gateway::Gateway;
 use crate::api::problem::Problem;
 use crate::api::{
-    dead_letters, deliveries, endpoints, events_in, events_out, keys, ops, plugins, short, tail,
-    tenants,
+    canary, dead_letters, deliveries, endpoints, events_in, events_out, keys, ops, plugins, short,
+    tail, tenants,
 };
 use crate::domain::TypeId;
 
@@ -33,6 +33,7 @@ pub fn router(gateway: Gateway) -> Router {
         .merge(deliveries::routes())
         .merge(dead_letters::routes())
         .merge(plugins::routes())
+        .merge(canary::routes())
         .merge(short::routes())
         .merge(ops::routes())
         .fallback(async || Problem::not_found("route_not_found"))

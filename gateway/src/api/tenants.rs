@@ -79,5 +79,6 @@ async fn delete(
     gateway.operator(&headers)?;
     let slug = Slug::parse(&slug).ok_or_else(|| Problem::not_found("tenant_not_found"))?;
     gateway.store.shard(&slug).delete_tenant(&slug).await?;
+    gateway.plugins.forget_tenant(slug.as_str());
     Ok(StatusCode::NO_CONTENT.into_response())
 }

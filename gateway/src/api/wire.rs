@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json, value::RawValue};
 
+use crate::api::plugin_wire;
 use crate::domain::{
     ApiKey, Attempt, DeadLetter, DeliveryKey, DeliveryState, Event, Tenant, Timestamp, delivery_id,
 };
@@ -145,6 +146,7 @@ pub(super) fn attempt(shard: &Shard, it: &Attempt, event: &Event) -> Value {
         "outcome": it.outcome.name,
         "status_code": it.outcome.status_code,
         "error": it.outcome.error,
+        "plugins": it.plugins.iter().map(plugin_wire::run).collect::<Vec<_>>(),
         "response_headers": Value::Object(headers.collect()),
         "response_body": String::from_utf8_lossy(&it.response_body),
     })

@@ -82,6 +82,7 @@ impl App {
         let writers = writers.start(&store)?;
         let made_operator_key = prepare(&store, &config, &*entropy).await?;
         let plugins = Host::start(config.plugins.clone(), &*entropy)?;
+        grant(&plugins, &store);
         let listener = TcpListener::bind(config.listen).await;
         let listener =
             listener.map_err(|it| StartError::Machine(format!("{}: {it}", config.listen)))?;
@@ -179,6 +180,15 @@ impl Drop for App {
             delivering.shutdown_background();
         }
     }
+}
+
+/// Lets the plugin host know what each tenant is granted, as the catalog has it at each call.
+fn grant(plugins: &Host, store: &Store) {
+    let store = store.clone();
+    plugins.grant_by(move |tenant| {
+        let quota = |slug: &Slug| Some(store.shard(slug).catalog().tenant(slug)?.tenant.quota);
+        Slug::parse(tenant).as_ref().and_then(quota).unwrap_or_default().plugins
+    });
 }
 
 /// The runtime of deliveries, and the transport that lives on it.

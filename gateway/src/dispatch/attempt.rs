@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, header};
 use tokio::time::Instant;
 
-use crate::dispatch::plugin_chain::{Chained, run};
+use crate::dispatch::plugin_chain::{Chain, Chained};
 use crate::dispatch::{Dispatcher, request};
 use crate::domain::{
     Attempt, DeadReason, Endpoint, Judgement, OnError, Outcome, Timestamp, TypeId, Verdict, judge,
@@ -28,10 +28,21 @@ struct Finished {
     verdict: Option<Verdict>,
 }
 
-/// Makes one attempt and settles it.
-pub(super) async fn make(work: &Dispatcher, lease: Lease, endpoint: &Arc<Endpoint>) -> Result<()> {
+/// Makes one attempt and settles it. When it cannot be made yet, the delivery goes back to its
+/// place, and its endpoint rests until the time that this tells.
+pub(super) async fn make(
+    work: &Dispatcher,
+    lease: Lease,
+    endpoint: &Arc<Endpoint>,
+) -> Result<Option<Instant>> {
     let (started_at, started) = (work.clock.now(), Instant::now());
-    let finished = match run(work, endpoint, &lease.event).await {
+    let chain = Chain::resolve(work, endpoint, &lease.event);
+    let (chained, plugins) = chain.run(work, (endpoint, &lease.event)).await;
+    let finished = match chained {
+        Chained::Deferred(wait) => {
+            metrics::counter!("hookgate_deliveries_deferred_total").increment(1);
+            return Ok(Some(Instant::now() + wait));
+        }
         Chained::Send(rewritten) => {
             let at = (work.shard.number(), started_at);
             match request::build(endpoint, &lease.event, &rewritten, at) {
@@ -61,6 +72,7 @@ pub(super) async fn make(work: &Dispatcher, lease: Lease, endpoint: &Arc<Endpoin
             status_code: finished.status,
             error: finished.error,
         },
+        plugins,
         response_headers: finished.headers,
         response_body: finished.body,
         verdict,
@@ -69,7 +81,7 @@ pub(super) async fn make(work: &Dispatcher, lease: Lease, endpoint: &Arc<Endpoin
     if gone {
         disable(work, endpoint).await?;
     }
-    Ok(())
+    Ok(None)
 }
 
 fn decide(work: &Dispatcher, lease: &Lease, endpoint: &Endpoint, it: &Finished) -> Verdict {

@@ -15,6 +15,9 @@ use crate::world::{Clock, Entropy, Transport};
 const QUANTUM: usize = 16;
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
+/// Whose attempt ended; when it could not be made, until when the endpoint rests.
+type Ended = (EndpointNo, Option<Instant>);
+
 /// How much is attempted at once.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -66,6 +69,7 @@ impl Dispatcher {
                         lanes.ended(ended.expect("attempts catch their panics"));
                     }
                 }
+                () = this.plugins_recover() => lanes.wake_deferred(),
                 () = until(wake) => lanes.wake(now()),
                 ready = this.shard.ready(), if !lanes.has_turns() => match ready {
                     Ok(endpoints) => endpoints.into_iter().for_each(|it| lanes.queue(it)),
@@ -82,7 +86,7 @@ impl Dispatcher {
     fn start_attempts(
         self: &Arc<Self>,
         lanes: &mut Lanes,
-        in_flight: &mut JoinSet<EndpointNo>,
+        in_flight: &mut JoinSet<Ended>,
     ) -> Result<()> {
         while in_flight.len() < self.config.in_flight_max {
             let Some(no) = lanes.next() else { return Ok(()) };
@@ -107,11 +111,11 @@ impl Dispatcher {
     }
 
     /// A panic in an attempt is a fault of ours: it must not take the others along.
-    async fn guarded(self: Arc<Self>, lease: Lease, endpoint: Option<Arc<Endpoint>>) -> EndpointNo {
+    async fn guarded(self: Arc<Self>, lease: Lease, endpoint: Option<Arc<Endpoint>>) -> Ended {
         let no = lease.key.endpoint;
         let work = AssertUnwindSafe(self.work(lease, endpoint)).catch_unwind().await;
         match work {
-            Ok(Ok(())) => {}
+            Ok(Ok(deferred)) => return (no, deferred),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "an attempt could not be recorded; it will be repeated");
                 tokio::time::sleep(TRY_AGAIN_AFTER).await;
@@ -121,16 +125,24 @@ impl Dispatcher {
                 tokio::time::sleep(TRY_AGAIN_AFTER).await;
             }
         }
-        no
+        (no, None)
     }
 
-    async fn work(&self, lease: Lease, endpoint: Option<Arc<Endpoint>>) -> Result<()> {
+    /// Waits until a plugin that was given up for a while can be run again.
+    async fn plugins_recover(&self) {
+        match &self.plugins {
+            Some(host) => host.breakers().closed().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn work(&self, lease: Lease, endpoint: Option<Arc<Endpoint>>) -> Result<Option<Instant>> {
         match endpoint {
-            None => self.shard.cancel(lease).await,
+            None => self.shard.cancel(lease).await.map(|()| None),
             // A test reaches a disabled endpoint too.
             Some(it) if !it.enabled && lease.event.only.is_none() => {
                 metrics::counter!("hookgate_deliveries_total", "outcome" => "dead").increment(1);
-                self.shard.give_up(lease, DeadReason::EndpointDisabled).await
+                self.shard.give_up(lease, DeadReason::EndpointDisabled).await.map(|()| None)
             }
             Some(endpoint) => attempt::make(self, lease, &endpoint).await,
         }

@@ -9,7 +9,7 @@ use crate::domain::{EndpointNo, RateLimit};
 pub(super) struct Lanes {
     lanes: BTreeMap<EndpointNo, Lane>,
     turns: VecDeque<EndpointNo>,
-    /// Endpoints whose rate limit lets them go on then.
+    /// Endpoints that may go on then: their rate limit or their plugins let them.
     resting: BTreeMap<(Instant, EndpointNo), ()>,
 }
 
@@ -18,6 +18,8 @@ struct Lane {
     in_flight: usize,
     queued: bool,
     bucket: Option<Bucket>,
+    /// Until when its deliveries are deferred.
+    deferred: Option<Instant>,
 }
 
 /// Attempts that may be made at once, filled up over time.
@@ -52,6 +54,11 @@ impl Lanes {
         now: Instant,
     ) -> usize {
         let lane = self.lanes.entry(endpoint).or_default();
+        lane.deferred = lane.deferred.filter(|it| now < *it);
+        if let Some(until) = lane.deferred {
+            self.resting.insert((until, endpoint), ());
+            return 0;
+        }
         let room = (in_flight_max as usize).saturating_sub(lane.in_flight).min(wanted);
         let Some(rate) = rate else {
             lane.bucket = None;
@@ -79,16 +86,28 @@ impl Lanes {
         }
     }
 
-    /// An attempt ended: the endpoint may have more to do.
-    pub(super) fn ended(&mut self, endpoint: EndpointNo) {
+    /// An attempt ended: the endpoint may have more to do, if not before `deferred`.
+    pub(super) fn ended(&mut self, (endpoint, deferred): (EndpointNo, Option<Instant>)) {
         let lane = self.lanes.entry(endpoint).or_default();
         lane.in_flight = lane.in_flight.saturating_sub(1);
+        lane.deferred = lane.deferred.max(deferred);
         self.queue(endpoint);
+    }
+
+    /// What deliveries were deferred for may be over: those endpoints get a turn now.
+    pub(super) fn wake_deferred(&mut self) {
+        let mut deferred = Vec::new();
+        for (endpoint, lane) in &mut self.lanes {
+            deferred.extend(lane.deferred.take().map(|_| *endpoint));
+        }
+        deferred.into_iter().for_each(|it| self.queue(it));
     }
 
     /// Forgets an endpoint that has nothing to do.
     pub(super) fn rest(&mut self, endpoint: EndpointNo) {
-        let idle = |it: &Lane| it.in_flight == 0 && !it.queued && it.bucket.is_none();
+        let idle = |it: &Lane| {
+            it.in_flight == 0 && !it.queued && it.bucket.is_none() && it.deferred.is_none()
+        };
         if self.lanes.get(&endpoint).is_some_and(idle) {
             self.lanes.remove(&endpoint);
         }
@@ -129,7 +148,7 @@ mod tests {
         assert_eq!(lanes.room(A, (3, None), 10, now), 3);
         lanes.started(A, 3);
         assert_eq!(lanes.room(A, (3, None), 10, now), 0);
-        lanes.ended(A);
+        lanes.ended((A, None));
         assert_eq!((lanes.next(), lanes.room(A, (3, None), 10, now)), (Some(A), 1));
     }
 
@@ -144,5 +163,23 @@ mod tests {
         assert_eq!(at - now, Duration::from_millis(100));
         lanes.wake(at);
         assert_eq!((lanes.next(), lanes.room(A, limits, 10, at)), (Some(A), 1));
+    }
+    #[tokio::test(start_paused = true)]
+    async fn a_deferred_endpoint_rests_until_its_time_or_until_it_is_woken() {
+        let (mut lanes, now) = (Lanes::default(), Instant::now());
+        let until = now + Duration::from_secs(30);
+        assert_eq!(lanes.room(A, (3, None), 10, now), 3);
+        lanes.started(A, 1);
+        lanes.ended((A, Some(until)));
+        assert_eq!((lanes.next(), lanes.room(A, (3, None), 10, now)), (Some(A), 0));
+        lanes.rest(A);
+        assert_eq!(lanes.wakes_at(), Some(until));
+        lanes.wake(until);
+        assert_eq!((lanes.next(), lanes.room(A, (3, None), 10, until)), (Some(A), 3));
+        lanes.started(A, 1);
+        lanes.ended((A, Some(until + Duration::from_secs(30))));
+        assert_eq!((lanes.next(), lanes.room(A, (3, None), 10, until)), (Some(A), 0));
+        lanes.wake_deferred();
+        assert_eq!((lanes.next(), lanes.room(A, (3, None), 10, until)), (Some(A), 3));
     }
 }

@@ -9,4 +9,6 @@ pub use dispatcher::{Config, Dispatcher};
 mod lanes;
 mod attempt;
 mod plugin_chain;
+mod plugin_watch;
+mod operational;
 mod request;

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::domain::{DeadReason, DeliveryKey, Timestamp};
+use crate::domain::{DeadReason, DeliveryKey, PluginName, Timestamp};
 
 /// What set an attempt off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,6 +46,21 @@ pub struct Outcome {
     pub error: Option<String>,
 }
 
+/// A plugin that an attempt ran.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PluginRun {
+    /// Which.
+    pub plugin: PluginName,
+    /// Which version of it.
+    pub version: u32,
+    /// SHA-256 of that version's component.
+    pub digest: [u8; 32],
+    /// `pass`, `drop`, `modified`, `split`, or the kind of its fault: `plugin_timeout`, ….
+    pub outcome: String,
+    /// How long it ran.
+    pub duration: Duration,
+}
+
 /// One request made for a delivery: history, never edited.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
@@ -63,6 +78,8 @@ pub struct Attempt {
     pub duration: Duration,
     /// How it ended.
     pub outcome: Outcome,
+    /// The plugins it ran, in their order.
+    pub plugins: Vec<PluginRun>,
     /// The head of the answer, in the order it came.
     pub response_headers: Vec<(String, String)>,
     /// The first 4 KiB of the answer's body.

@@ -21,6 +21,9 @@ pub use signing_secret::SigningSecret;
 mod client_tls;
 pub use client_tls::ClientTls;
 
+mod quota;
+pub use quota::{PluginQuota, Quota};
+
 mod tenant;
 pub use tenant::{Slug, Tenant, TenantNo};
 
@@ -50,7 +53,7 @@ mod delivery;
 pub use delivery::{DeliveryKey, DeliveryState, delivery_id};
 
 mod attempt;
-pub use attempt::{Attempt, Outcome, Trigger, Verdict};
+pub use attempt::{Attempt, Outcome, PluginRun, Trigger, Verdict};
 
 mod dead_letter;
 pub use dead_letter::{DeadLetter, DeadReason};
@@ -58,7 +61,10 @@ pub use dead_letter::{DeadLetter, DeadReason};
 mod judge;
 pub use judge::{Judgement, judge};
 
+mod share;
+pub use share::Share;
+
 mod plugin;
-pub use plugin::{Plugin, PluginName, PluginVersion};
+pub use plugin::{Canary, Plugin, PluginName, PluginVersion};
 
 pub mod payload;

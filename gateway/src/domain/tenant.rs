@@ -1,6 +1,6 @@
 use std::{fmt, sync::Arc};
 
-use crate::domain::Timestamp;
+use crate::domain::{Quota, Timestamp};
 
 const SLUG_CHARS_MAX: usize = 64;
 
@@ -59,6 +59,8 @@ pub struct Tenant {
     pub no: TenantNo,
     /// Its name for people.
     pub name: String,
+    /// What the operator grants it.
+    pub quota: Quota,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was last changed.

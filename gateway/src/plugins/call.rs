@@ -48,14 +48,30 @@ impl Called<Answer> {
         Self { verdict, result, logs: Vec::new(), duration: Duration::ZERO, fuel: None }
     }
 
-    pub(super) fn failed(kind: FaultKind, detail: &str) -> Self {
-        Self::new(Err(Fault { kind, detail: detail.to_owned() }))
-    }
-
     pub(super) fn typed<Q: Asked>(self) -> Called<Q::Answer> {
         let Self { verdict, result, logs, duration, fuel } = self;
         let verdict = verdict.map(|it| Q::from_answer(it).expect("it answers what was asked"));
         Called { verdict, result, logs, duration, fuel }
+    }
+}
+
+impl<A> Called<A> {
+    /// A call that could not be made, and why.
+    pub fn fault(kind: FaultKind, detail: impl Into<String>) -> Self {
+        let verdict = Err(Fault { kind, detail: detail.into() });
+        let (logs, duration) = (Vec::new(), Duration::ZERO);
+        Self { verdict, result: kind.name(), logs, duration, fuel: None }
+    }
+}
+
+impl<A: PartialEq> Called<A> {
+    /// Whether another call said the same; how a fault is worded does not matter.
+    pub fn says_as(&self, other: &Self) -> bool {
+        match (&self.verdict, &other.verdict) {
+            (Ok(one), Ok(other)) => one == other,
+            (Err(one), Err(other)) => one.kind == other.kind,
+            _ => false,
+        }
     }
 }
 
@@ -106,6 +122,8 @@ pub enum FaultKind {
     Limit,
     /// It gave out what must not be sent.
     OutputInvalid,
+    /// It was not run: it failed too often in a row.
+    Suspended,
     /// It did not get to run: too many calls of this tenant wait already.
     Overloaded,
 }
@@ -119,6 +137,7 @@ impl FaultKind {
             Self::Trap => "plugin_trap",
             Self::Limit => "plugin_limit",
             Self::OutputInvalid => "plugin_output_invalid",
+            Self::Suspended => "plugin_suspended",
             Self::Overloaded => "plugin_overloaded",
         }
     }

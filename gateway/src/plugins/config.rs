@@ -1,6 +1,7 @@
 use std::{path::PathBuf, time::Duration};
 
-use crate::plugins::Limits;
+use crate::domain::PluginQuota;
+use crate::plugins::{BreakerConfig, CpuBudget, Limits};
 
 const MIB: usize = 1024 * 1024;
 
@@ -9,8 +10,14 @@ const MIB: usize = 1024 * 1024;
 pub struct Config {
     /// Threads that run plugins, apart from those that accept and deliver.
     pub workers: usize,
-    /// Calls that wait for a worker, per tenant.
+    /// Calls of a tenant that wait for a worker.
     pub queue_max: usize,
+    /// Calls of all tenants that wait for a worker; those who have some share it.
+    pub queue_total_max: usize,
+    /// CPU time that a tenant's calls may take in each second; then they wait.
+    pub cpu_per_second: Duration,
+    /// When a version that fails is given up for a while.
+    pub breaker: BreakerConfig,
     /// What a call may use, unless it brings limits of its own. Memory and tables are bounds of
     /// the pool too: a call's own limits can be lower, not higher.
     pub limits: Limits,
@@ -46,8 +53,12 @@ impl Config {
     pub fn new(cache: PathBuf, compiler: Compiler) -> Self {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         Self {
-            workers: cores.clamp(1, 16),
-            queue_max: 256,
+            // One is left to the quick where the slow take the others.
+            workers: cores.clamp(2, 16),
+            queue_max: 64,
+            queue_total_max: 512,
+            cpu_per_second: Duration::from_millis(500) * cores.clamp(2, 16) as u32,
+            breaker: BreakerConfig::default(),
             limits: Limits::default(),
             stack_bytes_max: 512 * 1024,
             fuel: false,
@@ -57,5 +68,11 @@ impl Config {
             compiler,
             cache,
         }
+    }
+    /// The CPU time of a tenant that is granted `quota`. After a rest it may use a second's at
+    /// once.
+    pub(super) fn cpu_budget(&self, quota: &PluginQuota) -> CpuBudget {
+        let per_second = quota.cpu_per_second.unwrap_or(self.cpu_per_second);
+        CpuBudget { per_second, burst: per_second }
     }
 }

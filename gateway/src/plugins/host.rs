@@ -1,18 +1,22 @@
 use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use bytes::Bytes;
 use wasmtime::Engine;
 
+use crate::domain::{PluginName, PluginQuota};
 use crate::plugins::cache::Cache;
 use crate::plugins::compile::compile;
 use crate::plugins::inspect::inspect;
 use crate::plugins::sandbox::Sandboxed;
 use crate::plugins::workers::Workers;
-use crate::plugins::{Artifact, Asked, Call, Called, Config, Diary, Digest, Refusal, engine};
+use crate::plugins::{
+    Artifact, Asked, Breakers, Busy, Call, Called, Class, Config, Diary, Digest, FaultKind,
+    Refusal, engine,
+};
 use crate::world::Entropy;
 
 /// Compilations at once; the rest wait.
@@ -41,7 +45,12 @@ struct Inner {
     compiling: tokio::sync::Semaphore,
     workers: Workers,
     diary: Diary,
+    breakers: Breakers,
+    quotas: OnceLock<Quotas>,
 }
+
+/// What a tenant is granted.
+type Quotas = Box<dyn Fn(&str) -> PluginQuota + Send + Sync>;
 
 impl Host {
     /// Starts the engine and its threads.
@@ -58,8 +67,30 @@ impl Host {
         let workers = Workers::start(&engine, &config)?;
         let loaded = Mutex::default();
         let compiling = tokio::sync::Semaphore::new(COMPILATIONS_MAX);
-        let diary = Diary::default();
-        Ok(Self(Arc::new(Inner { engine, config, cache, loaded, compiling, workers, diary })))
+        let inner = Inner {
+            breakers: Breakers::new(config.breaker.clone()),
+            engine,
+            config,
+            cache,
+            loaded,
+            compiling,
+            workers,
+            diary: Diary::default(),
+            quotas: OnceLock::new(),
+        };
+        Ok(Self(Arc::new(inner)))
+    }
+
+    /// Tells where it stands what each tenant is granted; it is asked for each call. Without it,
+    /// all have what the settings say.
+    pub fn grant_by(&self, quotas: impl Fn(&str) -> PluginQuota + Send + Sync + 'static) {
+        // The first to tell it is the one who wires the rooms.
+        let _ = self.0.quotas.set(Box::new(quotas));
+    }
+
+    /// Its settings.
+    pub fn config(&self) -> &Config {
+        &self.0.config
     }
 
     /// Checks a component from outside, compiles it and makes it ready.
@@ -109,9 +140,42 @@ impl Host {
         Ok(artifact)
     }
 
-    /// Asks a plugin, on a thread of its own.
+    /// Asks a plugin, on a thread of its own. A call for which there is no room is a fault; who
+    /// can wait asks [`try_call`](Self::try_call).
     pub async fn call<Q: Asked>(&self, call: Call<Q>) -> Called<Q::Answer> {
-        self.0.workers.call(call.untyped()).await.typed::<Q>()
+        let called = self.try_call(call, Class::Live).await;
+        called.unwrap_or_else(|busy| Called::fault(FaultKind::Overloaded, busy.to_string()))
+    }
+
+    /// Asks a plugin, on a thread of its own, when it is the tenant's turn.
+    ///
+    /// # Errors
+    /// When too many calls of the tenant wait already, with when to try again.
+    pub async fn try_call<Q: Asked>(
+        &self,
+        call: Call<Q>,
+        class: Class,
+    ) -> Result<Called<Q::Answer>, Busy> {
+        let quota = self.0.quotas.get().map(|it| it(&call.tenant)).unwrap_or_default();
+        let called = self.0.workers.call(call.untyped(), (class, quota)).await?;
+        Ok(called.typed::<Q>())
+    }
+
+    /// Which versions fail so much that they are not run.
+    pub fn breakers(&self) -> &Breakers {
+        &self.0.breakers
+    }
+
+    /// Forgets how a plugin did: it was deleted.
+    pub fn forget(&self, tenant: &str, plugin: &PluginName) {
+        self.0.diary.forget(tenant, plugin);
+        self.0.breakers.forget(tenant, Some(plugin));
+    }
+
+    /// Forgets how all plugins of a tenant did: it was deleted.
+    pub fn forget_tenant(&self, tenant: &str) {
+        self.0.diary.forget_tenant(tenant);
+        self.0.breakers.forget(tenant, None);
     }
 
     /// What plugins did and logged.

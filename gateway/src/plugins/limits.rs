@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use crate::domain::PluginQuota;
+
 const MIB: usize = 1024 * 1024;
 
 /// What one call of a plugin may use.
@@ -25,6 +27,25 @@ pub struct Limits {
     pub host_calls_max: usize,
     /// Requests that a transform may make of one event.
     pub parts_max: usize,
+}
+
+impl Limits {
+    /// These limits as they are for a tenant that is granted `quota`.
+    pub(super) fn under(&self, quota: &PluginQuota) -> Self {
+        let of = |granted: Option<u64>, own: usize| {
+            granted.map_or(own, |it| usize::try_from(it).unwrap_or(usize::MAX))
+        };
+        Self {
+            deadline: quota.deadline.unwrap_or(self.deadline),
+            // The pool's instances have no more.
+            memory_bytes_max: of(quota.memory_bytes_max, self.memory_bytes_max)
+                .min(self.memory_bytes_max),
+            output_bytes_max: of(quota.output_bytes_max, self.output_bytes_max),
+            log_lines_max: of(quota.log_lines_max, self.log_lines_max),
+            log_bytes_max: of(quota.log_bytes_max, self.log_bytes_max),
+            ..*self
+        }
+    }
 }
 
 impl Default for Limits {

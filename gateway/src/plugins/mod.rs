@@ -24,8 +24,20 @@ pub use question::{
     Replacement, RequestIn, ResponseIn, Signed, Verdict,
 };
 
+mod tally;
+pub use tally::{Durations, LastError, Tally};
+
+mod trial;
+pub use trial::{Example, TRIAL_CALLS_MIN, Trial};
+
 mod diary;
-pub use diary::{Diary, Logged, Stats};
+pub use diary::{Diary, LEVELS, Logged, Noted, Wanted};
+
+mod turns;
+pub use turns::{Class, CpuBudget};
+
+mod breaker;
+pub use breaker::{BreakerConfig, Breakers, Change, Gate, Standing, Subject};
 
 mod cache;
 mod compile;
@@ -38,4 +50,6 @@ mod output;
 mod sandbox;
 mod state;
 mod wit;
+
 mod workers;
+pub use workers::Busy;

@@ -1,22 +1,35 @@
-//! The threads that run plugins. Tenants take turns, so that one with many calls waits for
-//! itself.
+//! The threads that run plugins, apart from those that accept and deliver.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
     time::Duration,
 };
 
+use cpu_time::ThreadTime;
 use tokio::{sync::oneshot, time::Instant};
 use wasmtime::Engine;
 
-use crate::plugins::{Answer, Call, Called, Config, FaultKind, Question};
+use crate::domain::PluginQuota;
+use crate::plugins::turns::{Bounds, Turn, Turns};
+use crate::plugins::{Answer, Call, Called, Class, Config, Question};
 
 /// How often the engine's clock ticks while anything runs.
 const TICK: Duration = Duration::from_millis(1);
 
-type Waiting = (Call<Question>, oneshot::Sender<Called<Answer>>);
+/// Too many calls of the tenant wait already: back-pressure, not a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too many plugin calls of this tenant wait already")]
+pub struct Busy {
+    /// When there may be room.
+    pub retry_after: Duration,
+}
+
+struct Waiting {
+    call: Call<Question>,
+    quota: PluginQuota,
+    reply: oneshot::Sender<Called<Answer>>,
+}
 
 pub(super) struct Workers {
     shared: Arc<Shared>,
@@ -31,25 +44,31 @@ struct Shared {
     running: Condvar,
 }
 
-#[derive(Default)]
 struct State {
-    waiting: BTreeMap<Arc<str>, VecDeque<Waiting>>,
-    turns: VecDeque<Arc<str>>,
+    turns: Turns<Waiting>,
     running: usize,
+    /// Threads that wait for a call.
+    idle: usize,
     stopping: bool,
 }
 
 impl Workers {
     pub(super) fn start(engine: &Engine, config: &Config) -> std::io::Result<Self> {
+        let bounds = Bounds {
+            workers: config.workers.max(1),
+            waiting_max: config.queue_max,
+            waiting_total_max: config.queue_total_max,
+        };
+        let state = State { turns: Turns::new(bounds), running: 0, idle: 0, stopping: false };
         let shared = Arc::new(Shared {
             engine: engine.clone(),
             config: config.clone(),
-            state: Mutex::default(),
+            state: Mutex::new(state),
             called: Condvar::new(),
             running: Condvar::new(),
         });
         let mut threads = Vec::new();
-        for number in 0..config.workers.max(1) {
+        for number in 0..bounds.workers {
             let shared = shared.clone();
             let thread = std::thread::Builder::new().name(format!("plugin-{number}"));
             threads.push(thread.spawn(move || work(&shared))?);
@@ -60,29 +79,31 @@ impl Workers {
         Ok(Self { shared, threads })
     }
 
-    pub(super) async fn call(&self, call: Call<Question>) -> Called<Answer> {
+    pub(super) async fn call(
+        &self,
+        call: Call<Question>,
+        (class, quota): (Class, PluginQuota),
+    ) -> Result<Called<Answer>, Busy> {
         let (reply, answer) = oneshot::channel();
         {
             let mut state = self.shared.lock();
-            let tenant = call.tenant.clone();
-            let waiting = state.waiting.entry(tenant.clone()).or_default();
-            if waiting.len() >= self.shared.config.queue_max {
-                return Called::failed(FaultKind::Overloaded, "too many calls wait already");
-            }
-            waiting.push_back((call, reply));
-            if waiting.len() == 1 {
-                state.turns.push_back(tenant);
-            }
+            let (tenant, budget) = (call.tenant.clone(), self.shared.config.cpu_budget(&quota));
+            let waiting = Waiting { call, quota, reply };
+            let queued = state.turns.push(&tenant, budget, (class, waiting), now());
+            queued.map_err(|(_, retry_after)| Busy { retry_after })?;
         }
         self.shared.called.notify_one();
-        let stopped = || Called::failed(FaultKind::Overloaded, "the plugin host stops");
-        answer.await.unwrap_or_else(|_| stopped())
+        answer.await.map_err(|_| Busy { retry_after: Duration::from_secs(1) })
     }
 }
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        self.shared.lock().stopping = true;
+        {
+            let mut state = self.shared.lock();
+            state.stopping = true;
+            drop(state.turns.drain());
+        }
         self.shared.called.notify_all();
         self.shared.running.notify_all();
         for thread in self.threads.drain(..) {
@@ -96,52 +117,66 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl State {
-    fn next(&mut self) -> Option<Waiting> {
-        let tenant = self.turns.pop_front()?;
-        let waiting = self.waiting.get_mut(&tenant)?;
-        let next = waiting.pop_front();
-        if waiting.is_empty() {
-            self.waiting.remove(&tenant);
-        } else {
-            self.turns.push_back(tenant);
+    /// Waits until a call may run; `None`: the host stops.
+    fn next(&self) -> Option<Turn<Waiting>> {
+        let mut state = self.lock();
+        loop {
+            if state.stopping {
+                return None;
+            }
+            let again = match state.turns.next(now()) {
+                Ok(turn) => {
+                    state.running += 1;
+                    if state.running == 1 {
+                        self.running.notify_one();
+                    }
+                    if state.idle > 0 && state.turns.has_ring() {
+                        // What waits may be able to run beside this one.
+                        self.called.notify_one();
+                    }
+                    return Some(turn);
+                }
+                Err(again) => again,
+            };
+            state.idle += 1;
+            state = match again {
+                Some(at) => {
+                    let waited = self.called.wait_timeout(state, at - now());
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.called.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+            state.idle -= 1;
         }
-        next
     }
 }
 
 fn work(shared: &Shared) {
-    let mut state = shared.lock();
-    loop {
-        let Some((call, reply)) = state.next() else {
-            if state.stopping {
-                return;
-            }
-            state = shared.called.wait(state).unwrap_or_else(PoisonError::into_inner);
-            continue;
-        };
-        state.running += 1;
-        if state.running == 1 {
-            shared.running.notify_one();
+    while let Some(Turn { item: Waiting { call, quota, reply }, ticket }) = shared.next() {
+        let (wall, cpu) = (now(), ThreadTime::now());
+        // Nobody waits for the answer any more: the attempt was abandoned.
+        let called = (!reply.is_closed()).then(|| run(shared, &call, &quota));
+        let (wall, cpu) = (wall.elapsed(), cpu.elapsed());
+        {
+            let mut state = shared.lock();
+            state.running -= 1;
+            state.turns.ended(&ticket, wall, cpu);
         }
-        drop(state);
-        let called = run(shared, &call);
-        // The caller may have gone away.
-        let _ = reply.send(called);
-        state = shared.lock();
-        state.running -= 1;
+        if let Some(called) = called {
+            // The caller may have gone away.
+            let _ = reply.send(called);
+        }
     }
 }
 
-fn run(shared: &Shared, call: &Call<Question>) -> Called<Answer> {
-    let started = Instant::now();
-    let limits = call.limits.as_ref().unwrap_or(&shared.config.limits);
+fn run(shared: &Shared, call: &Call<Question>, quota: &PluginQuota) -> Called<Answer> {
+    let started = now();
+    let limits = call.limits.as_ref().unwrap_or(&shared.config.limits).under(quota);
     // One more, since the first tick may come at once.
     let ticks = limits.deadline.as_millis() as u64 / TICK.as_millis() as u64 + 1;
     let sandboxed = &call.artifact.sandboxed;
-    let mut called = sandboxed.run(&call.config, &call.question, limits, ticks);
+    let mut called = sandboxed.run(&call.config, &call.question, &limits, ticks);
     called.duration = started.elapsed();
     metrics::counter!("hookgate_plugin_calls_total", "result" => called.result).increment(1);
     let seconds = called.duration.as_secs_f64();
@@ -161,4 +196,8 @@ fn tick(shared: &Shared) {
         state = waited.unwrap_or_else(PoisonError::into_inner).0;
         shared.engine.increment_epoch();
     }
+}
+
+fn now() -> Instant {
+    Instant::now()
 }

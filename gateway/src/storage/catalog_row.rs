@@ -5,9 +5,10 @@ use zeroize::Zeroizing;
 
 use crate::domain::{
     ApiKey, ClientTls, Endpoint, EndpointId, EndpointNo, Filter, Format, OnError, Ordering,
-    Pattern, Plugin, PluginName, PluginUse, PluginVersion, RateLimit, Retry, RetryPolicy, Scheme,
-    Scope, Secret, Signature, SigningSecret, Slug, Tenant, TenantNo, Timestamp,
+    Pattern, PluginName, PluginUse, RateLimit, Retry, RetryPolicy, Scheme, Scope, Secret,
+    Signature, SigningSecret, Slug, Tenant, TenantNo, Timestamp,
 };
+use crate::storage::quota_row::QuotaRow;
 use crate::storage::{Error, Result};
 
 /// A tenant on disk.
@@ -16,6 +17,7 @@ pub(super) struct TenantRow {
     pub(super) slug: String,
     pub(super) no: u32,
     name: String,
+    quota: QuotaRow,
     created_at: u64,
     updated_at: u64,
 }
@@ -26,6 +28,7 @@ impl From<&Tenant> for TenantRow {
             slug: it.slug.to_string(),
             no: it.no.0,
             name: it.name.clone(),
+            quota: QuotaRow::from(&it.quota),
             created_at: it.created_at.0,
             updated_at: it.updated_at.0,
         }
@@ -38,6 +41,7 @@ impl TenantRow {
             slug: slug(&self.slug)?,
             no: TenantNo(self.no),
             name: self.name,
+            quota: self.quota.into_noun(),
             created_at: Timestamp(self.created_at),
             updated_at: Timestamp(self.updated_at),
         })
@@ -80,44 +84,6 @@ impl KeyRow {
             hash: self.hash,
             created_at: Timestamp(self.created_at),
             expires_at: self.expires_at.map(Timestamp),
-        })
-    }
-}
-
-/// A plugin on disk, without its components.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct PluginRow {
-    pub(super) name: String,
-    kind: String,
-    active_version: u32,
-    versions: Vec<(u32, [u8; 32], u64, u64)>,
-}
-
-impl From<&Plugin> for PluginRow {
-    fn from(it: &Plugin) -> Self {
-        let version = |it: &PluginVersion| (it.version, it.digest, it.size, it.created_at.0);
-        Self {
-            name: it.name.to_string(),
-            kind: it.kind.clone(),
-            active_version: it.active_version,
-            versions: it.versions.iter().map(version).collect(),
-        }
-    }
-}
-
-impl PluginRow {
-    pub(super) fn into_noun(self) -> Result<Plugin> {
-        let version = |(version, digest, size, created_at)| PluginVersion {
-            version,
-            digest,
-            size,
-            created_at: Timestamp(created_at),
-        };
-        Ok(Plugin {
-            name: plugin_name(&self.name)?,
-            kind: self.kind,
-            active_version: self.active_version,
-            versions: self.versions.into_iter().map(version).collect(),
         })
     }
 }

@@ -1,15 +1,11 @@
 //! Changes of the catalog. They go one after the other: read what is, decide, commit; so each
 //! decision sees the one before.
 
-use bytes::Bytes;
-
-use crate::domain::{
-    ApiKey, Endpoint, EndpointId, EndpointNo, Plugin, PluginName, PluginVersion, Slug, Tenant,
-    TenantNo,
-};
+use crate::domain::{ApiKey, Endpoint, EndpointId, EndpointNo, Quota, Slug, Tenant, TenantNo};
+use crate::storage::plugin_versions::plugin_deletion;
 use crate::storage::record::Record;
 use crate::storage::shard::Shard;
-use crate::storage::{Error, Result, Table};
+use crate::storage::{Error, Result};
 
 /// Why a change of the catalog was not made.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -31,32 +27,37 @@ pub enum Refused {
     Storage(#[from] Error),
 }
 
-/// What uploading a component led to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Uploaded {
-    /// The plugin as it is now.
-    pub plugin: Plugin,
-    /// The version that has the uploaded bytes.
-    pub version: u32,
-    /// Whether it is new; else the newest version had the same bytes.
-    pub created: bool,
-}
-
 impl Shard {
     /// Makes or renames a tenant; whether it is new.
     ///
     /// # Errors
     /// When storage fails.
     pub async fn put_tenant(&self, slug: &Slug, name: String) -> Result<(Tenant, bool)> {
+        self.put_tenant_with(slug, name, None).await
+    }
+
+    /// The same with what the operator grants it; `None` leaves that as it is.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn put_tenant_with(
+        &self,
+        slug: &Slug,
+        name: String,
+        quota: Option<Quota>,
+    ) -> Result<(Tenant, bool)> {
         let _one_at_a_time = self.configuring.lock().await;
         let now = self.clock.now();
         let known = self.catalog().tenant(slug).map(|it| it.tenant.clone());
         let created = known.is_none();
+        let granted = known.as_ref().map(|it| it.quota);
+        let quota = quota.or(granted).unwrap_or_default();
         let tenant = match known {
-            Some(known) => Tenant { name, updated_at: now, ..known },
+            Some(known) => Tenant { name, quota, updated_at: now, ..known },
             None => {
                 let no = TenantNo(self.catalog().last_tenant + 1);
-                Tenant { slug: slug.clone(), no, name, created_at: now, updated_at: now }
+                let (slug, created_at) = (slug.clone(), now);
+                Tenant { slug, no, name, quota, created_at, updated_at: now }
             }
         };
         self.commit(vec![Record::TenantPut((&tenant).into())]).await?;
@@ -172,122 +173,11 @@ impl Shard {
         Ok(self.commit(vec![deletion(tenant_no, &known)]).await?)
     }
 
-    /// Stores a component as the newest version of a plugin.
-    ///
-    /// # Errors
-    /// `NotFound` when the tenant does not exist, or when storage fails.
-    pub async fn put_plugin(
-        &self,
-        tenant: &Slug,
-        (name, kind): (&PluginName, &str),
-        (component, digest): (Bytes, [u8; 32]),
-        activate: bool,
-    ) -> Result<Uploaded, Refused> {
-        let _one_at_a_time = self.configuring.lock().await;
-        let tenant_no = self.tenant_no(tenant)?.0;
-        let known = self.plugin(tenant, name);
-        let newest = known.as_ref().and_then(|it| it.versions.last().cloned());
-        let same = newest.as_ref().is_some_and(|it| it.digest == digest);
-        let version = newest.map_or(1, |it| it.version + u32::from(!same));
-        let mut plugin = known.unwrap_or_else(|| Plugin {
-            name: name.clone(),
-            kind: kind.to_owned(),
-            active_version: version,
-            versions: Vec::new(),
-        });
-        let before = plugin.active_version;
-        if activate {
-            plugin.active_version = version;
-            kind.clone_into(&mut plugin.kind);
-        }
-        if !same {
-            plugin.versions.push(PluginVersion {
-                version,
-                digest,
-                size: component.len() as u64,
-                created_at: self.clock.now(),
-            });
-        }
-        if !same || plugin.active_version != before {
-            let component = (!same).then_some((version, component));
-            let row = (&plugin).into();
-            self.commit(vec![Record::PluginPut { tenant_no, plugin: row, component }]).await?;
-        }
-        Ok(Uploaded { plugin, version, created: !same })
-    }
-
-    /// Makes `version` the active one, for the next event on.
-    ///
-    /// # Errors
-    /// `NotFound` when there is no such plugin or version, or when storage fails.
-    pub async fn activate_plugin(
-        &self,
-        tenant: &Slug,
-        name: &PluginName,
-        version: u32,
-    ) -> Result<Plugin, Refused> {
-        let _one_at_a_time = self.configuring.lock().await;
-        let tenant_no = self.tenant_no(tenant)?.0;
-        let mut plugin = self.plugin(tenant, name).ok_or(Refused::NotFound)?;
-        plugin.version(Some(version)).ok_or(Refused::NotFound)?;
-        plugin.active_version = version;
-        let row = (&plugin).into();
-        self.commit(vec![Record::PluginPut { tenant_no, plugin: row, component: None }]).await?;
-        Ok(plugin)
-    }
-
-    /// Deletes a plugin with all its versions.
-    ///
-    /// # Errors
-    /// `NotFound`, `InUse` while an endpoint runs it, or when storage fails.
-    pub async fn delete_plugin(&self, tenant: &Slug, name: &PluginName) -> Result<(), Refused> {
-        let _one_at_a_time = self.configuring.lock().await;
-        let tenant_no = self.tenant_no(tenant)?.0;
-        let plugin = self.plugin(tenant, name).ok_or(Refused::NotFound)?;
-        let users = self.plugin_users(tenant, name);
-        if !users.is_empty() {
-            return Err(Refused::InUse(users));
-        }
-        Ok(self.commit(vec![plugin_deletion(tenant_no, &plugin)]).await?)
-    }
-
-    /// The endpoints that run a plugin.
-    pub fn plugin_users(&self, tenant: &Slug, name: &PluginName) -> Vec<EndpointId> {
-        let catalog = self.catalog();
-        let endpoints = catalog.tenant(tenant).into_iter().flat_map(|it| it.endpoints.values());
-        let users = endpoints.filter(|it| it.plugins.iter().any(|it| it.plugin == *name));
-        users.map(|it| it.id.clone()).collect()
-    }
-
-    /// A plugin of a tenant.
-    pub fn plugin(&self, tenant: &Slug, name: &PluginName) -> Option<Plugin> {
-        let catalog = self.catalog();
-        catalog.tenant(tenant)?.plugins.get(name).map(|it| Plugin::clone(it))
-    }
-
-    /// The bytes of a version of a plugin.
-    ///
-    /// # Errors
-    /// When storage cannot be read.
-    pub fn component(
-        &self,
-        tenant: TenantNo,
-        name: &PluginName,
-        version: u32,
-    ) -> Result<Option<Bytes>> {
-        self.view.get(Table::Components, &self.no.component(tenant, name.as_str(), version))
-    }
-
-    fn tenant_no(&self, slug: &Slug) -> Result<TenantNo, Refused> {
+    pub(super) fn tenant_no(&self, slug: &Slug) -> Result<TenantNo, Refused> {
         self.catalog().tenant(slug).map(|it| it.tenant.no).ok_or(Refused::NotFound)
     }
 }
 
 fn deletion(tenant_no: u32, endpoint: &Endpoint) -> Record {
     Record::EndpointDeleted { tenant_no, id: endpoint.id.to_string(), no: endpoint.no.0 }
-}
-
-fn plugin_deletion(tenant_no: u32, plugin: &Plugin) -> Record {
-    let versions = plugin.versions.iter().map(|it| it.version).collect();
-    Record::PluginDeleted { tenant_no, name: plugin.name.to_string(), versions }
 }

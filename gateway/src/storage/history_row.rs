@@ -4,10 +4,11 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    Attempt, DeadReason, DeliveryKey, DeliveryState, Outcome, Timestamp, Trigger, Verdict,
+    Attempt, DeadReason, DeliveryKey, DeliveryState, Outcome, PluginName, PluginRun, Timestamp,
+    Trigger, Verdict,
 };
-use crate::storage::Result;
 use crate::storage::codec::{decode_with_tail, encode_with_tail};
+use crate::storage::{Error, Result};
 
 /// Something that happened to a delivery. Its last entry tells its state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,8 +81,18 @@ struct AttemptHead {
     outcome: String,
     status_code: Option<u16>,
     error: Option<String>,
+    plugins: Vec<PluginRunRow>,
     response_headers: Vec<(String, String)>,
     verdict: VerdictRow,
+}
+
+#[derive(Serialize, Deserialize)]
+struct PluginRunRow {
+    plugin: String,
+    version: u32,
+    digest: [u8; 32],
+    outcome: String,
+    duration_us: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -111,7 +122,7 @@ pub(super) fn encode_entry(entry: &Entry) -> Bytes {
 pub(super) fn decode_entry(delivery: DeliveryKey, row: &Bytes) -> Result<Entry> {
     let (head, body) = decode_with_tail(row)?;
     Ok(match head {
-        Head::Attempt(head) => Entry::Attempt(head.into_attempt(delivery, body)),
+        Head::Attempt(head) => Entry::Attempt(head.into_attempt(delivery, body)?),
         Head::Requeued { at, trigger, due } => {
             Entry::Requeued { at: Timestamp(at), trigger: trigger_of(trigger), due: Timestamp(due) }
         }
@@ -129,10 +140,11 @@ impl From<&Attempt> for AttemptHead {
             number: it.number,
             trigger: trigger_code(it.trigger),
             started_at: it.started_at.0,
-            duration_us: u64::try_from(it.duration.as_micros()).unwrap_or(u64::MAX),
+            duration_us: micros(it.duration),
             outcome: it.outcome.name.clone(),
             status_code: it.outcome.status_code,
             error: it.outcome.error.clone(),
+            plugins: it.plugins.iter().map(PluginRunRow::from).collect(),
             response_headers: it.response_headers.clone(),
             verdict: match &it.verdict {
                 Verdict::Delivered => VerdictRow::Delivered,
@@ -145,8 +157,8 @@ impl From<&Attempt> for AttemptHead {
 }
 
 impl AttemptHead {
-    fn into_attempt(self, delivery: DeliveryKey, response_body: Bytes) -> Attempt {
-        Attempt {
+    fn into_attempt(self, delivery: DeliveryKey, response_body: Bytes) -> Result<Attempt> {
+        Ok(Attempt {
             id: self.id,
             delivery,
             number: self.number,
@@ -158,6 +170,11 @@ impl AttemptHead {
                 status_code: self.status_code,
                 error: self.error,
             },
+            plugins: self
+                .plugins
+                .into_iter()
+                .map(PluginRunRow::into_noun)
+                .collect::<Result<_>>()?,
             response_headers: self.response_headers,
             response_body,
             verdict: match self.verdict {
@@ -166,8 +183,36 @@ impl AttemptHead {
                 VerdictRow::RetryAt(due) => Verdict::RetryAt(Timestamp(due)),
                 VerdictRow::Dead(reason) => Verdict::Dead(reason_of(reason)),
             },
+        })
+    }
+}
+
+impl From<&PluginRun> for PluginRunRow {
+    fn from(it: &PluginRun) -> Self {
+        Self {
+            plugin: it.plugin.to_string(),
+            version: it.version,
+            digest: it.digest,
+            outcome: it.outcome.clone(),
+            duration_us: micros(it.duration),
         }
     }
+}
+
+impl PluginRunRow {
+    fn into_noun(self) -> Result<PluginRun> {
+        Ok(PluginRun {
+            plugin: PluginName::parse(&self.plugin).ok_or_else(|| Error::corrupt("plugin name"))?,
+            version: self.version,
+            digest: self.digest,
+            outcome: self.outcome,
+            duration: Duration::from_micros(self.duration_us),
+        })
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// The place in the table of names is the code on disk: new names go to the end.
@@ -207,6 +252,13 @@ mod tests {
                 status_code: Some(500),
                 error: Some("no".into()),
             },
+            plugins: vec![PluginRun {
+                plugin: PluginName::parse("redact").unwrap(),
+                version: 3,
+                digest: [7; 32],
+                outcome: "rewrite".into(),
+                duration: Duration::from_micros(21),
+            }],
             response_headers: vec![("server".into(), "x".into())],
             response_body: Bytes::from_static(b"\x00\xff"),
             verdict: Verdict::Dead(DeadReason::Gone),

@@ -27,7 +27,10 @@ mod catalog;
 pub use catalog::{Catalog, TenantEntry};
 
 mod configure;
-pub use configure::{Refused, Uploaded};
+pub use configure::Refused;
+
+mod plugin_versions;
+pub use plugin_versions::Uploaded;
 
 mod read;
 
@@ -52,6 +55,8 @@ mod keys;
 mod codec;
 mod event_row;
 mod catalog_row;
+mod plugin_row;
+mod quota_row;
 
 pub mod conformance;
 pub mod fjall;

@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{DeliveryKey, EndpointNo, Seq};
 use crate::storage::Result;
-use crate::storage::catalog_row::{EndpointRow, KeyRow, PluginRow, TenantRow};
+use crate::storage::catalog_row::{EndpointRow, KeyRow, TenantRow};
 use crate::storage::codec::{decode, encode};
 use crate::storage::history_row::{Entry, decode_entry};
+use crate::storage::plugin_row::PluginRow;
 
 /// One change of a shard.
 #[expect(clippy::large_enum_variant, reason = "the large ones are those that come in masses")]

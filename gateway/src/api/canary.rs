@@ -1,0 +1,112 @@
+//! A version on trial: it meets a share of the events, is compared with the active version, and
+//! is promoted or taken back.
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Path, State},
+    response::Response,
+    routing::post,
+};
+use http::{HeaderMap, StatusCode};
+
+use crate::api::caller::Access;
+use crate::api::fields::Fields;
+use crate::api::gateway::Gateway;
+use crate::api::page::json_response;
+use crate::api::problem::{Problem, Result};
+use crate::api::{body, plugin_wire};
+use crate::domain::{Canary, Plugin, Scope, Share};
+use crate::storage::Refused;
+
+pub(super) fn routes() -> Router<Gateway> {
+    let base = "/v1/tenants/{tenant}/plugins/{name}/canary";
+    Router::new()
+        .route(base, post(start).get(read).delete(stop))
+        .route(&format!("{base}/promote"), post(promote))
+}
+
+async fn start(
+    State(gateway): State<Gateway>,
+    Path((slug, name)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result {
+    let access = gateway.tenant(&headers, &slug, Scope::Manage)?;
+    let plugin = access.plugin(&name)?;
+    let mut fields = body::object(&headers, body, gateway.limits.body_bytes_max).await?;
+    let version = fields.whole("version", 1, u32::MAX);
+    let version = fields.need("version", version);
+    let share = read_share(&mut fields, "share");
+    let share = fields.need("share", share);
+    let compare = fields.boolean("compare").unwrap_or(false);
+    let abort_on_error_rate = read_share(&mut fields, "abort_on_error_rate");
+    fields.finish().map_err(Problem::invalid_fields)?;
+    let (Some(version), Some(share)) = (version, share) else {
+        return Err(Problem::invalid_fields(Vec::new()));
+    };
+    let started_at = gateway.clock.now();
+    let canary = Canary { version, share, compare, abort_on_error_rate, started_at };
+    let started = access.shard.start_canary(&access.slug, &plugin.name, canary).await;
+    let plugin = started.map_err(|it| match it {
+        Refused::Invalid(detail) => Problem::conflict("plugin_version_active", detail),
+        other => Problem::named(other, "plugin_version_not_found"),
+    })?;
+    Ok(answer(&gateway, &access, &plugin, StatusCode::CREATED))
+}
+
+fn read_share(fields: &mut Fields, name: &str) -> Option<Share> {
+    fields.number(name, 0.0, 1.0).and_then(Share::of)
+}
+
+fn running(plugin: &Plugin) -> Result<&Canary> {
+    plugin.canary.as_ref().ok_or_else(|| Problem::not_found("canary_not_found"))
+}
+
+/// The trial as it goes, or as it went until now.
+fn answer(gateway: &Gateway, access: &Access, plugin: &Plugin, status: StatusCode) -> Response {
+    let canary = plugin.canary.as_ref().expect("the caller has looked");
+    let trial = gateway.plugins.diary().trial(&access.slug.shared(), &plugin.name, canary);
+    json_response(status, &plugin_wire::trial(plugin, canary, &trial))
+}
+
+async fn read(
+    State(gateway): State<Gateway>,
+    Path((slug, name)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result {
+    let access = gateway.tenant(&headers, &slug, Scope::Read)?;
+    let plugin = access.plugin(&name)?;
+    running(&plugin)?;
+    Ok(answer(&gateway, &access, &plugin, StatusCode::OK))
+}
+
+async fn promote(
+    State(gateway): State<Gateway>,
+    Path((slug, name)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result {
+    end(&gateway, (&slug, &name), &headers, true).await
+}
+
+async fn stop(
+    State(gateway): State<Gateway>,
+    Path((slug, name)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result {
+    end(&gateway, (&slug, &name), &headers, false).await
+}
+
+async fn end(
+    gateway: &Gateway,
+    (slug, name): (&str, &str),
+    headers: &HeaderMap,
+    promote: bool,
+) -> Result {
+    let access = gateway.tenant(headers, slug, Scope::Manage)?;
+    let plugin = access.plugin(name)?;
+    let version = running(&plugin)?.version;
+    let ended = access.shard.end_canary(&access.slug, &plugin.name, version, promote).await;
+    let plugin = ended.map_err(|it| Problem::named(it, "canary_not_found"))?;
+    Ok(json_response(StatusCode::OK, &plugin_wire::plugin(gateway, &access, &plugin)))
+}

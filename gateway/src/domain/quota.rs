@@ -1,0 +1,25 @@
+use std::time::Duration;
+
+/// What the operator grants one tenant beside the gateway's own settings.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Quota {
+    /// What its plugins may use.
+    pub plugins: PluginQuota,
+}
+
+/// What one tenant's plugins may use; `None`: what the gateway's settings say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PluginQuota {
+    /// How long a call may run.
+    pub deadline: Option<Duration>,
+    /// Linear memory of an instance, in bytes.
+    pub memory_bytes_max: Option<u64>,
+    /// Bytes that a transform may give out.
+    pub output_bytes_max: Option<u64>,
+    /// Lines that a call may log.
+    pub log_lines_max: Option<u64>,
+    /// Bytes that a call may log.
+    pub log_bytes_max: Option<u64>,
+    /// CPU time that all its calls may take in each second.
+    pub cpu_per_second: Option<Duration>,
+}

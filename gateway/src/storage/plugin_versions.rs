@@ -1,0 +1,216 @@
+//! Changes of plugins: uploads, activation, trials, deletion.
+
+use bytes::Bytes;
+
+use crate::domain::{
+    Canary, EndpointId, Plugin, PluginName, PluginUse, PluginVersion, Slug, TenantNo,
+};
+use crate::storage::configure::Refused;
+use crate::storage::record::Record;
+use crate::storage::shard::Shard;
+use crate::storage::{Result, Table};
+
+/// What uploading a component led to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uploaded {
+    /// The plugin as it is now.
+    pub plugin: Plugin,
+    /// The version that has the uploaded bytes.
+    pub version: u32,
+    /// Whether it is new; else the newest version had the same bytes.
+    pub created: bool,
+}
+
+impl Shard {
+    /// Stores a component as the newest version of a plugin.
+    ///
+    /// # Errors
+    /// `NotFound` when the tenant does not exist, or when storage fails.
+    pub async fn put_plugin(
+        &self,
+        tenant: &Slug,
+        (name, kind): (&PluginName, &str),
+        (component, digest): (Bytes, [u8; 32]),
+        activate: bool,
+    ) -> Result<Uploaded, Refused> {
+        let _one_at_a_time = self.configuring.lock().await;
+        let tenant_no = self.tenant_no(tenant)?.0;
+        let known = self.plugin(tenant, name);
+        let newest = known.as_ref().and_then(|it| it.versions.last().cloned());
+        let same = newest.as_ref().is_some_and(|it| it.digest == digest);
+        let version = newest.map_or(1, |it| it.version + u32::from(!same));
+        let mut plugin = known.unwrap_or_else(|| Plugin {
+            name: name.clone(),
+            active_version: version,
+            canary: None,
+            versions: Vec::new(),
+        });
+        let before = plugin.clone();
+        if activate {
+            set_active(&mut plugin, version);
+        }
+        if !same {
+            plugin.versions.push(PluginVersion {
+                version,
+                digest,
+                kind: kind.to_owned(),
+                size: component.len() as u64,
+                created_at: self.clock.now(),
+            });
+        }
+        if plugin != before {
+            let component = (!same).then_some((version, component));
+            self.put(tenant_no, &plugin, component).await?;
+        }
+        Ok(Uploaded { plugin, version, created: !same })
+    }
+
+    /// Makes `version` the active one, for the next event on. A trial of it has passed then.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such plugin or version, or when storage fails.
+    pub async fn activate_plugin(
+        &self,
+        tenant: &Slug,
+        name: &PluginName,
+        version: u32,
+    ) -> Result<Plugin, Refused> {
+        let change = |plugin: &mut Plugin| {
+            plugin.version(Some(version)).ok_or(Refused::NotFound)?;
+            set_active(plugin, version);
+            Ok(())
+        };
+        self.change_plugin(tenant, name, change).await
+    }
+
+    /// Puts a version on trial, in place of a trial that runs.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such plugin or version, `Invalid` when it is the active one
+    /// already, or when storage fails.
+    pub async fn start_canary(
+        &self,
+        tenant: &Slug,
+        name: &PluginName,
+        canary: Canary,
+    ) -> Result<Plugin, Refused> {
+        let change = |plugin: &mut Plugin| {
+            plugin.version(Some(canary.version)).ok_or(Refused::NotFound)?;
+            if plugin.active_version == canary.version {
+                let active = format!("version {} is the active one already", canary.version);
+                return Err(Refused::Invalid(active));
+            }
+            plugin.canary = Some(canary);
+            Ok(())
+        };
+        self.change_plugin(tenant, name, change).await
+    }
+
+    /// Ends the trial of `version`: with `promote` it is the active one from the next event on,
+    /// else everything is as it was before.
+    ///
+    /// # Errors
+    /// `NotFound` when no such trial runs, or when storage fails.
+    pub async fn end_canary(
+        &self,
+        tenant: &Slug,
+        name: &PluginName,
+        version: u32,
+        promote: bool,
+    ) -> Result<Plugin, Refused> {
+        let change = |plugin: &mut Plugin| {
+            let running = plugin.canary.take().filter(|it| it.version == version);
+            running.ok_or(Refused::NotFound)?;
+            if promote {
+                plugin.active_version = version;
+            }
+            Ok(())
+        };
+        self.change_plugin(tenant, name, change).await
+    }
+
+    async fn change_plugin(
+        &self,
+        tenant: &Slug,
+        name: &PluginName,
+        change: impl FnOnce(&mut Plugin) -> Result<(), Refused> + Send,
+    ) -> Result<Plugin, Refused> {
+        let _one_at_a_time = self.configuring.lock().await;
+        let tenant_no = self.tenant_no(tenant)?.0;
+        let mut plugin = self.plugin(tenant, name).ok_or(Refused::NotFound)?;
+        change(&mut plugin)?;
+        self.put(tenant_no, &plugin, None).await?;
+        Ok(plugin)
+    }
+
+    async fn put(
+        &self,
+        tenant_no: u32,
+        plugin: &Plugin,
+        component: Option<(u32, Bytes)>,
+    ) -> Result<()> {
+        let plugin = plugin.into();
+        self.commit(vec![Record::PluginPut { tenant_no, plugin, component }]).await
+    }
+
+    /// Deletes a plugin with all its versions.
+    ///
+    /// # Errors
+    /// `NotFound`, `InUse` while an endpoint runs it, or when storage fails.
+    pub async fn delete_plugin(&self, tenant: &Slug, name: &PluginName) -> Result<(), Refused> {
+        let _one_at_a_time = self.configuring.lock().await;
+        let tenant_no = self.tenant_no(tenant)?.0;
+        let plugin = self.plugin(tenant, name).ok_or(Refused::NotFound)?;
+        let mut users: Vec<_> = self.plugin_uses(tenant, name).into_iter().map(|it| it.0).collect();
+        users.dedup();
+        if !users.is_empty() {
+            return Err(Refused::InUse(users));
+        }
+        Ok(self.commit(vec![plugin_deletion(tenant_no, &plugin)]).await?)
+    }
+
+    /// Where endpoints run a plugin: the endpoint, the place in its chain, and how.
+    pub fn plugin_uses(
+        &self,
+        tenant: &Slug,
+        name: &PluginName,
+    ) -> Vec<(EndpointId, usize, PluginUse)> {
+        let catalog = self.catalog();
+        let mut uses = Vec::new();
+        for endpoint in catalog.tenant(tenant).into_iter().flat_map(|it| it.endpoints.values()) {
+            let chain = endpoint.plugins.iter().enumerate();
+            let here = chain.filter(|(_, it)| it.plugin == *name);
+            uses.extend(here.map(|(place, it)| (endpoint.id.clone(), place, it.clone())));
+        }
+        uses
+    }
+
+    /// A plugin of a tenant.
+    pub fn plugin(&self, tenant: &Slug, name: &PluginName) -> Option<Plugin> {
+        let catalog = self.catalog();
+        catalog.tenant(tenant)?.plugins.get(name).map(|it| Plugin::clone(it))
+    }
+
+    /// The bytes of a version of a plugin.
+    ///
+    /// # Errors
+    /// When storage cannot be read.
+    pub fn component(
+        &self,
+        tenant: TenantNo,
+        name: &PluginName,
+        version: u32,
+    ) -> Result<Option<Bytes>> {
+        self.view.get(Table::Components, &self.no.component(tenant, name.as_str(), version))
+    }
+}
+
+fn set_active(plugin: &mut Plugin, version: u32) {
+    plugin.active_version = version;
+    plugin.canary = plugin.canary.take().filter(|it| it.version != version);
+}
+
+pub(super) fn plugin_deletion(tenant_no: u32, plugin: &Plugin) -> Record {
+    let versions = plugin.versions.iter().map(|it| it.version).collect();
+    Record::PluginDeleted { tenant_no, name: plugin.name.to_string(), versions }
+}

@@ -1,0 +1,59 @@
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{PluginQuota, Quota};
+
+/// What a tenant is granted, on disk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct QuotaRow {
+    plugins: PluginQuotaRow,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct PluginQuotaRow {
+    deadline_ms: Option<u64>,
+    memory_bytes_max: Option<u64>,
+    output_bytes_max: Option<u64>,
+    log_lines_max: Option<u64>,
+    log_bytes_max: Option<u64>,
+    cpu_ms_per_second: Option<u64>,
+}
+
+impl From<&Quota> for QuotaRow {
+    fn from(it: &Quota) -> Self {
+        let PluginQuota {
+            deadline,
+            memory_bytes_max,
+            output_bytes_max,
+            log_lines_max,
+            log_bytes_max,
+            cpu_per_second,
+        } = it.plugins;
+        let millis = |it: Duration| u64::try_from(it.as_millis()).unwrap_or(u64::MAX);
+        let plugins = PluginQuotaRow {
+            deadline_ms: deadline.map(millis),
+            memory_bytes_max,
+            output_bytes_max,
+            log_lines_max,
+            log_bytes_max,
+            cpu_ms_per_second: cpu_per_second.map(millis),
+        };
+        Self { plugins }
+    }
+}
+
+impl QuotaRow {
+    pub(super) fn into_noun(self) -> Quota {
+        let it = self.plugins;
+        let plugins = PluginQuota {
+            deadline: it.deadline_ms.map(Duration::from_millis),
+            memory_bytes_max: it.memory_bytes_max,
+            output_bytes_max: it.output_bytes_max,
+            log_lines_max: it.log_lines_max,
+            log_bytes_max: it.log_bytes_max,
+            cpu_per_second: it.cpu_ms_per_second.map(Duration::from_millis),
+        };
+        Quota { plugins }
+    }
+}
