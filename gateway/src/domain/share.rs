@@ -41,7 +41,7 @@ impl Share {
         hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         hash ^= hash >> 31;
         // The high half, scaled to the whole: no remainder, so no bias that matters.
-        (hash >> 32) * u64::from(WHOLE) >> 32 < u64::from(self.0)
+        ((hash >> 32) * u64::from(WHOLE)) >> 32 < u64::from(self.0)
     }
 }
 

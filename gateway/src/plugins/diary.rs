@@ -79,7 +79,10 @@ pub struct Wanted<'a> {
 /// What plugins did and logged since the process started, by tenant and name. In memory, and
 /// bounded there.
 #[derive(Debug, Default)]
-pub struct Diary(RwLock<BTreeMap<(Arc<str>, PluginName), Arc<Mutex<Page>>>>);
+pub struct Diary(RwLock<Pages>);
+
+/// By tenant and plugin.
+type Pages = BTreeMap<(Arc<str>, PluginName), Arc<Mutex<Page>>>;
 
 #[derive(Debug)]
 struct Page {

@@ -316,27 +316,12 @@ async fn the_catalog_survives(bench: &mut Bench<'_>) -> Result<()> {
     }
     let activated = bench.shard().activate_plugin(&tenant, &name, 1).await;
     assert_eq!(activated.expect("version 1").active_version, 1);
-    let canary = crate::domain::Canary {
-        version: 2,
-        share: crate::domain::Share::of(0.05).expect("a share"),
-        compare: true,
-        abort_on_error_rate: None,
-        started_at: Timestamp(7),
-    };
-    let started = bench.shard().start_canary(&tenant, &name, canary.clone()).await;
-    assert_eq!(started.expect("version 2").canary, Some(canary));
     let endpoint = bench.endpoint_with(Ordering::None, 0).await?;
     let before = format!("{:?}", bench.shard().catalog());
     bench.crash().await?;
     assert_eq!(format!("{:?}", bench.shard().catalog()), before);
     let no = bench.shard().catalog().tenant(&tenant).expect("it").tenant.no;
     assert_eq!(bench.shard().component(no, &name, 2)?, Some(component));
-    assert!(matches!(
-        bench.shard().end_canary(&tenant, &name, 1, true).await,
-        Err(Refused::NotFound)
-    ));
-    let promoted = bench.shard().end_canary(&tenant, &name, 2, true).await.expect("it runs");
-    assert_eq!((promoted.active_version, promoted.canary), (2, None));
     let taken = bench.shard().create_endpoint(&tenant, |_| Endpoint::clone(&endpoint)).await;
     assert!(matches!(taken, Err(Refused::Exists)));
     let deleted = bench.shard().delete_endpoint(&tenant, &endpoint.id).await;

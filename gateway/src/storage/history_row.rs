@@ -11,6 +11,7 @@ use crate::storage::codec::{decode_with_tail, encode_with_tail};
 use crate::storage::{Error, Result};
 
 /// Something that happened to a delivery. Its last entry tells its state.
+#[expect(clippy::large_enum_variant, reason = "attempts are what most entries are")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
     /// An attempt ended.

@@ -214,3 +214,70 @@ pub(super) fn plugin_deletion(tenant_no: u32, plugin: &Plugin) -> Record {
     let versions = plugin.versions.iter().map(|it| it.version).collect();
     Record::PluginDeleted { tenant_no, name: plugin.name.to_string(), versions }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::task::JoinSet;
+
+    use super::*;
+    use crate::domain::{Share, Timestamp};
+    use crate::storage::memory::Disk;
+    use crate::storage::{Config, Store};
+    use crate::world::{SeededEntropy, SimClock};
+
+    fn open(disk: &Disk) -> (Store, JoinSet<()>) {
+        let clock = Arc::new(SimClock::starting_at(Timestamp(1_800_000_000_000)));
+        let world = (clock as Arc<_>, Arc::new(SeededEntropy::new(1)) as Arc<_>);
+        let (store, writers) = Store::simulated(disk, &Config::default(), world).unwrap();
+        let mut tasks = JoinSet::new();
+        writers.into_futures().for_each(|it| drop(tasks.spawn(it)));
+        (store, tasks)
+    }
+
+    fn canary(version: u32) -> Canary {
+        Canary {
+            version,
+            share: Share::of(0.05).unwrap(),
+            compare: true,
+            abort_on_error_rate: Share::of(0.1),
+            started_at: Timestamp(7),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trial_survives_a_restart_and_ends_once() {
+        let disk = Disk::default();
+        let (tenant, name) = (Slug::default_tenant(), PluginName::parse("p").unwrap());
+        let (store, tasks) = open(&disk);
+        let shard = store.shard(&tenant);
+        shard.put_tenant(&tenant, "Default".to_owned()).await.unwrap();
+        for digest in [[1; 32], [2; 32], [3; 32]] {
+            let upload = (Bytes::from_static(b"\0asm"), digest);
+            shard.put_plugin(&tenant, (&name, "filter"), upload, digest == [1; 32]).await.unwrap();
+        }
+        let refused = shard.start_canary(&tenant, &name, canary(1)).await;
+        assert!(matches!(refused, Err(Refused::Invalid(_))), "it is active");
+        let missing = shard.start_canary(&tenant, &name, canary(9)).await;
+        assert!(matches!(missing, Err(Refused::NotFound)));
+        shard.start_canary(&tenant, &name, canary(2)).await.unwrap();
+        let before = shard.plugin(&tenant, &name);
+        drop((store, tasks));
+        disk.lose_power(0.0);
+        let (store, _tasks) = open(&disk);
+        let shard = store.shard(&tenant);
+        assert_eq!(shard.plugin(&tenant, &name), before);
+        assert_eq!(before.unwrap().canary, Some(canary(2)));
+        let other = shard.end_canary(&tenant, &name, 3, true).await;
+        assert!(matches!(other, Err(Refused::NotFound)), "that one is not on trial");
+        let promoted = shard.end_canary(&tenant, &name, 2, true).await.unwrap();
+        assert_eq!((promoted.active_version, promoted.canary), (2, None));
+        shard.start_canary(&tenant, &name, canary(3)).await.unwrap();
+        let activated = shard.activate_plugin(&tenant, &name, 3).await.unwrap();
+        assert_eq!(activated.canary, None, "what was on trial is the active one");
+        shard.start_canary(&tenant, &name, canary(1)).await.unwrap();
+        let rolled_back = shard.activate_plugin(&tenant, &name, 2).await.unwrap();
+        assert_eq!(rolled_back.canary, Some(canary(1)), "another's trial goes on");
+    }
+}
