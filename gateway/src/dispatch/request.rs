@@ -43,22 +43,13 @@ fn body_and_headers(
     for (name, value) in &endpoint.headers {
         headers.insert(parse_name(name)?, parse_value(value)?);
     }
-    let body = match &rewritten.content_type {
-        // What is no JSON cannot stand in an envelope: it goes as it is.
-        Some(content_type) => {
-            headers.insert(header::CONTENT_TYPE, parse_value(content_type)?);
-            rewritten.data.clone()
-        }
-        None => {
-            let Payload { body, content_type, headers: of_format } =
-                payload::render(endpoint.format, event, &rewritten.data);
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-            for (name, value) in of_format {
-                headers.insert(HeaderName::from_static(name), parse_value(&value)?);
-            }
-            body
-        }
-    };
+    let content_type = rewritten.content_type.as_deref();
+    let Payload { body, content_type, headers: of_format } =
+        payload::render(endpoint.format, event, &rewritten.data, content_type);
+    headers.insert(header::CONTENT_TYPE, parse_value(&content_type)?);
+    for (name, value) in of_format {
+        headers.insert(parse_name(&name)?, parse_value(&value)?);
+    }
     for (name, value) in &rewritten.headers {
         headers.insert(parse_name(name)?, parse_value(value)?);
     }

@@ -1,8 +1,17 @@
 //! The body that an endpoint receives, in each format.
 
 use bytes::Bytes;
+use data_encoding::BASE64;
 
 use crate::domain::{Event, Format};
+
+const JSON: &str = "application/json";
+/// Metadata of this prefix are attributes of CloudEvents: what came as one goes as one.
+const ATTRIBUTE_PREFIX: &str = "ce-";
+const ATTRIBUTE_CHARS_MAX: usize = 20;
+/// Attributes that the gateway says itself.
+const ATTRIBUTES_OWN: [&str; 7] =
+    ["specversion", "id", "type", "time", "datacontenttype", "data", "data_base64"];
 
 /// A body and the headers that belong to its format.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,34 +19,34 @@ pub struct Payload {
     /// The bytes to sign and send.
     pub body: Bytes,
     /// Its content type.
-    pub content_type: &'static str,
+    pub content_type: String,
     /// Further headers of the format (CloudEvents' binary mode).
-    pub headers: Vec<(&'static str, String)>,
+    pub headers: Vec<(String, String)>,
 }
 
-/// Renders `event` with `data`, a JSON text, in place of the data it was published with.
-pub fn render(format: Format, event: &Event, data: &Bytes) -> Payload {
-    match format {
-        Format::Envelope => json("application/json", envelope(event, data)),
-        Format::Raw => json("application/json", data.clone()),
-        Format::CloudEvents => {
-            json("application/cloudevents+json; charset=utf-8", cloud_event(event, data))
+/// Renders `event` with `data` in place of the data it was published with. `content_type` is that
+/// of the data if a plugin made something else than JSON of it: such data cannot stand in an
+/// envelope and goes as it is.
+pub fn render(format: Format, event: &Event, data: &Bytes, content_type: Option<&str>) -> Payload {
+    match (format, content_type) {
+        (Format::Envelope, None) => plain(JSON, envelope(event, data)),
+        (Format::Envelope | Format::Raw, other) => plain(other.unwrap_or(JSON), data.clone()),
+        (Format::CloudEvents, other) => {
+            let content_type = "application/cloudevents+json; charset=utf-8";
+            plain(content_type, structured(event, data, other))
         }
-        Format::CloudEventsBinary => {
-            let headers = vec![
-                ("ce-specversion", "1.0".to_owned()),
-                ("ce-id", event.id.to_string()),
-                ("ce-source", source(event)),
-                ("ce-type", event.event_type.to_string()),
-                ("ce-time", event.timestamp.to_string()),
-            ];
-            Payload { body: data.clone(), content_type: "application/json", headers }
+        (Format::CloudEventsBinary, other) => {
+            let header = |(name, value): (&str, String)| {
+                (format!("{ATTRIBUTE_PREFIX}{name}"), percent_encoded(&value))
+            };
+            let headers = attributes(event).into_iter().map(header).collect();
+            Payload { headers, ..plain(other.unwrap_or(JSON), data.clone()) }
         }
     }
 }
 
-fn json(content_type: &'static str, body: Bytes) -> Payload {
-    Payload { body, content_type, headers: Vec::new() }
+fn plain(content_type: &str, body: Bytes) -> Payload {
+    Payload { body, content_type: content_type.to_owned(), headers: Vec::new() }
 }
 
 /// Ids and types are of plain characters, so nothing needs to be escaped here.
@@ -55,19 +64,65 @@ fn envelope(event: &Event, data: &Bytes) -> Bytes {
     body.into()
 }
 
-fn cloud_event(event: &Event, data: &Bytes) -> Bytes {
-    let head = format!(
-        r#"{{"specversion":"1.0","id":"{}","source":"{}","type":"{}","time":"{}","datacontenttype":"application/json","data":"#,
-        event.id,
-        source(event),
-        event.event_type,
-        event.timestamp,
-    );
-    [head.as_bytes(), data, b"}"].concat().into()
+/// An event in the
+/// [JSON format](https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md)
+/// of CloudEvents: data that is no JSON is in `data_base64`.
+fn structured(event: &Event, data: &Bytes, content_type: Option<&str>) -> Bytes {
+    let mut body = String::from("{");
+    for (name, value) in attributes(event) {
+        push_member(&mut body, name, &value);
+    }
+    push_member(&mut body, "datacontenttype", content_type.unwrap_or(JSON));
+    match content_type {
+        None => [body.as_bytes(), b"\"data\":", data, b"}"].concat().into(),
+        Some(_) => {
+            body.push_str("\"data_base64\":\"");
+            BASE64.encode_append(data, &mut body);
+            body.push_str("\"}");
+            body.into()
+        }
+    }
 }
 
-fn source(event: &Event) -> String {
-    format!("/tenants/{}", event.tenant)
+fn push_member(body: &mut String, name: &str, value: &str) {
+    let escaped = serde_json::Value::from(value).to_string();
+    body.push_str(&format!("\"{name}\":{escaped},"));
+}
+
+/// The attributes of an event, those that it came with included.
+fn attributes(event: &Event) -> Vec<(&str, String)> {
+    let mut attributes = vec![
+        ("specversion", "1.0".to_owned()),
+        ("id", event.id.to_string()),
+        ("type", event.event_type.to_string()),
+        ("time", event.timestamp.to_string()),
+    ];
+    let brought = event.metadata.iter();
+    let brought = brought.filter_map(|(name, value)| Some((name.strip_prefix("ce-")?, value)));
+    let brought = brought.filter(|(name, value)| {
+        let plain = |it: u8| it.is_ascii_lowercase() || it.is_ascii_digit();
+        let named = (1..=ATTRIBUTE_CHARS_MAX).contains(&name.len()) && name.bytes().all(plain);
+        named && !ATTRIBUTES_OWN.contains(name) && !value.is_empty()
+    });
+    attributes.extend(brought.map(|(name, value)| (name, value.clone())));
+    if !attributes.iter().any(|(name, _)| *name == "source") {
+        attributes.push(("source", format!("/tenants/{}", event.tenant)));
+    }
+    attributes
+}
+
+/// As the
+/// [HTTP binding](https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protocol-binding.md#3132-http-header-values)
+/// writes attributes in headers.
+fn percent_encoded(value: &str) -> String {
+    let mut text = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        match byte {
+            b'"' | b'%' | ..=0x20 | 0x7f.. => text.push_str(&format!("%{byte:02X}")),
+            plain => text.push(char::from(plain)),
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -80,7 +135,7 @@ mod tests {
         let event = event("order.created", "");
         let data = Bytes::from_static(br#"{ "n" : 1.0 }"#);
         for (format, _) in Format::NAMES {
-            let payload = render(format, &event, &data);
+            let payload = render(format, &event, &data, None);
             let text = String::from_utf8(payload.body.to_vec()).unwrap();
             assert!(text.contains(r#"{ "n" : 1.0 }"#), "{format:?}: {text}");
             serde_json::from_slice::<serde_json::Value>(&payload.body).unwrap();
@@ -89,10 +144,60 @@ mod tests {
 
     #[test]
     fn the_envelope_is_that_of_standard_webhooks() {
-        let payload = render(Format::Envelope, &event("a.b", ""), &Bytes::from_static(b"1"));
+        let payload = render(Format::Envelope, &event("a.b", ""), &Bytes::from_static(b"1"), None);
         let body: serde_json::Value = serde_json::from_slice(&payload.body).unwrap();
         assert_eq!(body["type"], "a.b");
         assert_eq!(body["timestamp"], "2027-01-15T08:00:00.000Z");
         assert_eq!(body["data"], 1);
+    }
+
+    #[test]
+    fn what_is_no_json_goes_as_it_is_or_in_base64() {
+        let (event, data) = (event("a.b", ""), Bytes::from_static(b"a,b\n1,2\n"));
+        for (format, content_type) in [
+            (Format::Envelope, "text/csv"),
+            (Format::Raw, "text/csv"),
+            (Format::CloudEventsBinary, "text/csv"),
+        ] {
+            let payload = render(format, &event, &data, Some("text/csv"));
+            assert_eq!((payload.body, payload.content_type.as_str()), (data.clone(), content_type));
+        }
+        let payload = render(Format::CloudEvents, &event, &data, Some("text/csv"));
+        let body: serde_json::Value = serde_json::from_slice(&payload.body).unwrap();
+        assert_eq!(body["datacontenttype"], "text/csv");
+        assert_eq!(body["data_base64"], BASE64.encode(&data));
+        assert_eq!(body.get("data"), None);
+    }
+
+    #[test]
+    fn attributes_that_came_go_on() {
+        let mut event = event("a.b", "");
+        for (name, value) in [
+            ("ce-source", "/shop/\u{20ac}"),
+            ("ce-subject", "a \"b\" 100%"),
+            ("ce-id", "another"),
+            ("ce-Bad", "x"),
+            ("plain", "x"),
+        ] {
+            event.metadata.insert(name.to_owned(), value.to_owned());
+        }
+        let data = Bytes::from_static(b"{}");
+        let payload = render(Format::CloudEventsBinary, &event, &data, None);
+        let header = |name: &str| payload.headers.iter().find(|(it, _)| it == name);
+        assert_eq!(header("ce-source").unwrap().1, "/shop/%E2%82%AC");
+        assert_eq!(header("ce-subject").unwrap().1, "a%20%22b%22%20100%25");
+        assert_eq!(header("ce-id").unwrap().1, event.id.as_str());
+        assert_eq!(payload.headers.len(), 6);
+        let payload = render(Format::CloudEvents, &event, &data, None);
+        let body: serde_json::Value = serde_json::from_slice(&payload.body).unwrap();
+        assert_eq!(
+            (&body["source"], &body["data"]),
+            (&"/shop/\u{20ac}".into(), &serde_json::json!({}))
+        );
+        assert_eq!(body["subject"], "a \"b\" 100%");
+        event.metadata.clear();
+        let payload = render(Format::CloudEvents, &event, &data, None);
+        let body: serde_json::Value = serde_json::from_slice(&payload.body).unwrap();
+        assert_eq!(body["source"], format!("/tenants/{}", event.tenant));
     }
 }
