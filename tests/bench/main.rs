@@ -133,7 +133,7 @@ async fn memory() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     println!("resident, idle: {} MiB", resident(gateway.child.id()));
     let retry = json!({ "schedule": ["1h"] });
-    let body = json!({ "url": "http://127.0.0.1:9/", "max_in_flight": 1, "retry": retry, "ordering": "strict" });
+    let body = json!({ "url": "http://127.0.0.1:49/", "max_in_flight": 1, "retry": retry, "ordering": "strict" });
     gateway.post("endpoints", body).await;
     let line = format!("{}\n", String::from_utf8_lossy(&event()));
     for _ in 0..10 {

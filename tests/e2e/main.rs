@@ -4,6 +4,9 @@
 mod api;
 mod crash;
 mod delivery;
+mod hostile;
+mod secrets;
+mod tls;
 mod process;
 mod stream;
 

@@ -6,6 +6,12 @@ pub use sim::{Received, Receiver, Sim};
 mod binary;
 pub use binary::{Gateway, OPERATOR_KEY, binary};
 
+mod tls;
+pub use tls::{Authority, Identity, TlsEndpoint};
+
+mod hostile;
+pub use hostile::{Hostile, HostileEndpoint};
+
 mod endpoint;
 pub use endpoint::{Delivery, TestEndpoint};
 

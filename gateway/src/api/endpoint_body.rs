@@ -54,7 +54,7 @@ impl Wish {
     /// Reads a whole body; all that is wrong is told at once.
     pub(super) fn read(mut fields: Fields, around: &Surroundings<'_>) -> Result<Self> {
         // What only the gateway writes may come back as it was read.
-        for name in ["created_at", "updated_at", "disabled_reason"] {
+        for name in ["created_at", "updated_at", "disabled_reason", "held_reason"] {
             fields.take(name);
         }
         let mut code = "invalid_field";
@@ -149,6 +149,7 @@ pub(super) fn render(it: &Endpoint) -> Value {
         "rate_limit": rate,
         "enabled": it.enabled,
         "disabled_reason": it.disabled_reason,
+        "held_reason": it.secret_unavailable.then_some("secret_unavailable"),
         "created_at": it.created_at.to_string(),
         "updated_at": it.updated_at.to_string(),
     })

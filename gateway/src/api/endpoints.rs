@@ -209,6 +209,11 @@ fn merge_endpoint(target: &mut Value, patch: Value) {
             _ => to_backoff || !to_schedule,
         });
     }
+    let scheme = patch.pointer("/signature/scheme").filter(|it| !it.is_null());
+    if scheme.is_some_and(|it| target.pointer("/signature/scheme") != Some(it)) {
+        // Another scheme has other options.
+        target["signature"] = json!({});
+    }
     merge(target, patch);
 }
 
@@ -230,7 +235,16 @@ async fn secret(
     headers: HeaderMap,
 ) -> Result {
     let access = gateway.tenant(&headers, &slug, Scope::Manage)?;
-    Ok(json_response(StatusCode::OK, &render_secret(&access.endpoint(&id)?)))
+    let endpoint = access.endpoint(&id)?;
+    can_be_sent_to(&endpoint)?;
+    Ok(json_response(StatusCode::OK, &render_secret(&endpoint)))
+}
+
+fn can_be_sent_to(endpoint: &Endpoint) -> Result<()> {
+    match endpoint.secret_unavailable {
+        true => Err(Refused::SecretUnavailable.into()),
+        false => Ok(()),
+    }
 }
 
 /// What a receiver verifies with: the shared secret, and the public half of the private key,
@@ -295,6 +309,7 @@ async fn test(
 ) -> Result {
     let access = gateway.tenant(&headers, &slug, Scope::Manage)?;
     let endpoint = access.endpoint(&id)?;
+    can_be_sent_to(&endpoint)?;
     let data = json!({ "message": "a test of this endpoint", "endpoint_id": endpoint.id.as_str() });
     let event_type = EventType::parse(TEST_TYPE).expect("it is well formed");
     let mut new = NewEvent::new(event_type, Bytes::from(data.to_string()));

@@ -35,4 +35,5 @@ mod canary;
 mod plugins;
 mod invoke;
 mod short;
+mod system;
 mod ops;

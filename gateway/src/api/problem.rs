@@ -138,6 +138,9 @@ impl From<storage::Refused> for Problem {
             storage::Refused::InUse(users) => {
                 Self::conflict("plugin_in_use", format!("endpoints use it: {users:?}"))
             }
+            refused @ storage::Refused::SecretUnavailable => {
+                Self::conflict("secret_unavailable", refused.to_string())
+            }
             storage::Refused::Invalid(detail) => Self::unprocessable("invalid_field", detail),
             storage::Refused::Storage(error) => error.into(),
         }

@@ -13,7 +13,7 @@ use crate::api::gateway::Gateway;
 use crate::api::problem::Problem;
 use crate::api::{
     canary, dead_letters, deliveries, endpoints, events_in, events_out, keys, ops, plugins, short,
-    tail, tenants,
+    system, tail, tenants,
 };
 use crate::domain::TypeId;
 
@@ -35,6 +35,7 @@ pub fn router(gateway: Gateway) -> Router {
         .merge(plugins::routes())
         .merge(canary::routes())
         .merge(short::routes())
+        .merge(system::routes())
         .merge(ops::routes())
         .fallback(async || Problem::not_found("route_not_found"))
         .layer(middleware::from_fn(as_problems))

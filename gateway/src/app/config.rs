@@ -1,8 +1,9 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
-use crate::world::egress::Allowed;
+use crate::world::egress::{Allowed, Proxy};
 use crate::{api, dispatch, plugins, storage, world::egress::EgressPolicy};
 
 /// How the gateway runs: each room's own settings, with defaults that work.
@@ -14,6 +15,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The operator's key; without it one is made on the first start.
     pub operator_key: Option<String>,
+    /// The key that protects secrets in the store, in hexadecimal or base64.
+    pub master_key: KeySource,
+    /// The key before, while it is replaced.
+    pub master_key_old: Option<KeySource>,
     /// Which addresses deliveries may reach.
     pub egress: EgressPolicy,
     /// How long a stop waits for what is in flight.
@@ -28,6 +33,30 @@ pub struct Config {
     pub plugins: plugins::Config,
 }
 
+/// Where a master key is taken from.
+#[derive(Clone)]
+pub enum KeySource {
+    /// The text itself.
+    Text(Zeroizing<String>),
+    /// A file with the text; a new store makes one that is missing.
+    File(PathBuf),
+}
+
+impl std::fmt::Debug for KeySource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Text(_) => f.write_str("Text(…)"),
+            Self::File(path) => write!(f, "File({})", path.display()),
+        }
+    }
+}
+
+impl KeySource {
+    fn new(text: Option<String>, file: Option<PathBuf>) -> Option<Self> {
+        text.map(|it| Self::Text(Zeroizing::new(it))).or(file.map(Self::File))
+    }
+}
+
 /// The TOML file: every key may be missing, and an unknown one is an error.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,12 +67,28 @@ pub struct FileConfig {
     pub listen: Option<SocketAddr>,
     /// As in [`Config`].
     pub operator_key: Option<String>,
+    /// As in [`Config`].
+    pub master_key: Option<String>,
+    /// A file with the master key.
+    pub master_key_file: Option<PathBuf>,
+    /// As in [`Config`].
+    pub master_key_old: Option<String>,
+    /// A file with the master key before.
+    pub master_key_old_file: Option<PathBuf>,
     /// Loopback and private addresses may be endpoints, and by plain http.
     pub allow_private_endpoints: Option<bool>,
     /// Plain http may be used anywhere.
     pub allow_http: Option<bool>,
     /// Networks that may be reached: `10.1.0.0/16`, `10.1.2.3:8080`.
     pub allow_cidr: Option<Vec<String>>,
+    /// Networks that nobody may reach, whatever else is said.
+    pub deny_cidr: Option<Vec<String>>,
+    /// Ports of public hosts beside 443 and 8443.
+    pub allow_ports: Option<Vec<u16>>,
+    /// A proxy that all deliveries go through: `http://proxy.internal:4750`.
+    pub egress_proxy: Option<String>,
+    /// The proxy looks names up and checks addresses itself.
+    pub egress_proxy_trusted: Option<bool>,
     /// A duration in seconds.
     pub shutdown_grace_seconds: Option<u64>,
     /// `text` or `json`.
@@ -112,9 +157,17 @@ impl FileConfig {
             data_dir: self.data_dir.or(other.data_dir),
             listen: self.listen.or(other.listen),
             operator_key: self.operator_key.or(other.operator_key),
+            master_key: self.master_key.or(other.master_key),
+            master_key_file: self.master_key_file.or(other.master_key_file),
+            master_key_old: self.master_key_old.or(other.master_key_old),
+            master_key_old_file: self.master_key_old_file.or(other.master_key_old_file),
             allow_private_endpoints: self.allow_private_endpoints.or(other.allow_private_endpoints),
             allow_http: self.allow_http.or(other.allow_http),
             allow_cidr: self.allow_cidr.or(other.allow_cidr),
+            deny_cidr: self.deny_cidr.or(other.deny_cidr),
+            allow_ports: self.allow_ports.or(other.allow_ports),
+            egress_proxy: self.egress_proxy.or(other.egress_proxy),
+            egress_proxy_trusted: self.egress_proxy_trusted.or(other.egress_proxy_trusted),
             shutdown_grace_seconds: self.shutdown_grace_seconds.or(other.shutdown_grace_seconds),
             log_format: self.log_format.or(other.log_format),
             in_flight_max: self.in_flight_max.or(other.in_flight_max),
@@ -134,13 +187,16 @@ impl Config {
     pub fn new(given: FileConfig, compiler: plugins::Compiler) -> Result<Self, ConfigError> {
         let data_dir = given.data_dir.unwrap_or_else(|| PathBuf::from("hookgate-data"));
         let invalid = |key| move |detail| ConfigError::Invalid { key, detail };
-        let allowed = given.allow_cidr.unwrap_or_default();
-        let allowed = allowed.iter().map(|it| it.parse::<Allowed>()).collect::<Result<_, _>>();
-        let egress = EgressPolicy {
-            allow_private: given.allow_private_endpoints.unwrap_or(false),
-            allow_http: given.allow_http.unwrap_or(false),
-            allowed: allowed.map_err(invalid("allow_cidr"))?,
+        let egress = Egress {
+            allow_private: given.allow_private_endpoints,
+            allow_http: given.allow_http,
+            allow_cidr: given.allow_cidr,
+            deny_cidr: given.deny_cidr,
+            allow_ports: given.allow_ports,
+            proxy: given.egress_proxy,
+            proxy_trusted: given.egress_proxy_trusted,
         };
+        let egress = egress.into_policy()?;
         let mut storage = storage::Config::default();
         storage.shards = bounded("shards", given.shards, 1..=256, storage.shards)?;
         let mut dispatch = dispatch::Config::default();
@@ -159,8 +215,13 @@ impl Config {
             let detail = "must have at least 16 characters".to_owned();
             return Err(invalid("operator_key")(detail));
         }
+        let master_key = KeySource::new(given.master_key, given.master_key_file)
+            .unwrap_or_else(|| KeySource::File(data_dir.join("master.key")));
+        let master_key_old = KeySource::new(given.master_key_old, given.master_key_old_file);
         Ok(Self {
             data_dir,
+            master_key,
+            master_key_old,
             listen: given.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
             operator_key: given.operator_key,
             egress,
@@ -169,6 +230,40 @@ impl Config {
             dispatch,
             limits: api::Limits::default(),
             plugins,
+        })
+    }
+}
+
+/// What is said about where deliveries may go.
+struct Egress {
+    allow_private: Option<bool>,
+    allow_http: Option<bool>,
+    allow_cidr: Option<Vec<String>>,
+    deny_cidr: Option<Vec<String>>,
+    allow_ports: Option<Vec<u16>>,
+    proxy: Option<String>,
+    proxy_trusted: Option<bool>,
+}
+
+impl Egress {
+    fn into_policy(self) -> Result<EgressPolicy, ConfigError> {
+        let invalid = |key| move |detail| ConfigError::Invalid { key, detail };
+        let allowed = self.allow_cidr.unwrap_or_default();
+        let allowed = allowed.iter().map(|it| it.parse::<Allowed>()).collect::<Result<_, _>>();
+        let denied = self.deny_cidr.unwrap_or_default();
+        let network = |it: &String| it.parse().map_err(|_| format!("`{it}` is no network"));
+        let denied = denied.iter().map(network).collect::<Result<_, _>>();
+        let proxy = self.proxy.map(|it| it.parse::<Proxy>()).transpose();
+        let trusted = self.proxy_trusted.unwrap_or(false);
+        let proxy = proxy.map_err(invalid("egress_proxy"))?.map(|it| Proxy { trusted, ..it });
+        Ok(EgressPolicy {
+            allow_private: self.allow_private.unwrap_or(false),
+            allow_http: self.allow_http.unwrap_or(false),
+            allowed: allowed.map_err(invalid("allow_cidr"))?,
+            denied: denied.map_err(invalid("deny_cidr"))?,
+            ports: self.allow_ports.unwrap_or_default(),
+            proxy,
+            ..EgressPolicy::default()
         })
     }
 }
@@ -201,6 +296,9 @@ mod tests {
         assert!(config("liste = \"127.0.0.1:1\"").unwrap_err().contains("liste"));
         assert!(config("shards = 0").unwrap_err().contains("shards"));
         assert!(config("allow_cidr = [\"x\"]").unwrap_err().contains("allow_cidr"));
+        assert!(config("deny_cidr = [\"x\"]").unwrap_err().contains("deny_cidr"));
+        assert!(config("egress_proxy = \"ftp://x\"").unwrap_err().contains("egress_proxy"));
+        assert!(config("egress_proxy = \"http://user:secret@10.0.0.1:4750\"").is_ok());
     }
 
     #[test]

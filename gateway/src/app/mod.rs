@@ -1,10 +1,11 @@
 //! Config → App → run → drain: the one place where the rooms are wired together.
 
 mod config;
-pub use config::{Config, ConfigError, FileConfig, Overrides};
+pub use config::{Config, ConfigError, FileConfig, KeySource, Overrides};
 
 mod start;
 pub use start::{App, StartError};
 
+mod master_key;
 mod server;
 mod disk;

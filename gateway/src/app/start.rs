@@ -11,13 +11,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{Gateway, hash_key, new_key, router};
 use crate::app::disk::watch_space;
-use crate::app::{Config, server};
+use crate::app::{Config, master_key, server};
 use crate::dispatch::Dispatcher;
 use crate::domain::Slug;
 use crate::fanout;
 use crate::plugins::{self, Host};
 use crate::storage::{self, RunningWriters, Shard, Store};
 use crate::world::client::{self, HttpTransport};
+use crate::world::egress::{EgressPolicy, own_addresses};
 use crate::world::{Clock, Entropy, SystemClock, SystemEntropy};
 
 const SECONDS: [f64; 14] =
@@ -29,6 +30,9 @@ pub enum StartError {
     /// The store cannot be opened.
     #[error(transparent)]
     Storage(#[from] storage::Error),
+    /// There is no master key, or it cannot be used.
+    #[error("the master key: {0}")]
+    MasterKey(String),
     /// The plugin host cannot start.
     #[error(transparent)]
     Plugins(#[from] plugins::Error),
@@ -39,13 +43,15 @@ pub enum StartError {
 
 impl StartError {
     /// The exit code that tells a supervisor what is wrong (sysexits.h where it has one): 65 a
-    /// damaged store, 73 a data directory in use, 74 a store that fails, 78 a newer format.
+    /// damaged store, 73 a data directory in use, 74 a store that fails, 78 a newer format or
+    /// another master key than the store's.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Storage(storage::Error::Corrupt(_)) => 65,
             Self::Storage(storage::Error::InUse(_)) => 73,
             Self::Storage(storage::Error::Unavailable(_)) => 74,
-            Self::Storage(storage::Error::Newer { .. }) => 78,
+            Self::Storage(storage::Error::Newer { .. } | storage::Error::WrongKey) => 78,
+            Self::MasterKey(_) => 78,
             Self::Plugins(_) | Self::Machine(_) => 1,
         }
     }
@@ -65,6 +71,7 @@ pub struct App {
     /// Deliveries have a runtime of their own, so that a flood of answers delays nobody who
     /// brings events.
     delivering: Option<Runtime>,
+    transport: Arc<HttpTransport>,
     grace: Duration,
 }
 
@@ -78,8 +85,11 @@ impl App {
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
         let world = (clock.clone(), entropy.clone());
         let metrics = install_metrics();
-        let (store, writers) = Store::open(&config.data_dir, &config.storage, world)?;
+        let masters = master_key::find(&config, &*entropy).map_err(StartError::MasterKey)?;
+        let (store, writers) =
+            Store::open(&config.data_dir, &config.storage, masters.clone(), world)?;
         let writers = writers.start(&store)?;
+        master_key::adopt(&config, &store, &masters).await?;
         let made_operator_key = prepare(&store, &config, &*entropy).await?;
         let plugins = Host::start(config.plugins.clone(), &*entropy)?;
         grant(&plugins, &store);
@@ -88,7 +98,7 @@ impl App {
             listener.map_err(|it| StartError::Machine(format!("{}: {it}", config.listen)))?;
         let machine = |it: std::io::Error| StartError::Machine(it.to_string());
         let address = listener.local_addr().map_err(machine)?;
-        let (delivering, transport) = start_delivering(&config)?;
+        let (delivering, transport) = start_delivering(&config, address)?;
         let stopping_rooms = CancellationToken::new();
         let dispatcher = |shard: &Arc<Shard>| Dispatcher {
             shard: shard.clone(),
@@ -103,7 +113,7 @@ impl App {
         let gateway = Gateway {
             store: store.clone(),
             plugins,
-            transport,
+            transport: transport.clone(),
             clock,
             entropy,
             limits: config.limits.clone(),
@@ -125,6 +135,7 @@ impl App {
             rooms,
             writers: Some(writers),
             delivering: Some(delivering),
+            transport,
             grace: config.shutdown_grace,
         })
     }
@@ -137,6 +148,11 @@ impl App {
     /// The operator's key, if this start made it. It is shown this once.
     pub fn made_operator_key(&self) -> Option<&str> {
         self.made_operator_key.as_deref()
+    }
+
+    /// From now on deliveries go where `policy` says; connections that it denies are closed.
+    pub fn set_egress(&self, policy: EgressPolicy) {
+        self.transport.set_policy(about_this_machine(policy, self.address));
     }
 
     /// Waits until the store fails: then the process must end and start again.
@@ -192,17 +208,36 @@ fn grant(plugins: &Host, store: &Store) {
 }
 
 /// The runtime of deliveries, and the transport that lives on it.
-fn start_delivering(config: &Config) -> Result<(Runtime, Arc<HttpTransport>), StartError> {
+fn start_delivering(
+    config: &Config,
+    listener: SocketAddr,
+) -> Result<(Runtime, Arc<HttpTransport>), StartError> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.thread_name("deliver").enable_all().build();
     let runtime = runtime.map_err(|it| StartError::Machine(it.to_string()))?;
-    let egress = config.egress.clone();
+    let egress = about_this_machine(config.egress.clone(), listener);
     let transport = {
         let _here = runtime.enter();
         HttpTransport::start(client::Config { egress, extra_roots: Vec::new() })
     };
     let transport = transport.map_err(|it| StartError::Machine(format!("TLS: {it}")))?;
     Ok((runtime, Arc::new(transport)))
+}
+
+/// Adds what nobody configures, and says where deliveries may go.
+fn about_this_machine(policy: EgressPolicy, listener: SocketAddr) -> EgressPolicy {
+    let policy = EgressPolicy { own: own_addresses(), listener: Some(listener), ..policy };
+    let (allowed, denied) = (&policy.allowed, &policy.denied);
+    tracing::info!(
+        allow_private_endpoints = policy.allow_private,
+        allow_http = policy.allow_http,
+        allow_cidr = ?allowed.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        deny_cidr = ?denied.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        allow_ports = ?policy.ports,
+        proxy = ?policy.proxy,
+        "where deliveries may go, beside public addresses by https"
+    );
+    policy
 }
 
 /// Fan-out and dispatch of each shard.

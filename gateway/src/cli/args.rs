@@ -47,7 +47,7 @@ pub(super) struct ClientArgs {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Run the gateway
-    Serve(serve::Flags),
+    Serve(Box<serve::Flags>),
     /// Watch the gateway do its work on real parts: store, plugins, receivers
     Demo(demo::Flags),
     /// Publish one event, or a file of them as NDJSON

@@ -21,7 +21,7 @@ pub fn main() -> ExitCode {
             clap_complete::generate(shell, &mut Cli::command(), "hookgate", &mut std::io::stdout());
             ExitCode::SUCCESS
         }
-        Command::Serve(flags) => in_runtime(serve::run(flags)),
+        Command::Serve(flags) => in_runtime(serve::run(*flags)),
         Command::Demo(flags) => in_runtime(demo::run(flags)),
         command => in_runtime(async move { as_client(command, cli.client).await }),
     }

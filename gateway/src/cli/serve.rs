@@ -21,7 +21,7 @@ const STORE_FAILED: u8 = 74;
 ///   hookgate serve --listen 127.0.0.1:0 --allow-private-endpoints
 ///
 /// Flags win over the environment, the environment over the file, the file over the defaults.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Flags {
     /// A TOML file with these settings (data_dir, listen, allow_private_endpoints, …)
@@ -36,6 +36,20 @@ pub(super) struct Flags {
     /// The operator's key; without it one is made on the first start and shown once
     #[arg(long, env = "HOOKGATE_OPERATOR_KEY", value_name = "KEY", hide_env_values = true)]
     operator_key: Option<String>,
+    /// The key that protects secrets in the store, 32 bytes in hexadecimal or base64; better by
+    /// environment or file than here
+    #[arg(long, env = "HOOKGATE_MASTER_KEY", value_name = "KEY", hide_env_values = true)]
+    master_key: Option<String>,
+    /// A file with it; made if missing when the store is new [default: master.key in the data
+    /// directory]
+    #[arg(long, env = "HOOKGATE_MASTER_KEY_FILE", value_name = "FILE")]
+    master_key_file: Option<PathBuf>,
+    /// The key before: given once with a new one, the start changes over
+    #[arg(long, env = "HOOKGATE_MASTER_KEY_OLD", value_name = "KEY", hide_env_values = true)]
+    master_key_old: Option<String>,
+    /// A file with the key before
+    #[arg(long, env = "HOOKGATE_MASTER_KEY_OLD_FILE", value_name = "FILE")]
+    master_key_old_file: Option<PathBuf>,
     /// Endpoints may be on loopback and private addresses, and by plain http there
     #[arg(long, env = "HOOKGATE_ALLOW_PRIVATE_ENDPOINTS", num_args = 0..=1,
           default_missing_value = "true", action = ArgAction::Set, value_name = "BOOL")]
@@ -47,6 +61,19 @@ pub(super) struct Flags {
     /// A network that may be reached: 10.1.0.0/16, 10.1.2.3:8080 (repeatable)
     #[arg(long, env = "HOOKGATE_ALLOW_CIDR", value_delimiter = ',', value_name = "CIDR")]
     allow_cidr: Option<Vec<String>>,
+    /// A network that nobody may reach, whatever else is said (repeatable)
+    #[arg(long, env = "HOOKGATE_DENY_CIDR", value_delimiter = ',', value_name = "CIDR")]
+    deny_cidr: Option<Vec<String>>,
+    /// A port of public hosts beside 443 and 8443 (repeatable)
+    #[arg(long, env = "HOOKGATE_ALLOW_PORTS", value_delimiter = ',', value_name = "PORT")]
+    allow_ports: Option<Vec<u16>>,
+    /// A proxy that all deliveries go through, by CONNECT: http://proxy.internal:4750
+    #[arg(long, env = "HOOKGATE_EGRESS_PROXY", value_name = "URL", hide_env_values = true)]
+    egress_proxy: Option<String>,
+    /// The proxy looks names up and checks addresses itself
+    #[arg(long, env = "HOOKGATE_EGRESS_PROXY_TRUSTED", num_args = 0..=1,
+          default_missing_value = "true", action = ArgAction::Set, value_name = "BOOL")]
+    egress_proxy_trusted: Option<bool>,
     /// How long a stop waits for what is in flight [default: 30]
     #[arg(long, env = "HOOKGATE_SHUTDOWN_GRACE_SECONDS", value_name = "SECONDS")]
     shutdown_grace_seconds: Option<u64>,
@@ -77,9 +104,17 @@ impl Flags {
             data_dir: self.data_dir,
             listen: self.listen,
             operator_key: self.operator_key,
+            master_key: self.master_key,
+            master_key_file: self.master_key_file,
+            master_key_old: self.master_key_old,
+            master_key_old_file: self.master_key_old_file,
             allow_private_endpoints: self.allow_private_endpoints,
             allow_http: self.allow_http,
             allow_cidr: self.allow_cidr,
+            deny_cidr: self.deny_cidr,
+            allow_ports: self.allow_ports,
+            egress_proxy: self.egress_proxy,
+            egress_proxy_trusted: self.egress_proxy_trusted,
             shutdown_grace_seconds: self.shutdown_grace_seconds,
             log_format: self.log_format,
             in_flight_max: self.in_flight_max,
@@ -108,15 +143,17 @@ pub(super) fn compiler() -> Compiler {
 }
 
 pub(super) async fn run(flags: Flags) -> ExitCode {
-    let (config, json) = match flags.into_config() {
+    let (config, json) = match flags.clone().into_config() {
         Ok(config) => config,
         Err(error) => return refuse(error.to_string(), BAD_CONFIG),
     };
     start_logging(json);
     // Before the store is opened: a stop that comes early is a clean one too.
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::hangup()),
+    ) else {
         return refuse("signals cannot be received".to_owned(), 1);
     };
     let app = match App::start(config).await {
@@ -128,13 +165,16 @@ pub(super) async fn run(flags: Flags) -> ExitCode {
     if let Some(key) = app.made_operator_key() {
         output::note(&format!("the operator's key, shown this once: {key}"));
     }
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        error = app.failure() => {
-            let code = refuse(error.to_string(), STORE_FAILED);
-            app.stop().await;
-            return code;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            Some(()) = hangup.recv() => read_egress_again(&app, flags.clone()),
+            error = app.failure() => {
+                let code = refuse(error.to_string(), STORE_FAILED);
+                app.stop().await;
+                return code;
+            }
         }
     }
     tracing::info!("stopping");
@@ -142,6 +182,14 @@ pub(super) async fn run(flags: Flags) -> ExitCode {
         tracing::warn!("the grace is over; what was in flight will be repeated after the start");
     }
     ExitCode::SUCCESS
+}
+
+/// Where deliveries may go can be changed while it runs; the rest of the file needs a start.
+fn read_egress_again(app: &App, flags: Flags) {
+    match flags.into_config() {
+        Ok((config, _)) => app.set_egress(config.egress),
+        Err(error) => tracing::error!(%error, "the configuration is left as it was"),
+    }
 }
 
 fn refuse(what: String, code: u8) -> ExitCode {

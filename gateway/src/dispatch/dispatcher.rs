@@ -91,6 +91,11 @@ impl Dispatcher {
         while in_flight.len() < self.config.in_flight_max {
             let Some(no) = lanes.next() else { return Ok(()) };
             let endpoint = self.shard.catalog().endpoint(no).cloned();
+            if endpoint.as_ref().is_some_and(|it| it.secret_unavailable) {
+                // Unsigned, or without its headers, nothing may go: what is due waits.
+                lanes.rest(no);
+                continue;
+            }
             let limits =
                 endpoint.as_ref().map_or((64, None), |it| (it.max_in_flight, it.rate_limit));
             let ordering = endpoint.as_ref().map_or(Ordering::None, |it| it.ordering);

@@ -6,19 +6,22 @@ use crate::domain::{
 use crate::storage::codec::decode;
 use crate::storage::fold::{Meta, kind};
 use crate::storage::journal::View;
+use crate::storage::keyring::{self, Keyring, MasterKeys};
 use crate::storage::keys::ShardNo;
 use crate::storage::record::Record;
 use crate::storage::{Error, Result, Table};
 
 /// What tenants have configured, all of it in memory: matching and authentication ask it for
 /// every event.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Catalog {
     tenants: BTreeMap<Slug, TenantEntry>,
     slugs: BTreeMap<TenantNo, Slug>,
     keys: BTreeMap<String, Arc<ApiKey>>,
     endpoints: BTreeMap<EndpointNo, Arc<Endpoint>>,
     deleted: BTreeMap<EndpointNo, EndpointId>,
+    pub(super) keyring: Keyring,
+    pub(super) master_key: Option<[u8; 32]>,
     pub(super) operator_key: Option<[u8; 32]>,
     pub(super) last_tenant: u32,
     pub(super) last_endpoint: u32,
@@ -74,16 +77,28 @@ impl Catalog {
         self.operator_key.as_ref()
     }
 
-    pub(super) fn load(view: &dyn View, shard: ShardNo, meta: &Meta) -> Result<Self> {
+    pub(super) fn load(
+        view: &dyn View,
+        shard: ShardNo,
+        meta: &Meta,
+        masters: MasterKeys,
+    ) -> Result<Self> {
+        keyring::check(&masters, meta.master_key.as_ref())?;
         let mut catalog = Self {
+            tenants: BTreeMap::new(),
+            slugs: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            endpoints: BTreeMap::new(),
+            deleted: BTreeMap::new(),
+            keyring: Keyring::new(masters),
+            master_key: meta.master_key,
             operator_key: meta.operator_key,
             last_tenant: meta.last_tenant,
             last_endpoint: meta.last_endpoint,
-            ..Self::default()
         };
         let (from, to) = (shard.all(), shard.end());
         let range = (std::ops::Bound::Included(&from[..]), std::ops::Bound::Excluded(&to[..]));
-        // Kinds sort tenants first, so what belongs to a tenant finds it.
+        // Kinds sort data keys and tenants first, so what belongs to a tenant finds them.
         for row in view.range(Table::Catalog, range.0, range.1) {
             let (key, value) = row?;
             let kind = *key.get(2).ok_or_else(|| Error::corrupt("short catalog key"))?;
@@ -95,6 +110,10 @@ impl Catalog {
 
     fn load_row(&mut self, kind: u8, tenant_no: u32, value: &[u8]) -> Result<()> {
         let record = match kind {
+            kind::DATA_KEY => {
+                let (tenant, wrapped): (String, Vec<u8>) = decode(value)?;
+                Record::DataKeyPut { tenant_no, tenant, wrapped }
+            }
             kind::TENANT => Record::TenantPut(decode(value)?),
             kind::KEY => Record::KeyPut { tenant_no, key: decode(value)? },
             kind::ENDPOINT => Record::EndpointPut { tenant_no, endpoint: decode(value)? },
@@ -114,7 +133,14 @@ impl Catalog {
     pub(super) fn apply(&mut self, record: &Record) -> Result<()> {
         match record {
             Record::TenantPut(row) => self.put_tenant(row.clone().into_noun()?),
-            Record::TenantDeleted { slug, no: _ } => self.delete_tenant(slug),
+            Record::TenantDeleted { slug, no } => {
+                self.keyring.forget(*no);
+                self.delete_tenant(slug);
+            }
+            Record::DataKeyPut { tenant_no, tenant, wrapped } => {
+                self.keyring.take_up(*tenant_no, tenant, wrapped);
+            }
+            Record::MasterKeySet(fingerprint) => self.master_key = Some(*fingerprint),
             Record::KeyPut { tenant_no, key } => {
                 let key = Arc::new(key.clone().into_noun()?);
                 self.keys.insert(key.id.clone(), key.clone());
@@ -125,7 +151,8 @@ impl Catalog {
                 self.with(*tenant_no, |it| drop(it.keys.remove(id)));
             }
             Record::EndpointPut { tenant_no, endpoint } => {
-                let endpoint = Arc::new(endpoint.clone().into_noun()?);
+                let opened = endpoint.clone().into_noun(self.keyring.get(*tenant_no))?;
+                let endpoint = Arc::new(opened);
                 self.last_endpoint = self.last_endpoint.max(endpoint.no.0);
                 self.endpoints.insert(endpoint.no, endpoint.clone());
                 let id = endpoint.id.clone();

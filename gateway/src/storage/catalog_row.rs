@@ -8,8 +8,11 @@ use crate::domain::{
     Pattern, PluginName, PluginUse, RateLimit, Retry, RetryPolicy, Scheme, Scope, Secret,
     Signature, SigningSecret, Slug, Tenant, TenantNo, Timestamp,
 };
+use crate::storage::codec::{decode, encode};
+use crate::storage::keyring::DataKey;
 use crate::storage::quota_row::QuotaRow;
 use crate::storage::{Error, Result};
+use crate::world::Entropy;
 
 /// A tenant on disk.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -101,10 +104,9 @@ pub(super) struct EndpointRow {
     filter: Option<String>,
     plugins: Vec<PluginUseRow>,
     format: u8,
-    headers: BTreeMap<String, String>,
     signature: SignatureRow,
-    secrets: Vec<(String, Option<u64>)>,
-    tls: Option<(Option<String>, Option<String>, Option<String>)>,
+    /// Headers, secrets, TLS and plugins' configurations, by the tenant's data key.
+    sealed: Vec<u8>,
     retry: RetryRow,
     timeout_ms: u64,
     ordering: u8,
@@ -114,6 +116,16 @@ pub(super) struct EndpointRow {
     disabled_reason: Option<String>,
     created_at: u64,
     updated_at: u64,
+}
+
+/// What is secret about an endpoint.
+#[derive(Default, Serialize, Deserialize)]
+struct SecretsRow {
+    headers: BTreeMap<String, String>,
+    secrets: Vec<(String, Option<u64>)>,
+    tls: Option<(Option<String>, Option<String>, Option<String>)>,
+    /// Of each plugin in the chain.
+    configs: Vec<BTreeMap<String, String>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -129,7 +141,6 @@ struct SignatureRow {
 struct PluginUseRow {
     plugin: String,
     version: Option<u32>,
-    config: BTreeMap<String, String>,
     on_error: u8,
 }
 
@@ -139,8 +150,30 @@ enum RetryRow {
     Backoff { base_ms: u64, factor: f64, max_delay_ms: u64, max_attempts: u32, jitter: f64 },
 }
 
-impl From<&Endpoint> for EndpointRow {
-    fn from(it: &Endpoint) -> Self {
+impl SecretsRow {
+    fn of(it: &Endpoint) -> Self {
+        let secret = |it: &SigningSecret| (it.secret.reveal().to_string(), it.until.map(|it| it.0));
+        let tls = it.tls.as_ref().map(|it| {
+            let key = it.key.as_ref().map(|it| it.to_string());
+            (it.ca.clone(), it.certificate.clone(), key)
+        });
+        Self {
+            headers: it.headers.clone(),
+            secrets: it.secrets.iter().map(secret).collect(),
+            tls,
+            configs: it.plugins.iter().map(|it| it.config.clone()).collect(),
+        }
+    }
+
+    fn open(key: Option<&DataKey>, place: (u32, &str), sealed: &[u8]) -> Option<Self> {
+        decode(&key?.open(place, sealed)?).ok()
+    }
+}
+
+impl EndpointRow {
+    /// The row, with what is secret sealed by the tenant's data key.
+    pub(super) fn sealed(it: &Endpoint, key: &DataKey, entropy: &dyn Entropy) -> Self {
+        let plain = Zeroizing::new(encode(&SecretsRow::of(it)).to_vec());
         Self {
             no: it.no.0,
             id: it.id.to_string(),
@@ -152,17 +185,8 @@ impl From<&Endpoint> for EndpointRow {
             filter: it.filter.as_ref().map(|it| it.source().to_owned()),
             plugins: it.plugins.iter().map(PluginUseRow::from).collect(),
             format: code(&Format::NAMES, it.format),
-            headers: it.headers.clone(),
             signature: SignatureRow::from(&it.signature),
-            secrets: it
-                .secrets
-                .iter()
-                .map(|it| (it.secret.reveal().to_string(), it.until.map(|it| it.0)))
-                .collect(),
-            tls: it.tls.as_ref().map(|it| {
-                let key = it.key.as_ref().map(|it| it.to_string());
-                (it.ca.clone(), it.certificate.clone(), key)
-            }),
+            sealed: key.seal((it.no.0, it.id.as_str()), &plain, entropy),
             retry: RetryRow::from(&it.retry),
             timeout_ms: millis(it.timeout),
             ordering: code(&Ordering::NAMES, it.ordering),
@@ -174,10 +198,17 @@ impl From<&Endpoint> for EndpointRow {
             updated_at: it.updated_at.0,
         }
     }
-}
 
-impl EndpointRow {
-    pub(super) fn into_noun(self) -> Result<Endpoint> {
+    /// The endpoint. One whose secrets do not open is there, but nothing can be sent to it.
+    pub(super) fn into_noun(self, key: Option<&DataKey>) -> Result<Endpoint> {
+        let opened = SecretsRow::open(key, (self.no, &self.id), &self.sealed);
+        let secret_unavailable = opened.is_none();
+        if secret_unavailable {
+            let (tenant, endpoint) = (&self.tenant, &self.id);
+            tracing::error!(tenant, endpoint, "the endpoint's secrets cannot be opened; it waits");
+        }
+        let SecretsRow { headers, secrets, tls, configs } = opened.unwrap_or_default();
+        let mut configs = configs.into_iter();
         let pattern = |it: &String| Pattern::parse(it).ok_or_else(|| Error::corrupt("pattern"));
         let filter = self.filter.map(|it| Filter::compile(&it).map_err(Error::corrupt));
         let secret = |(text, until): (String, Option<u64>)| SigningSecret {
@@ -196,14 +227,14 @@ impl EndpointRow {
             plugins: self
                 .plugins
                 .into_iter()
-                .map(PluginUseRow::into_noun)
+                .map(|it| it.into_noun(configs.next().unwrap_or_default()))
                 .collect::<Result<_>>()?,
             format: of_code(&Format::NAMES, self.format)?,
-            headers: self.headers,
+            headers,
             signature: self.signature.into_noun()?,
-            secrets: self.secrets.into_iter().map(secret).collect(),
-            secret_unavailable: false,
-            tls: self.tls.map(|(ca, certificate, key)| {
+            secrets: secrets.into_iter().map(secret).collect(),
+            secret_unavailable,
+            tls: tls.map(|(ca, certificate, key)| {
                 Arc::new(ClientTls { ca, certificate, key: key.map(Zeroizing::new) })
             }),
             retry: self.retry.into_noun(),
@@ -248,18 +279,17 @@ impl From<&PluginUse> for PluginUseRow {
         Self {
             plugin: it.plugin.to_string(),
             version: it.version,
-            config: it.config.clone(),
             on_error: code(&OnError::NAMES, it.on_error),
         }
     }
 }
 
 impl PluginUseRow {
-    fn into_noun(self) -> Result<PluginUse> {
+    fn into_noun(self, config: BTreeMap<String, String>) -> Result<PluginUse> {
         Ok(PluginUse {
             plugin: plugin_name(&self.plugin)?,
             version: self.version,
-            config: self.config,
+            config,
             on_error: of_code(&OnError::NAMES, self.on_error)?,
         })
     }
@@ -323,4 +353,33 @@ fn plugin_name(text: &str) -> Result<PluginName> {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::conformance::endpoint;
+    use crate::storage::keyring::{Keyring, MasterKey, MasterKeys};
+    use crate::world::SeededEntropy;
+
+    #[test]
+    fn a_row_that_was_moved_waits_without_its_secrets() {
+        let entropy = SeededEntropy::new(1);
+        let mut ring = Keyring::new(MasterKeys::new(MasterKey::simulated()));
+        for (no, tenant) in [(1, "default"), (2, "another")] {
+            let wrapped = ring.draw(no, tenant, &entropy);
+            ring.take_up(no, tenant, &wrapped);
+        }
+        let mut it = endpoint(EndpointNo(7));
+        it.headers.insert("authorization".to_owned(), "Bearer secret".to_owned());
+        let row = EndpointRow::sealed(&it, ring.get(1).unwrap(), &entropy);
+        assert_eq!(row.clone().into_noun(ring.get(1)).unwrap(), it);
+        assert!(!encode(&row).windows(6).any(|it| it == b"secret"));
+        let to_endpoint = EndpointRow { no: 8, id: "e8".to_owned(), ..row.clone() };
+        for (row, key) in [(to_endpoint, ring.get(1)), (row.clone(), ring.get(2)), (row, None)] {
+            let moved = row.into_noun(key).unwrap();
+            assert!(moved.secret_unavailable && moved.secrets.is_empty());
+            assert!(moved.headers.is_empty() && moved.tls.is_none());
+        }
+    }
 }

@@ -2,6 +2,7 @@
 //! decision sees the one before.
 
 use crate::domain::{ApiKey, Endpoint, EndpointId, EndpointNo, Quota, Slug, Tenant, TenantNo};
+use crate::storage::catalog_row::EndpointRow;
 use crate::storage::plugin_versions::plugin_deletion;
 use crate::storage::record::Record;
 use crate::storage::shard::Shard;
@@ -19,6 +20,9 @@ pub enum Refused {
     /// Endpoints run the plugin.
     #[error("endpoints use it: {0:?}")]
     InUse(Vec<EndpointId>),
+    /// Its secrets cannot be opened, so that writing it would lose them.
+    #[error("its secrets cannot be opened; restore the store or the master key, or delete it")]
+    SecretUnavailable,
     /// The caller's own rule, with what it has to say.
     #[error("{0}")]
     Invalid(String),
@@ -52,15 +56,20 @@ impl Shard {
         let created = known.is_none();
         let granted = known.as_ref().map(|it| it.quota);
         let quota = quota.or(granted).unwrap_or_default();
+        let mut records = Vec::new();
         let tenant = match known {
             Some(known) => Tenant { name, quota, updated_at: now, ..known },
             None => {
                 let no = TenantNo(self.catalog().last_tenant + 1);
+                let wrapped = self.catalog().keyring.draw(no.0, slug.as_str(), &*self.entropy);
+                let tenant = slug.to_string();
+                records.push(Record::DataKeyPut { tenant_no: no.0, tenant, wrapped });
                 let (slug, created_at) = (slug.clone(), now);
                 Tenant { slug, no, name, quota, created_at, updated_at: now }
             }
         };
-        self.commit(vec![Record::TenantPut((&tenant).into())]).await?;
+        records.push(Record::TenantPut((&tenant).into()));
+        self.commit(records).await?;
         Ok((tenant, created))
     }
 
@@ -119,6 +128,30 @@ impl Shard {
         self.commit(vec![Record::OperatorKeySet(hash)]).await
     }
 
+    /// Makes the current master key the store's own: marks a new store with it, and wraps the
+    /// data keys of one that is still on the old key anew. Whether it did.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn adopt_master_key(&self) -> Result<bool> {
+        let _one_at_a_time = self.configuring.lock().await;
+        let records = {
+            let catalog = self.catalog();
+            let current = catalog.keyring.masters().current.fingerprint();
+            if catalog.master_key == Some(current) {
+                return Ok(false);
+            }
+            let wrapped = catalog.keyring.wrap_all(&*self.entropy).into_iter();
+            let put =
+                |(tenant_no, tenant, wrapped)| Record::DataKeyPut { tenant_no, tenant, wrapped };
+            let mut records: Vec<_> = wrapped.map(put).collect();
+            records.push(Record::MasterKeySet(current));
+            records
+        };
+        self.commit(records).await?;
+        Ok(true)
+    }
+
     /// Stores a new endpoint; `make` gets its number.
     ///
     /// # Errors
@@ -135,8 +168,7 @@ impl Shard {
         if self.catalog().tenant(tenant).is_some_and(taken) {
             return Err(Refused::Exists);
         }
-        let record = Record::EndpointPut { tenant_no, endpoint: (&endpoint).into() };
-        self.commit(vec![record]).await?;
+        self.commit(vec![self.sealed(tenant_no, &endpoint)?]).await?;
         Ok(endpoint)
     }
 
@@ -154,10 +186,12 @@ impl Shard {
         let tenant_no = self.tenant_no(tenant)?.0;
         let known = self.catalog().tenant(tenant).and_then(|it| it.endpoints.get(id).cloned());
         let known = known.ok_or(Refused::NotFound)?;
+        if known.secret_unavailable {
+            return Err(Refused::SecretUnavailable);
+        }
         let mut endpoint = change(Endpoint::clone(&known)).map_err(Refused::Invalid)?;
         endpoint.updated_at = self.clock.now();
-        let record = Record::EndpointPut { tenant_no, endpoint: (&endpoint).into() };
-        self.commit(vec![record]).await?;
+        self.commit(vec![self.sealed(tenant_no, &endpoint)?]).await?;
         Ok(endpoint)
     }
 
@@ -171,6 +205,13 @@ impl Shard {
         let known = self.catalog().tenant(tenant).and_then(|it| it.endpoints.get(id).cloned());
         let known = known.ok_or(Refused::NotFound)?;
         Ok(self.commit(vec![deletion(tenant_no, &known)]).await?)
+    }
+
+    fn sealed(&self, tenant_no: u32, endpoint: &Endpoint) -> Result<Record, Refused> {
+        let catalog = self.catalog();
+        let key = catalog.keyring.get(tenant_no).ok_or(Refused::SecretUnavailable)?;
+        let endpoint = EndpointRow::sealed(endpoint, key, &*self.entropy);
+        Ok(Record::EndpointPut { tenant_no, endpoint })
     }
 
     pub(super) fn tenant_no(&self, slug: &Slug) -> Result<TenantNo, Refused> {

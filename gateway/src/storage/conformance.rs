@@ -371,7 +371,7 @@ pub fn endpoint(no: EndpointNo) -> Endpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::{Config, memory::Disk};
+    use crate::storage::{Config, MasterKey, MasterKeys, memory::Disk};
     use crate::world::SeededEntropy;
 
     #[tokio::test(start_paused = true)]
@@ -389,9 +389,10 @@ mod tests {
     async fn fjall_conforms_with_several_shards() {
         let folder = tempfile::tempdir().unwrap();
         let config = Config { shards: 3, ..Config::default() };
+        let masters = MasterKeys::new(MasterKey::simulated());
         let open = |clock| {
             let world = (clock, Arc::new(SeededEntropy::new(1)) as _);
-            Store::open(folder.path(), &config, world)
+            Store::open(folder.path(), &config, masters.clone(), world)
         };
         check(&open).await.unwrap();
     }

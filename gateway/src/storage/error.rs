@@ -13,6 +13,9 @@ pub enum Error {
     /// Another process has the data directory.
     #[error("the data directory is in use: {0}")]
     InUse(String),
+    /// The master key is not the one that the store's secrets were sealed with.
+    #[error("the master key is not this store's: give the right one, or the one before as well")]
+    WrongKey,
     /// The data directory was written by a newer version.
     #[error("the store has format {found}, this version reads {known}: run a newer hookgate")]
     Newer {

@@ -15,6 +15,7 @@ use crate::storage::{Changes, Table};
 
 /// The kinds of rows in the catalog.
 pub(super) mod kind {
+    pub(in crate::storage) const DATA_KEY: u8 = 0;
     pub(in crate::storage) const TENANT: u8 = 1;
     pub(in crate::storage) const KEY: u8 = 2;
     pub(in crate::storage) const ENDPOINT: u8 = 3;
@@ -42,6 +43,8 @@ pub(super) struct Meta {
     pub(super) last_tenant: u32,
     pub(super) last_endpoint: u32,
     pub(super) operator_key: Option<[u8; 32]>,
+    /// Tells which master key the data keys are wrapped with.
+    pub(super) master_key: Option<[u8; 32]>,
 }
 
 impl Meta {
@@ -56,6 +59,7 @@ impl Meta {
             last_tenant: 0,
             last_endpoint: 0,
             operator_key: None,
+            master_key: None,
         }
     }
 }
@@ -91,6 +95,7 @@ fn fold(shard: ShardNo, meta: &mut Meta, record: &Record, changes: &mut Changes)
             }
         }
         Record::OperatorKeySet(hash) => meta.operator_key = Some(*hash),
+        Record::MasterKeySet(fingerprint) => meta.master_key = Some(*fingerprint),
         _ => fold_catalog(shard, meta, record, changes),
     }
 }
@@ -151,8 +156,13 @@ fn fold_catalog(shard: ShardNo, meta: &mut Meta, record: &Record, changes: &mut 
             meta.last_tenant = meta.last_tenant.max(tenant.no);
             changes.put(Table::Catalog, row(kind::TENANT, 0, &tenant.slug), encode(tenant));
         }
-        Record::TenantDeleted { slug, no: _ } => {
+        Record::TenantDeleted { slug, no } => {
             changes.remove(Table::Catalog, row(kind::TENANT, 0, slug));
+            changes.remove(Table::Catalog, row(kind::DATA_KEY, *no, ""));
+        }
+        Record::DataKeyPut { tenant_no, tenant, wrapped } => {
+            let key = row(kind::DATA_KEY, *tenant_no, "");
+            changes.put(Table::Catalog, key, encode(&(tenant, wrapped)));
         }
         Record::KeyPut { tenant_no, key } => {
             changes.put(Table::Catalog, row(kind::KEY, *tenant_no, &key.id), encode(key));
@@ -189,7 +199,8 @@ fn fold_catalog(shard: ShardNo, meta: &mut Meta, record: &Record, changes: &mut 
         | Record::FannedOut { .. }
         | Record::Happened(_)
         | Record::CursorsMoved(_)
-        | Record::OperatorKeySet(_) => unreachable!("folded by `fold`"),
+        | Record::OperatorKeySet(_)
+        | Record::MasterKeySet(_) => unreachable!("folded by `fold`"),
     }
 }
 

@@ -23,6 +23,9 @@ pub use append::{Appended, NewEvent};
 mod delivery_queue;
 pub use delivery_queue::Lease;
 
+mod keyring;
+pub use keyring::{MasterKey, MasterKeys};
+
 mod catalog;
 pub use catalog::{Catalog, TenantEntry};
 

@@ -42,6 +42,10 @@ pub(super) enum Record {
     PluginDeleted { tenant_no: u32, name: String, versions: Vec<u32> },
     /// The operator's key, as SHA-256.
     OperatorKeySet([u8; 32]),
+    /// A tenant's data key, wrapped with the master key.
+    DataKeyPut { tenant_no: u32, tenant: String, wrapped: Vec<u8> },
+    /// The fingerprint of the master key that data keys are wrapped with from now on.
+    MasterKeySet([u8; 32]),
 }
 
 impl Record {

@@ -13,6 +13,7 @@ use crate::storage::event_row::decode_event;
 use crate::storage::fold::Meta;
 use crate::storage::history_row::Entry;
 use crate::storage::journal::View;
+use crate::storage::keyring::MasterKeys;
 use crate::storage::keys::{ShardNo, u64_at};
 use crate::storage::queue::Queue;
 use crate::storage::record::Record;
@@ -62,10 +63,10 @@ impl Shard {
         view: Box<dyn View>,
         (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>),
         config: Config,
-        meta: &Meta,
+        (meta, masters): (&Meta, MasterKeys),
         commands: mpsc::Sender<Command>,
     ) -> Result<Self> {
-        let catalog = Catalog::load(&*view, no, meta)?;
+        let catalog = Catalog::load(&*view, no, meta, masters)?;
         let queue = Queue::load(&*view, no, &catalog, Seq(meta.fanned_out))?;
         Ok(Self {
             no,

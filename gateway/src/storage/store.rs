@@ -7,6 +7,7 @@ use crate::storage::codec::decode;
 use crate::storage::fjall::{self, Fjall};
 use crate::storage::fold::Meta;
 use crate::storage::journal::{Journal, View};
+use crate::storage::keyring::{MasterKey, MasterKeys};
 use crate::storage::keys::ShardNo;
 use crate::storage::memory::Disk;
 use crate::storage::shard::Shard;
@@ -63,14 +64,15 @@ impl Store {
     /// Opens the store in a data directory.
     ///
     /// # Errors
-    /// `InUse`, `Newer`, `Corrupt`; `Unavailable` when the directory cannot be used.
+    /// `InUse`, `Newer`, `Corrupt`, `WrongKey`; `Unavailable` when the directory cannot be used.
     pub fn open(
         folder: &Path,
         config: &Config,
+        masters: MasterKeys,
         world: (Arc<dyn Clock>, Arc<dyn Entropy>),
     ) -> Result<(Self, Writers)> {
         let fjall = Fjall::open(folder, &config.fjall, config.shards)?;
-        Self::assemble(config, world, |shard| {
+        Self::assemble(config, masters, world, |shard| {
             Ok((Box::new(fjall.journal(shard)), Box::new(fjall.clone())))
         })
     }
@@ -84,7 +86,8 @@ impl Store {
         config: &Config,
         world: (Arc<dyn Clock>, Arc<dyn Entropy>),
     ) -> Result<(Self, Writers)> {
-        Self::assemble(config, world, |shard| {
+        let masters = MasterKeys::new(MasterKey::simulated());
+        Self::assemble(config, masters, world, |shard| {
             let (journal, view) = disk.open(shard, config.shards)?;
             Ok((Box::new(journal), Box::new(view)))
         })
@@ -92,6 +95,7 @@ impl Store {
 
     fn assemble(
         config: &Config,
+        masters: MasterKeys,
         world: (Arc<dyn Clock>, Arc<dyn Entropy>),
         open: impl Fn(ShardNo) -> Result<(Box<dyn Journal>, Box<dyn View>)>,
     ) -> Result<(Self, Writers)> {
@@ -103,7 +107,8 @@ impl Store {
                 None => Meta::new(config.shards),
             };
             let (sender, commands) = mpsc::channel(config.commands_max);
-            let shard = Shard::new(no, view, world.clone(), config.clone(), &meta, sender)?;
+            let known = (&meta, masters.clone());
+            let shard = Shard::new(no, view, world.clone(), config.clone(), known, sender)?;
             let shard = Arc::new(shard);
             writers.push(Writer { shard: shard.clone(), journal, meta, commands });
             shards.push(shard);

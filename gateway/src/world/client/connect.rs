@@ -5,6 +5,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use http_body_util::Full;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -19,11 +20,14 @@ use tokio_rustls::TlsConnector;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::world::client::budget::{Budget, Budgeted};
+use crate::world::client::proxy::tunnel;
 use crate::world::client::tls::classify;
-use crate::world::egress::{Host, Target};
+use crate::world::egress::{Host, Proxy, Target};
 use crate::world::{FailureClass, Timings};
 
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+/// How long an address may take before the next is tried beside it.
+const HEAD_START: Duration = Duration::from_millis(250);
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 const HEADERS_MAX: usize = 64;
 
@@ -36,6 +40,8 @@ pub(super) struct Connection {
     pub(super) sender: SendRequest<Full<Bytes>>,
     pub(super) budget: Budget,
     pub(super) opened_at: Instant,
+    /// The addresses that the target had when it was opened.
+    pub(super) addresses: Vec<IpAddr>,
     driver: AbortHandle,
 }
 
@@ -55,18 +61,19 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    /// Connects to the first address that answers.
+    /// Connects by the way that was found.
     pub(super) async fn connect(
         &self,
         (target, tls): (&Target, Arc<rustls::ClientConfig>),
-        addresses: &[IpAddr],
+        way: &Way,
         timings: &mut Timings,
     ) -> Result<Connection, Failure> {
         let started = now();
-        let stream = connect_any(addresses, target.port).await?;
+        let slow = |_| (FailureClass::ConnectFailed, "no connection within 5 s".to_owned());
+        let stream = timeout(CONNECT_PATIENCE, way.connect(target)).await.map_err(slow)??;
         timings.connect = Some(started.elapsed());
         if !target.tls {
-            return self.handshake(stream).await;
+            return self.handshake(stream, way.addresses.clone()).await;
         }
         let name = match &target.host {
             Host::Address(address) => ServerName::IpAddress((*address).into()),
@@ -79,10 +86,10 @@ impl Connector {
         let slow = |_| (FailureClass::TlsHandshake, "no handshake within 5 s".to_owned());
         let secured = secured.map_err(slow)?.map_err(|it| classify(&it))?;
         timings.tls = Some(started.elapsed());
-        self.handshake(secured).await
+        self.handshake(secured, way.addresses.clone()).await
     }
 
-    async fn handshake<S>(&self, stream: S) -> Result<Connection, Failure>
+    async fn handshake<S>(&self, stream: S, addresses: Vec<IpAddr>) -> Result<Connection, Failure>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -105,26 +112,71 @@ impl Connector {
             }
         });
         let driver = driver.abort_handle();
-        Ok(Connection { sender, budget, opened_at: now(), driver })
+        let opened_at = now();
+        Ok(Connection { sender, budget, opened_at, addresses, driver })
     }
 }
 
+/// How a target is reached: by its own addresses, which were checked, or through a proxy.
+#[derive(Debug, Clone)]
+pub(super) struct Way {
+    /// The target's addresses; none when a trusted proxy looks them up.
+    pub(super) addresses: Vec<IpAddr>,
+    /// The proxy and its addresses.
+    pub(super) proxy: Option<(Proxy, Vec<IpAddr>)>,
+}
+
+impl Way {
+    async fn connect(&self, target: &Target) -> Result<TcpStream, Failure> {
+        let Some((proxy, addresses)) = &self.proxy else {
+            return connect_any(&self.addresses, target.port).await;
+        };
+        let mut stream = connect_any(addresses, proxy.port)
+            .await
+            .map_err(|(class, why)| (class, format!("the egress proxy: {why}")))?;
+        let authority = match (self.addresses.first(), &target.host) {
+            (Some(address), _) | (None, Host::Address(address)) => {
+                SocketAddr::new(*address, target.port).to_string()
+            }
+            (None, Host::Name(name)) => format!("{name}:{}", target.port),
+        };
+        tunnel(&mut stream, proxy, &authority).await?;
+        Ok(stream)
+    }
+}
+
+/// Connects to the address that answers first. The next one is tried when one has failed, or has
+/// not answered within a quarter of a second
+/// ([RFC 8305](https://www.rfc-editor.org/rfc/rfc8305#section-5)).
 async fn connect_any(addresses: &[IpAddr], port: u16) -> Result<TcpStream, Failure> {
     let mut last = (FailureClass::ConnectFailed, "no address".to_owned());
-    for address in addresses {
-        let address = SocketAddr::new(*address, port);
-        match timeout(CONNECT_PATIENCE, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) if stream.peer_addr().is_ok_and(|it| it == address) => {
-                // A request is one write; waiting for more would only delay it.
-                let _ = stream.set_nodelay(true);
-                return Ok(stream);
-            }
-            Ok(Ok(_)) => last.1 = "connected to another address".to_owned(),
-            Ok(Err(error)) => last.1 = error.to_string(),
-            Err(_) => last.1 = "no connection within 5 s".to_owned(),
+    let mut waiting = addresses.iter();
+    let mut trying = FuturesUnordered::new();
+    loop {
+        if let Some(address) = waiting.next() {
+            trying.push(connect_one(SocketAddr::new(*address, port)));
+        }
+        let more = waiting.len() > 0;
+        tokio::select! {
+            biased;
+            Some(tried) = trying.next() => match tried {
+                Ok(stream) => return Ok(stream),
+                Err(why) => last.1 = why,
+            },
+            () = tokio::time::sleep(HEAD_START), if more => {}
+            else => return Err(last),
         }
     }
-    Err(last)
+}
+
+async fn connect_one(address: SocketAddr) -> Result<TcpStream, String> {
+    let stream = TcpStream::connect(address).await.map_err(|it| it.to_string())?;
+    if stream.peer_addr().ok() != Some(address) {
+        return Err("connected to another address".to_owned());
+    }
+    // A request is one write; waiting for more would only delay it.
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
 }
 
 pub(super) fn now() -> Instant {

@@ -1,5 +1,6 @@
 use std::{sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, header};
@@ -14,7 +15,7 @@ use crate::world::client::connect::{Connection, Connector, Failure, now};
 use crate::world::client::pool::{Pool, Route};
 use crate::world::client::resolve::Resolver;
 use crate::world::client::tls::Tls;
-use crate::world::egress::{EgressPolicy, Target, UrlRefusal};
+use crate::world::egress::{EgressPolicy, Target, UrlRefusal, own_addresses};
 use crate::world::{FailureClass, Request, Response, SendResult, Timings, Transport};
 
 /// Bytes of an answer's head, interim answers included.
@@ -40,7 +41,7 @@ pub struct Config {
 
 /// The transport of production: hyper, HTTP/1.1, rustls.
 pub struct HttpTransport {
-    policy: EgressPolicy,
+    policy: Arc<ArcSwap<EgressPolicy>>,
     resolver: Resolver,
     tls: Tls,
     connector: Connector,
@@ -56,9 +57,10 @@ impl HttpTransport {
         let tls = Tls::new(config.extra_roots)?;
         let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
         let pool = Arc::new(Pool::default());
-        tasks.spawn(sweep(pool.clone(), stopping.clone()));
+        let policy = Arc::new(ArcSwap::from_pointee(config.egress));
+        tasks.spawn(sweep(pool.clone(), policy.clone(), stopping.clone()));
         Ok(Self {
-            policy: config.egress,
+            policy,
             resolver: Resolver::new(),
             tls,
             connector: Connector { tasks, stopping },
@@ -66,12 +68,20 @@ impl HttpTransport {
         })
     }
 
+    /// From now on deliveries go where `policy` says. Kept connections that it denies are closed.
+    pub fn set_policy(&self, policy: EgressPolicy) {
+        self.policy.store(Arc::new(policy));
+        self.pool.sweep(&self.policy.load());
+    }
+
     async fn try_send(&self, request: Request, timings: &mut Timings) -> Result<Response, Failure> {
-        let target = Target::parse(request.url.as_str(), &self.policy)
+        let policy = self.policy.load_full();
+        let target = Target::parse(request.url.as_str(), &policy)
             .map_err(|it| (FailureClass::BlockedAddress, it.detail))?;
         let deadline = now() + request.timeout;
         let origin = request.url[..url::Position::BeforePath].to_owned();
-        let route = Route { origin, tls: request.tls.clone() };
+        let (port, secured) = (target.port, target.tls);
+        let route = Route { origin, port, secured, tls: request.tls.clone() };
         let message = to_http(&request, &target)?;
         let to = (&target, request.pool, &route);
         let mut connection = match self.pool.take(request.pool, &route) {
@@ -99,10 +109,10 @@ impl HttpTransport {
     ) -> Result<Connection, Failure> {
         let started = now();
         let opened = timeout_at(deadline, async {
-            let addresses = self.resolver.resolve(target, &self.policy).await?;
+            let way = self.resolver.way(target, &self.policy.load_full()).await?;
             timings.resolve = Some(started.elapsed());
             let tls = self.tls.config(pool, route.tls.as_ref())?;
-            self.connector.connect((target, tls), &addresses, timings).await
+            self.connector.connect((target, tls), &way, timings).await
         });
         opened.await.unwrap_or_else(|_| Err(timed_out()))
     }
@@ -130,7 +140,8 @@ impl HttpTransport {
             true
         });
         let ended = read.await.unwrap_or(false);
-        if ended {
+        // The policy may have changed meanwhile.
+        if ended && route.is_permitted(&self.policy.load(), &connection) {
             self.pool.put(pool, route, connection);
         }
         Response {
@@ -161,9 +172,10 @@ impl Transport for HttpTransport {
     }
 
     async fn check_host(&self, url: &Url) -> Result<(), (&'static str, String)> {
-        let target = Target::parse(url.as_str(), &self.policy);
+        let policy = self.policy.load_full();
+        let target = Target::parse(url.as_str(), &policy);
         let target = target.map_err(|it| (it.code, it.detail))?;
-        let resolved = self.resolver.resolve(&target, &self.policy);
+        let resolved = self.resolver.way(&target, &policy);
         match timeout(LOOK_UP_PATIENCE, resolved).await {
             Ok(Err((FailureClass::BlockedAddress, _))) => {
                 let UrlRefusal { code, detail } = UrlRefusal::blocked();
@@ -174,8 +186,12 @@ impl Transport for HttpTransport {
         }
     }
 
+    fn egress_policy(&self) -> Arc<EgressPolicy> {
+        self.policy.load_full()
+    }
+
     fn check_url(&self, url: &str) -> Result<Url, (&'static str, String)> {
-        let target = Target::parse(url, &self.policy);
+        let target = Target::parse(url, &self.policy.load());
         target.map(|it| it.url).map_err(|it| (it.code, it.detail))
     }
 }
@@ -240,13 +256,19 @@ fn to_http(request: &Request, target: &Target) -> Result<http::Request<Full<Byte
     Ok(message)
 }
 
-async fn sweep(pool: Arc<Pool>, stopping: CancellationToken) {
+/// Closes idle connections, and follows the machine's addresses, which come and go.
+async fn sweep(pool: Arc<Pool>, policy: Arc<ArcSwap<EgressPolicy>>, stopping: CancellationToken) {
     loop {
         tokio::select! {
             biased;
             () = stopping.cancelled() => return,
-            () = tokio::time::sleep(SWEEP_EVERY) => pool.sweep(),
+            () = tokio::time::sleep(SWEEP_EVERY) => {}
         }
+        let own = own_addresses();
+        if policy.load().own != own {
+            policy.rcu(|it| EgressPolicy { own: own.clone(), ..EgressPolicy::clone(it) });
+        }
+        pool.sweep(&policy.load());
     }
 }
 
@@ -261,6 +283,7 @@ fn closed(why: &str) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::world::egress::{Host, Proxy};
     use http::HeaderMap;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
@@ -417,5 +440,70 @@ mod tests {
         let sent = transport.send(request(&url, 1)).await;
         assert_eq!(sent.answer.unwrap_err().0, FailureClass::BlockedAddress);
         assert_eq!(*connections.lock().unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_policy_that_is_tightened_closes_kept_connections() {
+        let mut tasks = JoinSet::new();
+        let (url, connections) = endpoint(Script::Answer(OK), &mut tasks).await;
+        let transport = transport();
+        transport.send(request(&url, 1)).await.answer.unwrap();
+        let kept = transport.pool.origins(1).len();
+        transport.set_policy(EgressPolicy {
+            allow_private: true,
+            denied: vec!["127.0.0.0/8".parse().unwrap()],
+            ..EgressPolicy::default()
+        });
+        assert_eq!((kept, transport.pool.origins(1).len()), (1, 0));
+        let sent = transport.send(request(&url, 1)).await;
+        assert_eq!(sent.answer.unwrap_err().0, FailureClass::BlockedAddress);
+        assert_eq!(*connections.lock().unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_moves_closes_its_old_connections() {
+        let mut tasks = JoinSet::new();
+        let (old, _) = endpoint(Script::Answer(OK), &mut tasks).await;
+        let (new, connections) = endpoint(Script::Answer(OK), &mut tasks).await;
+        let transport = transport();
+        transport.send(request(&old, 1)).await.answer.unwrap();
+        transport.send(request(&new, 1)).await.answer.unwrap();
+        assert_eq!(*connections.lock().unwrap(), 1);
+        let origins: Vec<_> = transport.pool.origins(1);
+        assert_eq!(origins, [new.origin().ascii_serialization()]);
+    }
+
+    #[tokio::test]
+    async fn a_proxy_is_asked_for_the_address_that_was_checked() {
+        let mut tasks = JoinSet::new();
+        let (url, _) = endpoint(Script::Answer(OK), &mut tasks).await;
+        let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = proxy.local_addr().unwrap().port();
+        let transport = transport();
+        transport.set_policy(EgressPolicy {
+            allow_private: true,
+            proxy: Some(Proxy {
+                host: Host::Address("127.0.0.1".parse().unwrap()),
+                port,
+                authorization: Some("Basic eDp5".to_owned()),
+                trusted: false,
+            }),
+            ..EgressPolicy::default()
+        });
+        let host = url.socket_addrs(|| None).unwrap()[0];
+        let asked = tasks.spawn(async move {
+            let (mut stream, _) = proxy.accept().await.unwrap();
+            let mut head = vec![0; 4096];
+            let read = stream.read(&mut head).await.unwrap();
+            let head = String::from_utf8_lossy(&head[..read]).into_owned();
+            assert!(head.starts_with(&format!("CONNECT {host} HTTP/1.1\r\n")), "{head}");
+            assert!(head.contains("Proxy-Authorization: Basic eDp5\r\n"), "{head}");
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+            let mut onward = TcpStream::connect(host).await.unwrap();
+            let _ = tokio::io::copy_bidirectional(&mut stream, &mut onward).await;
+        });
+        let sent = transport.send(request(&url, 1)).await;
+        assert_eq!(sent.answer.unwrap().body, "ok");
+        assert!(!asked.is_finished());
     }
 }

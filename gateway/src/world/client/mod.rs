@@ -11,3 +11,4 @@ mod connect;
 mod pool;
 mod resolve;
 mod tls;
+mod proxy;

@@ -1,11 +1,13 @@
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use crate::domain::ClientTls;
 use crate::world::client::connect::{Connection, now};
+use crate::world::egress::EgressPolicy;
 
 /// A kept connection is closed at this age, so that a changed address or policy takes effect.
 const AGE_MAX: Duration = Duration::from_secs(60);
@@ -34,8 +36,20 @@ struct Idle {
 pub(super) struct Route {
     /// Scheme, host and port.
     pub(super) origin: String,
+    /// The port.
+    pub(super) port: u16,
+    /// Whether by TLS.
+    pub(super) secured: bool,
     /// What the endpoint's TLS has of its own.
     pub(super) tls: Option<Arc<ClientTls>>,
+}
+
+impl Route {
+    /// Whether the policy lets a connection of this route go on.
+    pub(super) fn is_permitted(&self, policy: &EgressPolicy, connection: &Connection) -> bool {
+        let permits = |it: &IpAddr| policy.judge(*it, self.port, self.secured).is_ok();
+        connection.addresses.iter().all(permits)
+    }
 }
 
 impl Default for Pool {
@@ -68,14 +82,21 @@ impl Pool {
         }
     }
 
-    /// Closes what has been idle too long.
-    pub(super) fn sweep(&self) {
+    /// Closes what has been idle too long, and what leads where it must not lead any more.
+    pub(super) fn sweep(&self, policy: &EgressPolicy) {
         for place in 0..PLACES {
             self.place(place as u64).retain(|_, kept| {
-                kept.retain(Idle::is_fit);
+                kept.retain(|it| it.is_fit() && it.route.is_permitted(policy, &it.connection));
                 !kept.is_empty()
             });
         }
+    }
+
+    /// Where an endpoint's kept connections lead.
+    #[cfg(test)]
+    pub(super) fn origins(&self, endpoint: u64) -> Vec<String> {
+        let place = self.place(endpoint);
+        place.get(&endpoint).into_iter().flatten().map(|it| it.route.origin.clone()).collect()
     }
 
     fn place(&self, endpoint: u64) -> MutexGuard<'_, Place> {

@@ -9,9 +9,12 @@ use hickory_resolver::{
 };
 
 use crate::world::FailureClass;
-use crate::world::egress::{EgressPolicy, Host, Target};
+use crate::world::client::connect::Way;
+use crate::world::egress::{Denial, EgressPolicy, Host, Target};
 
 const PATIENCE: Duration = Duration::from_secs(3);
+const CACHED_MAX: u64 = 8192;
+const TTL_MAX: Duration = Duration::from_secs(60);
 const ADDRESSES_MAX: usize = 16;
 
 /// Turns names into addresses that may be reached.
@@ -27,6 +30,10 @@ impl Resolver {
             options.timeout = PATIENCE;
             options.attempts = 1;
             options.ndots = 0;
+            // An answer is kept for its time, but a changed one takes effect within a minute.
+            options.cache_size = CACHED_MAX;
+            options.positive_max_ttl = Some(TTL_MAX);
+            options.negative_max_ttl = Some(TTL_MAX);
             options.use_hosts_file = ResolveHosts::Never;
             options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
             builder.build()
@@ -34,30 +41,44 @@ impl Resolver {
         Self { resolver: resolver.map_err(|it| it.to_string()) }
     }
 
-    /// The addresses of a target. One denied address refuses the whole answer, since mixed
-    /// answers are how rebinding is staged.
-    pub(super) async fn resolve(
+    /// How a target is reached. One denied address refuses the whole answer, since mixed answers
+    /// are how rebinding is staged.
+    pub(super) async fn way(
         &self,
         target: &Target,
         policy: &EgressPolicy,
-    ) -> Result<Vec<IpAddr>, (FailureClass, String)> {
-        let addresses = match &target.host {
-            Host::Address(address) => vec![*address],
+    ) -> Result<Way, (FailureClass, String)> {
+        let proxy = match &policy.proxy {
+            Some(proxy) => Some((proxy.clone(), self.addresses(&proxy.host).await?)),
+            None => None,
+        };
+        let by_name = matches!(target.host, Host::Name(_));
+        if by_name && proxy.as_ref().is_some_and(|(it, _)| it.trusted) {
+            return Ok(Way { addresses: Vec::new(), proxy });
+        }
+        let addresses = self.addresses(&target.host).await?;
+        for address in &addresses {
+            policy.judge(*address, target.port, target.tls).map_err(|it| {
+                let why = match it {
+                    Denial::Address => "it leads to an address that deliveries must not reach",
+                    Denial::Port => "this port is not allowed there",
+                    Denial::Scheme => "plain http is not allowed there",
+                };
+                (FailureClass::BlockedAddress, why.to_owned())
+            })?;
+        }
+        Ok(Way { addresses, proxy })
+    }
+
+    async fn addresses(&self, host: &Host) -> Result<Vec<IpAddr>, (FailureClass, String)> {
+        match host {
+            Host::Address(address) => Ok(vec![*address]),
             // RFC 6761: this name is loopback, whatever a server says.
             Host::Name(name) if name == "localhost" => {
-                vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
+                Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()])
             }
-            Host::Name(name) => self.look_up(name).await?,
-        };
-        if addresses.iter().any(|it| !policy.permits(*it, target.port)) {
-            let why = "the name leads to an address that deliveries must not reach";
-            return Err((FailureClass::BlockedAddress, why.to_owned()));
+            Host::Name(name) => self.look_up(name).await,
         }
-        if !target.tls && addresses.iter().any(|it| !policy.permits_http(*it, target.port)) {
-            let why = "plain http is not allowed to this address";
-            return Err((FailureClass::BlockedAddress, why.to_owned()));
-        }
-        Ok(addresses)
     }
 
     async fn look_up(&self, name: &str) -> Result<Vec<IpAddr>, (FailureClass, String)> {

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 const fn v4(a: u8, b: u8, c: u8, d: u8, len: u8) -> Ipv4Net {
     Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), len)
@@ -43,6 +43,13 @@ const DENIED_V4: [Ipv4Net; 22] = [
 /// Of IPv6 only this is public at all, and of it not the rows below.
 const GLOBAL_V6: Ipv6Net = v6([0x2000, 0, 0, 0, 0, 0, 0, 0], 3);
 
+/// What that leaves out, as the fewest networks.
+const OUTSIDE_V6: [Ipv6Net; 3] = [
+    v6([0, 0, 0, 0, 0, 0, 0, 0], 3),
+    v6([0x4000, 0, 0, 0, 0, 0, 0, 0], 2),
+    v6([0x8000, 0, 0, 0, 0, 0, 0, 0], 1),
+];
+
 const DENIED_V6: [Ipv6Net; 5] = [
     v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 23),
     v6([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0], 32),
@@ -64,7 +71,7 @@ const PRIVATE_V6: [Ipv6Net; 2] =
     [v6([0, 0, 0, 0, 0, 0, 0, 1], 128), v6([0xfc00, 0, 0, 0, 0, 0, 0, 0], 7)];
 
 /// Instance metadata and the like: never opened but by its own name.
-const METADATA: [IpAddr; 9] = [
+pub(super) const METADATA: [IpAddr; 10] = [
     IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
     IpAddr::V4(Ipv4Addr::new(169, 254, 170, 2)),
     IpAddr::V4(Ipv4Addr::new(169, 254, 170, 23)),
@@ -73,6 +80,7 @@ const METADATA: [IpAddr; 9] = [
     IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)),
+    IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xa9fe, 0xa9fe)),
     IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
 ];
 
@@ -82,6 +90,29 @@ pub(super) fn canonical(address: IpAddr) -> IpAddr {
         IpAddr::V6(it) => it.to_ipv4_mapped().map_or(address, IpAddr::V4),
         IpAddr::V4(_) => address,
     }
+}
+
+/// The IPv4 address that a translator or a tunnel makes of an IPv6 address: IPv4-compatible, SIIT
+/// (RFC 7915), NAT64 (RFC 6052), local NAT64 (RFC 8215), 6to4 (RFC 3056), Teredo (RFC 4380).
+pub(super) fn embedded_v4(address: IpAddr) -> Option<Ipv4Addr> {
+    let IpAddr::V6(address) = address else { return None };
+    let of = |high: u16, low: u16| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
+    match address.segments() {
+        // The first of these are no translations but `::` and `::1`.
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
+        [0, 0, 0, 0, 0, 0, high, low]
+        | [0, 0, 0, 0, 0xffff, 0, high, low]
+        | [0x64, 0xff9b, 0 | 1, _, _, _, high, low]
+        | [0x2002, high, low, _, _, _, _, _] => Some(of(high, low)),
+        [0x2001, 0, _, _, _, _, high, low] => Some(of(!high, !low)),
+        _ => None,
+    }
+}
+
+/// All rows, for people: what is denied without leave.
+pub(super) fn rows() -> impl Iterator<Item = IpNet> {
+    let v4 = DENIED_V4.into_iter().map(IpNet::V4);
+    v4.chain(OUTSIDE_V6.into_iter().chain(DENIED_V6).map(IpNet::V6))
 }
 
 /// Whether an address (made canonical) is a public host.
@@ -109,64 +140,96 @@ pub(super) fn is_metadata(address: IpAddr) -> bool {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_ends_of_each_row_are_denied() {
-        for net in DENIED_V4 {
-            for address in [net.network(), net.broadcast()] {
-                assert!(!is_public(address.into()), "{address} of {net}");
-                let mapped = IpAddr::V6(address.to_ipv6_mapped());
-                assert!(!is_public(canonical(mapped)), "{mapped}");
-                let [a, b, c, d] = address.octets().map(u16::from);
-                let (high, low) = (a << 8 | b, c << 8 | d);
-                for embedded in [
-                    Ipv6Addr::new(0, 0, 0, 0, 0, 0, high, low),
-                    Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, high, low),
-                    Ipv6Addr::new(0x2002, high, low, 0, 0, 0, 0, 0),
-                    Ipv6Addr::new(0, 0, 0, 0, 0xffff, 0, high, low),
-                ] {
-                    assert!(!is_public(canonical(embedded.into())), "{embedded}");
-                }
+    /// Every way in which an IPv4 address is dressed as an IPv6 address.
+    fn embeddings(address: Ipv4Addr) -> [Ipv6Addr; 8] {
+        let [a, b, c, d] = address.octets().map(u16::from);
+        let (high, low) = (a << 8 | b, c << 8 | d);
+        [
+            address.to_ipv6_mapped(),
+            Ipv6Addr::new(0, 0, 0, 0, 0, 0, high, low),
+            Ipv6Addr::new(0, 0, 0, 0, 0xffff, 0, high, low),
+            Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, high, low),
+            Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, high, low),
+            Ipv6Addr::new(0x2002, high, low, 0, 0, 0, 0, 0),
+            Ipv6Addr::new(0x2002, high, low, 0xffff, 1, 2, 3, 4),
+            Ipv6Addr::new(0x2001, 0, 0x808, 0x808, 0, 0, !high, !low),
+        ]
+    }
+
+    /// First, last and a middle one.
+    fn inside(net: IpNet) -> Vec<IpAddr> {
+        let middle = match net {
+            IpNet::V4(it) => {
+                let (from, to) = (u32::from(it.network()), u32::from(it.broadcast()));
+                IpAddr::V4((from + (to - from) / 2).into())
             }
-        }
-        for net in DENIED_V6 {
-            assert!(!is_public(net.network().into()) && !is_public(net.broadcast().into()));
+            IpNet::V6(it) => {
+                let (from, to) = (u128::from(it.network()), u128::from(it.broadcast()));
+                IpAddr::V6((from + (to - from) / 2).into())
+            }
+        };
+        vec![net.network(), middle, net.broadcast()]
+    }
+
+    /// The one before the first and the one behind the last.
+    fn around(net: IpNet) -> Vec<IpAddr> {
+        match net {
+            IpNet::V4(it) => {
+                let (from, to) = (u32::from(it.network()), u32::from(it.broadcast()));
+                let both = [from.checked_sub(1), to.checked_add(1)];
+                both.into_iter().flatten().map(|it| IpAddr::V4(it.into())).collect()
+            }
+            IpNet::V6(it) => {
+                let (from, to) = (u128::from(it.network()), u128::from(it.broadcast()));
+                let both = [from.checked_sub(1), to.checked_add(1)];
+                both.into_iter().flatten().map(|it| IpAddr::V6(it.into())).collect()
+            }
         }
     }
 
     #[test]
-    fn neighbours_of_the_rows_are_public() {
-        for text in [
-            "1.0.0.0",
-            "9.255.255.255",
-            "11.0.0.0",
-            "100.63.255.255",
-            "100.128.0.0",
-            "126.255.255.255",
-            "128.0.0.0",
-            "168.63.129.15",
-            "168.63.129.17",
-            "169.253.255.255",
-            "169.255.0.0",
-            "172.15.255.255",
-            "172.32.0.0",
-            "192.0.1.0",
-            "192.167.255.255",
-            "192.169.0.0",
-            "198.17.255.255",
-            "198.20.0.0",
-            "223.255.255.255",
-            "8.8.8.8",
-            "2001:200::",
-            "2001:db7:ffff::",
-            "2001:db9::",
-            "2606:4700::1",
-            "2a00::1",
-            "3ffe::1",
-        ] {
+    fn each_row_is_denied_from_its_first_address_to_its_last() {
+        for net in rows() {
+            for address in inside(net) {
+                assert!(!is_public(canonical(address)), "{address} of {net}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_lies_beside_a_row_is_public_unless_another_row_has_it() {
+        for net in rows() {
+            for address in around(net) {
+                let in_another = rows().any(|it| it.contains(&address));
+                assert_eq!(is_public(address), !in_another, "{address} beside {net}");
+            }
+        }
+        for text in ["1.0.0.0", "8.8.8.8", "223.255.255.255", "2606:4700::1", "2a00::1"] {
             assert!(is_public(text.parse().unwrap()), "{text}");
         }
-        for text in ["::", "::1", "100::1", "fe80::1", "fec0::1", "ff02::1", "5f00::1", "4000::"] {
-            assert!(!is_public(text.parse().unwrap()), "{text}");
+    }
+
+    #[test]
+    fn no_row_is_reached_in_ipv6_clothes() {
+        for net in DENIED_V4 {
+            for address in inside(net.into()) {
+                let IpAddr::V4(address) = address else { unreachable!() };
+                for dressed in embeddings(address) {
+                    let it = canonical(dressed.into());
+                    assert!(!is_public(it), "{dressed} of {net}");
+                    let found = it == IpAddr::V4(address) || embedded_v4(it) == Some(address);
+                    // `::` and `::1` are rows of their own.
+                    let plain = u128::from(dressed) <= 1;
+                    assert!(found || plain, "{dressed} hides {address}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn addresses_of_credentials_are_never_public_nor_private_by_accident() {
+        for address in METADATA {
+            assert!(is_metadata(address) && !is_public(address), "{address}");
         }
     }
 }

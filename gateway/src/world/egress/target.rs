@@ -2,13 +2,13 @@ use std::net::IpAddr;
 
 use url::Url;
 
-use crate::world::egress::EgressPolicy;
+use crate::world::egress::{Denial, EgressPolicy};
 
 const URL_CHARS_MAX: usize = 2048;
 const HOST_CHARS_MAX: usize = 253;
-/// Names of networks that are nobody's in public. (Those of documentation, as `.example`, lead
-/// nowhere and need no rule.)
-const PRIVATE_SUFFIXES: [&str; 10] = [
+/// Names of networks that are nobody's in public (RFC 6761, RFC 8375, and by custom). Those of
+/// documentation, as `.example`, lead nowhere and are left to the look-up.
+const PRIVATE_SUFFIXES: [&str; 12] = [
     "localhost",
     "local",
     "internal",
@@ -19,14 +19,9 @@ const PRIVATE_SUFFIXES: [&str; 10] = [
     "cluster.local",
     "onion",
     "corp",
+    "test",
+    "invalid",
 ];
-/// Ports of services that must not be spoken to in HTTP, whoever has leave (WHATWG's bad ports
-/// and the usual databases).
-const BAD_PORTS: [u16; 33] = [
-    0, 7, 9, 13, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 79, 110, 111, 119, 123, 135, 139, 143,
-    389, 445, 465, 512, 513, 514, 587, 993, 995, 2049,
-];
-
 /// Why a URL cannot be an endpoint's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UrlRefusal {
@@ -75,83 +70,82 @@ impl Target {
         if text.len() > URL_CHARS_MAX || text.contains(['\\', '\t', '\n', '\r']) {
             return Err(invalid("is too long or has a character that URLs do not have"));
         }
-        let url = Url::parse(text).map_err(|it| invalid(&format!("is no URL: {it}")))?;
+        let url = Url::parse(text).map_err(|it| match it {
+            url::ParseError::InvalidPort => port_refused("the port is no port"),
+            it => invalid(&format!("is no URL: {it}")),
+        })?;
         let tls = match url.scheme() {
             "https" => true,
             "http" => false,
             other => return Err(scheme(&format!("`{other}` is not https"))),
         };
-        // What one parser takes and another does not is an attack or an accident.
-        if url.as_str().parse::<http::Uri>().is_err() {
-            return Err(invalid("is ambiguous"));
-        }
         if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
             return Err(invalid("must have neither user nor password nor fragment"));
         }
         let port = url.port_or_known_default().unwrap_or_default();
-        let host = host_of(&url, text)?;
+        if !agrees(&url, port) || is_escaped(text) || url.as_str().len() > URL_CHARS_MAX {
+            return Err(invalid("is ambiguous"));
+        }
+        let host = host_of(&url, policy)?;
         let target = Self { url, host, port, tls };
         target.check(policy)?;
         Ok(target)
     }
 
     fn check(&self, policy: &EgressPolicy) -> Result<(), UrlRefusal> {
-        match &self.host {
-            Host::Address(address) => {
-                if !policy.permits(*address, self.port) {
-                    return Err(UrlRefusal::blocked());
-                }
-                if !self.tls && !policy.permits_http(*address, self.port) {
-                    return Err(scheme("plain http is not allowed; use https"));
-                }
+        let judged = match &self.host {
+            Host::Address(address) => policy.judge(*address, self.port, self.tls),
+            Host::Name(name) if is_private_name(name) && !policy.opens_private_names() => {
+                Err(Denial::Address)
             }
-            Host::Name(name) => {
-                if is_private_name(name) && !policy.opens_private_names() {
-                    return Err(UrlRefusal::blocked());
-                }
-                if !self.tls && !policy.allow_http && !policy.opens_private_names() {
-                    return Err(scheme("plain http is not allowed; use https"));
-                }
+            Host::Name(_) => policy.judge_name(self.port, self.tls),
+        };
+        judged.map_err(|it| match it {
+            Denial::Address => UrlRefusal::blocked(),
+            Denial::Scheme => scheme("plain http is not allowed; use https"),
+            Denial::Port => {
+                port_refused(&format!("port {} is not allowed; use 443 or 8443", self.port))
             }
-        }
-        let usual =
-            matches!(self.port, 443 | 8443) || (!self.tls && matches!(self.port, 80 | 8080));
-        let bad = BAD_PORTS.contains(&self.port);
-        if bad || !(usual || policy.opens_private_names()) {
-            let detail = format!("port {} is not allowed; use 443 or 8443", self.port);
-            return Err(UrlRefusal { code: "url_port", detail });
-        }
-        Ok(())
+        })
     }
 }
 
-fn host_of(url: &Url, text: &str) -> Result<Host, UrlRefusal> {
-    match url.host() {
-        Some(url::Host::Ipv4(it)) => Ok(Host::Address(it.into())),
-        Some(url::Host::Ipv6(it)) => Ok(Host::Address(it.into())),
-        Some(url::Host::Domain(name)) => {
-            let name = name.strip_suffix('.').unwrap_or(name);
-            if let Ok(address) = name.parse::<IpAddr>() {
-                return Ok(Host::Address(address));
-            }
-            let label = |it: &str| {
-                let plain = it.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'-');
-                plain
-                    && !it.is_empty()
-                    && it.len() <= 63
-                    && !it.starts_with('-')
-                    && !it.ends_with('-')
-            };
-            let fits = name.len() <= HOST_CHARS_MAX && name.split('.').all(label);
-            // A name without a dot is a host of the operator's own network.
-            let dotted = name.contains('.') || name == "localhost";
-            if !fits || !dotted || text.contains('%') && url.path() == "/" {
-                return Err(invalid(&format!("`{name}` is not a host name")));
-            }
-            Ok(Host::Name(name.to_owned()))
-        }
-        None => Err(invalid("has no host")),
+/// Whether a second parser reads the same: what one takes and another does not, or takes
+/// differently, is an attack or an accident.
+fn agrees(url: &Url, port: u16) -> bool {
+    let Ok(uri) = url.as_str().parse::<http::Uri>() else { return false };
+    let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+    uri.host() == url.host_str() && uri.port_u16().unwrap_or(usual) == port
+}
+
+/// Whether the host as it was written has an escape, which parsers undo or do not.
+fn is_escaped(text: &str) -> bool {
+    let rest = text.split_once("//").map_or(text, |(_, rest)| rest);
+    rest.split(['/', '?', '#']).next().unwrap_or_default().contains('%')
+}
+
+fn host_of(url: &Url, policy: &EgressPolicy) -> Result<Host, UrlRefusal> {
+    let name = match url.host() {
+        Some(url::Host::Ipv4(it)) => return Ok(Host::Address(it.into())),
+        Some(url::Host::Ipv6(it)) => return Ok(Host::Address(it.into())),
+        Some(url::Host::Domain(name)) => name.strip_suffix('.').unwrap_or(name),
+        None => return Err(invalid("has no host")),
+    };
+    if let Ok(address) = name.parse::<IpAddr>() {
+        return Ok(Host::Address(address));
     }
+    let label = |it: &str| {
+        let plain = it.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'-');
+        let fits = (1..=63).contains(&it.len());
+        plain && fits && !it.starts_with('-') && !it.ends_with('-')
+    };
+    let fits = name.len() <= HOST_CHARS_MAX && name.split('.').all(label);
+    // A name without a dot is a host of the operator's own network.
+    let dotted = name.contains('.') || name == "localhost" || policy.opens_private_names();
+    if !fits || !dotted {
+        return Err(invalid(&format!("`{name}` is not a host name")));
+    }
+    Ok(Host::Name(name.to_owned()))
 }
 
 fn is_private_name(name: &str) -> bool {
@@ -163,6 +157,10 @@ fn is_private_name(name: &str) -> bool {
 
 fn invalid(detail: &str) -> UrlRefusal {
     UrlRefusal { code: "url_invalid", detail: format!("the URL {detail}") }
+}
+
+fn port_refused(detail: &str) -> UrlRefusal {
+    UrlRefusal { code: "url_port", detail: detail.to_owned() }
 }
 
 fn scheme(detail: &str) -> UrlRefusal {
@@ -209,7 +207,12 @@ mod tests {
             ("https://shop.example.com:22/", Some("url_port")),
             ("https://shop.example.com:6379/", Some("url_port")),
             ("https://shop.example.com:0/", Some("url_port")),
-            ("https://shop.example.com:65536/", Some("url_invalid")),
+            ("https://shop.example.com:65536/", Some("url_port")),
+            ("https://sh%6fp.example.com/", Some("url_invalid")),
+            ("https://h%0d%0a.example.com/x", Some("url_invalid")),
+            ("https://a.test/", Some("url_blocked_address")),
+            ("https://shop.example.com/a%20b", None),
+            ("https://shop.example.com:9443/", Some("url_port")),
             ("https://u:p@shop.example.com/", Some("url_invalid")),
             ("https://shop.example.com/#f", Some("url_invalid")),
             ("https://h\\@evil.example.com/", Some("url_invalid")),
@@ -234,5 +237,7 @@ mod tests {
         }
         assert!(Target::parse("http://169.254.169.254/", &policy).is_err());
         assert!(Target::parse("http://8.8.8.8/", &policy).is_err(), "plain http stays private");
+        assert!(Target::parse("http://receiver:9000/", &policy).is_ok(), "a host of one's own");
+        assert!(Target::parse("https://8.8.8.8:9000/", &policy).is_err(), "usual ports in public");
     }
 }
