@@ -1,7 +1,8 @@
 """Receives deliveries and verifies each with published libraries.
 
-Prints the port, then reads the endpoint's secret from stdin, then prints a line of JSON for each
-delivery and library: {"id", "library", "ok", "error"}.
+Prints the port, then reads lines of JSON from stdin, each what to verify with at a path: {"path",
+"scheme", "key"}, and echoes each. Prints a line of JSON for each delivery and library: {"id",
+"path", "library", "ok", "error"}.
 """
 
 import json
@@ -9,12 +10,40 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import slack_sdk.signature
 import standardwebhooks
+import stripe
 import svix
 
-LIBRARIES = {"py standardwebhooks": standardwebhooks.Webhook, "py svix": svix.Webhook}
+TRUSTED = {}
 REFUSED = set()
 PRINTING = threading.Lock()
+
+
+def by_standardwebhooks(key, body, headers):
+    standardwebhooks.Webhook(key).verify(body, headers)
+
+
+def by_svix(key, body, headers):
+    svix.Webhook(key).verify(body, headers)
+
+
+def by_stripe(key, body, headers):
+    stripe.WebhookSignature.verify_header(body.decode(), headers["stripe-signature"], key, 300)
+
+
+def by_slack(key, body, headers):
+    if not slack_sdk.signature.SignatureVerifier(key).is_valid_request(body, headers):
+        raise ValueError("is_valid_request says no")
+
+
+LIBRARIES = {
+    "standard": {"py standardwebhooks": by_standardwebhooks, "py svix": by_svix},
+    "standard-ed25519": {"py standardwebhooks": by_standardwebhooks, "py svix": by_svix},
+    "standard-svix": {"py svix": by_svix},
+    "stripe": {"py stripe": by_stripe},
+    "slack": {"py slack_sdk": by_slack},
+}
 
 
 class Receiver(BaseHTTPRequestHandler):
@@ -23,14 +52,15 @@ class Receiver(BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["content-length"]))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        for name, library in LIBRARIES.items():
-            verdict = {"id": headers.get("webhook-id"), "library": name, "ok": True, "error": None}
+        trusted = TRUSTED[self.path]
+        for name, verify in LIBRARIES[trusted["scheme"]].items():
+            identity = {"id": headers.get("webhook-id"), "path": self.path, "library": name}
+            verdict = {**identity, "ok": True, "error": None}
             try:
-                library(SECRET).verify(body, headers)
+                verify(trusted["key"], body, headers)
             except Exception as error:  # whatever a library raises is a refusal
                 verdict.update(ok=False, error=repr(error))
-            with PRINTING:
-                print(json.dumps(verdict), flush=True)
+            say(verdict)
         # The first attempt of these is refused, so that a retry is verified too.
         retry = b'"refuse_first"' in body and headers["webhook-id"] not in REFUSED
         REFUSED.add(headers["webhook-id"])
@@ -42,7 +72,15 @@ class Receiver(BaseHTTPRequestHandler):
         pass
 
 
+def say(it):
+    with PRINTING:
+        print(json.dumps(it), flush=True)
+
+
 server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
 print(server.server_port, flush=True)
-SECRET = sys.stdin.readline().strip()
-server.serve_forever()
+threading.Thread(target=server.serve_forever, daemon=True).start()
+for line in sys.stdin:
+    trusted = json.loads(line)
+    TRUSTED[trusted["path"]] = trusted
+    say({"trusted": trusted["path"]})
