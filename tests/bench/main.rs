@@ -6,6 +6,7 @@
 
 mod bound;
 mod load;
+mod sending;
 
 use std::time::{Duration, Instant};
 
@@ -22,8 +23,10 @@ const ROUNDS: usize = 3;
 const SPAN: Duration = Duration::from_secs(4);
 
 fn main() {
+    sending::cost();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
+        sending::tick().await;
         ingest().await;
         end_to_end().await;
         plugin_calls().await;

@@ -160,6 +160,7 @@ async fn the_worst_receivers_end_as_they_should_and_harm_nobody() {
 }
 
 #[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "a date for a header")]
 async fn retry_after_is_honoured_in_each_of_its_forms() {
     let (_folder, gateway, _) = bench().await;
     let date = |seconds: u64| {

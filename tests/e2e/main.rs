@@ -4,6 +4,7 @@
 mod api;
 mod crash;
 mod delivery;
+mod egress;
 mod hostile;
 mod secrets;
 mod tls;

@@ -1,0 +1,139 @@
+use std::time::Duration;
+
+use hookgate_tests::{Gateway, TestEndpoint};
+use reqwest::Method;
+use serde_json::json;
+
+use crate::{bench, publish, register};
+
+#[tokio::test]
+async fn the_operator_sees_where_deliveries_may_go_and_changes_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("hookgate.toml");
+    let write = |text: &str| std::fs::write(&config, text).unwrap();
+    write("allow_private_endpoints = true\nallow_cidr = [\"10.20.0.0/16:8443\"]\n");
+    let flags = ["--config", config.to_str().unwrap()];
+    let gateway = Gateway::start_with(&folder.path().join("data"), &flags);
+    let path = "/v1/system/egress-policy";
+    let (status, policy) = gateway.call(Method::GET, path, None).await;
+    assert_eq!((status, &policy["allow_cidr"]), (200, &json!(["10.20.0.0/16:8443"])));
+    assert_eq!(policy["listener"], gateway.server.trim_start_matches("http://"));
+    let networks = policy["denied_networks"].as_array().unwrap();
+    assert!(networks.contains(&json!("169.254.0.0/16")), "{policy}");
+    let body = json!({ "name": "mine", "scopes": ["manage"] });
+    let key = gateway.post("keys", body).await["key"].as_str().unwrap().to_owned();
+    let asked = gateway.request(Method::GET, path, &key).send().await.unwrap();
+    assert_eq!(asked.status(), 403, "it is the operator's");
+
+    let endpoint = TestEndpoint::start().await;
+    register(&gateway, &endpoint, json!({ "retry": { "schedule": ["1h"] } })).await;
+    let event = publish(&gateway, "a.b", json!(1)).await;
+    gateway.await_status(&event, "delivered").await;
+    write("allow_private_endpoints = true\ndeny_cidr = [\"127.0.0.0/8\"]\n");
+    let pid = rustix::process::Pid::from_child(&gateway.child);
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    for _ in 0..100 {
+        let (_, policy) = gateway.call(Method::GET, path, None).await;
+        if policy["deny_cidr"] == json!(["127.0.0.0/8"]) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let event = publish(&gateway, "a.b", json!(2)).await;
+    let delivery = gateway.await_status(&event, "retrying").await;
+    let attempts = format!("deliveries/{}/attempts", delivery["id"].as_str().unwrap());
+    let attempts = gateway.get(&attempts).await;
+    assert_eq!(attempts["data"][0]["outcome"], "blocked_address");
+    let error = attempts["data"][0]["error"].as_str().unwrap();
+    assert!(!error.contains("127."), "no address is told: {error}");
+    assert_eq!(endpoint.got().len(), 1);
+    // A mistake in the file changes nothing.
+    write("nonsense\n");
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let (_, policy) = gateway.call(Method::GET, path, None).await;
+    assert_eq!(policy["deny_cidr"], json!(["127.0.0.0/8"]));
+}
+
+#[tokio::test]
+async fn the_gateway_is_no_endpoint_of_its_own() {
+    let (_folder, gateway, _) = bench().await;
+    let url = format!("{}/v1/tenants/default/events", gateway.server);
+    let (status, problem) =
+        gateway.call(Method::POST, "endpoints", Some(json!({ "url": url }))).await;
+    assert_eq!((status, &problem["code"]), (422, &json!("url_blocked_address")));
+}
+
+#[tokio::test]
+async fn headers_that_are_not_the_tenants_are_refused() {
+    let (_folder, gateway, endpoint) = bench().await;
+    for (name, value, fits) in [
+        ("Host", "internal", false),
+        ("Content-Length", "1", false),
+        ("Transfer-Encoding", "chunked", false),
+        ("Connection", "close", false),
+        ("Expect", "100-continue", false),
+        ("Content-Encoding", "gzip", false),
+        ("Proxy-Authorization", "Basic eA==", false),
+        ("Webhook-Signature", "v1,x", false),
+        ("webhook-id", "x", false),
+        ("X-Two", "a\r\nX-Three: b", false),
+        ("X-Text", "caf\u{e9}", false),
+        ("X Space", "a", false),
+        ("", "a", false),
+        ("Authorization", "Bearer it-is-mine", true),
+    ] {
+        let body = json!({ "url": endpoint.url, "headers": { name: value } });
+        let (status, answer) = gateway.call(Method::POST, "endpoints", Some(body)).await;
+        let code = answer["code"].as_str();
+        let expected = if fits { (201, None) } else { (422, Some("header_not_allowed")) };
+        assert_eq!((status, code), expected, "{name}: {value}");
+    }
+    for (signature, fits) in [
+        (json!({ "scheme": "stripe", "header": "acme-signature" }), true),
+        (json!({ "scheme": "stripe", "header": "host" }), false),
+        (json!({ "scheme": "stripe", "with_v1": false }), false),
+        (json!({ "scheme": "slack", "timestamp_header": "acme-time" }), true),
+        (json!({ "scheme": "standard", "prefix": "svix" }), true),
+        (json!({ "scheme": "standard", "prefix": "Svix-" }), false),
+        (json!({ "scheme": "standard-ed25519", "with_v1": false }), true),
+        (json!({ "scheme": "none" }), true),
+        (json!({ "scheme": "md5" }), false),
+    ] {
+        let body = json!({ "url": endpoint.url, "signature": signature });
+        let (status, answer) = gateway.call(Method::POST, "endpoints", Some(body)).await;
+        assert_eq!(status, if fits { 201 } else { 422 }, "{signature}: {answer}");
+        assert!(!fits || answer["signature"] == signature, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn each_scheme_shows_what_its_receiver_verifies_with() {
+    let (_folder, gateway, endpoint) = bench().await;
+    for (scheme, key, public) in [
+        ("standard", true, false),
+        ("standard-ed25519", true, true),
+        ("stripe", true, false),
+        ("none", false, false),
+    ] {
+        let with = json!({ "signature": { "scheme": scheme }, "event_types": [] });
+        let id = register(&gateway, &endpoint, with).await;
+        let secret = gateway.get(&format!("endpoints/{id}/secret")).await;
+        assert_eq!((secret["key"].is_string(), secret["public_key"].is_string()), (key, public));
+        assert!(!secret.to_string().contains("whsk_"), "the private key is nobody's to see");
+        let tested = gateway.post(&format!("endpoints/{id}/test"), json!({})).await;
+        assert_eq!(tested["outcome"], "delivered", "{scheme}");
+        let got = endpoint.got().pop().unwrap();
+        assert!(got.headers.contains_key("webhook-id"), "{scheme}");
+        assert_eq!(got.headers.contains_key("webhook-signature"), scheme.starts_with("standard"));
+        // From one scheme to another, and back: a receiver finds what it needs.
+        for other in ["standard-ed25519", "shopify", scheme] {
+            let patch = json!({ "signature": { "scheme": other } });
+            let path = format!("endpoints/{id}");
+            let (status, changed) = gateway.call(Method::PATCH, &path, Some(patch)).await;
+            assert_eq!((status, &changed["signature"]["scheme"]), (200, &json!(other)));
+            let tested = gateway.post(&format!("endpoints/{id}/test"), json!({})).await;
+            assert_eq!(tested["outcome"], "delivered", "{other}");
+        }
+    }
+}
