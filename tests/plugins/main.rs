@@ -1,6 +1,8 @@
 //! Plugins as components in the sandbox: the examples on their cases, and guests that behave badly.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+mod zoo;
+
 use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -33,8 +35,18 @@ async fn call(
     config: &[(&str, &str)],
     data: &str,
 ) -> Called {
+    call_as("one", host, artifact, config, data).await
+}
+
+async fn call_as(
+    tenant: &str,
+    host: &Host,
+    artifact: &Arc<Artifact>,
+    config: &[(&str, &str)],
+    data: &str,
+) -> Called {
     let config = config.iter().map(|(key, it)| ((*key).into(), (*it).into())).collect();
-    let (tenant, artifact) = ("one".into(), artifact.clone());
+    let (tenant, artifact) = (tenant.into(), artifact.clone());
     host.call(Call { tenant, artifact, config, question: event(data), limits: None }).await
 }
 
@@ -120,6 +132,16 @@ impl Plugin for Guest {
             "flood" => { for _ in 0..10_000 { hookgate_plugin::info("again"); } Ok(Filtered::Deliver) }
             "huge" => Ok(Filtered::drop("x".repeat(8 << 20))),
             "file" => Err(format!("{:?}", std::fs::read("/etc/passwd").is_ok())),
+            "net" => Err(format!("{:?}", std::net::TcpStream::connect("127.0.0.1:80").is_ok())),
+            "exit" => std::process::exit(0),
+            "world" => {
+                println!("hello from {:?}", std::env::vars().count());
+                let map: std::collections::HashMap<u32, u32> = (0..9).map(|it| (it, it)).collect();
+                let order: Vec<u32> = map.into_keys().collect();
+                let now = std::time::SystemTime::now();
+                let now = now.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+                Ok(Filtered::drop(format!("{now} {order:?}")))
+            }
             "remember" => unsafe { SEEN += 1; Ok(Filtered::drop(SEEN.to_string())) },
             _ => Ok(Filtered::Deliver),
         }
@@ -144,17 +166,31 @@ async fn hostile_guests_harm_nobody() {
         ("recurse", FaultKind::Limit),
         ("panic", FaultKind::Trap),
         ("huge", FaultKind::Limit),
-        ("file", FaultKind::Trap),
+        ("file", FaultKind::Failed),
+        ("net", FaultKind::Trap),
+        ("exit", FaultKind::Trap),
     ] {
         let called = call(&host, &artifact, &[("do", what)], "1").await;
         let fault = called.verdict.expect_err(what);
         assert_eq!(fault.kind, kind, "{what}: {fault:?}");
+        match what {
+            "panic" => assert!(called.logs.iter().any(|it| it.message.contains("on purpose"))),
+            "net" => assert!(fault.detail.contains("the plugin used wasi:sockets/"), "{fault}"),
+            "exit" => assert!(fault.detail.contains("the plugin used wasi:cli/exit@"), "{fault}"),
+            _ => {}
+        }
         assert!(called.duration < Duration::from_millis(500), "{what}: {:?}", called.duration);
         let fine = call(&host, &artifact, &[("do", "nothing")], "1").await;
         assert_eq!(fine.verdict, Ok(Verdict::Deliver), "after {what}");
     }
     let flooded = call(&host, &artifact, &[("do", "flood")], "1").await;
     assert_eq!((flooded.verdict, flooded.logs.len()), (Ok(Verdict::Deliver), 100));
+    let world = call(&host, &artifact, &[("do", "world")], "1").await;
+    let again = call(&host, &artifact, &[("do", "world")], "1").await;
+    assert_eq!(world.verdict, again.verdict, "time and chance are the event's own");
+    let Ok(Verdict::Drop(reason)) = &world.verdict else { panic!("{world:?}") };
+    assert!(reason.starts_with("0 ["), "{reason}");
+    assert_eq!(world.logs[0].message, "hello from 0");
     for _ in 0..20 {
         let called = call(&host, &artifact, &[("do", "remember")], "1").await;
         assert_eq!(called.verdict, Ok(Verdict::Drop("1".into())), "each event meets a fresh one");

@@ -73,6 +73,11 @@ impl Artifact {
         self.digest
     }
 
+    /// Whether its instances are kept for further calls, since starting one takes long.
+    pub fn heavy(&self) -> bool {
+        self.sandboxed.heavy
+    }
+
     /// Which hooks it has.
     pub fn hooks(&self) -> Hooks {
         self.hooks

@@ -37,7 +37,9 @@ impl Cache {
                 fresh
             }
         };
-        Ok(Self { folder: folder.to_owned(), key, engine })
+        let cache = Self { folder: folder.to_owned(), key, engine };
+        cache.clear_others()?;
+        Ok(cache)
     }
 
     /// The file of a component, if it is there and is what was put there.
@@ -48,10 +50,26 @@ impl Cache {
         match self.mac(digest, &bytes).verify_slice(&tag) {
             Ok(()) => Some(path),
             Err(_) => {
-                tracing::warn!(%digest, "a compiled plugin was changed on disk; compiling again");
+                metrics::counter!("hookgate_plugin_artifacts_refused_total").increment(1);
+                tracing::error!(%digest, path = %path.display(), "a compiled plugin is not what \
+                     was put there; it is compiled again, but somebody changed it");
                 None
             }
         }
+    }
+
+    /// Removes what other engines left: an older version of the gateway, or other settings.
+    fn clear_others(&self) -> io::Result<()> {
+        let own = format!("-{:016x}", self.engine);
+        for entry in fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            let artifact = path.extension().is_some_and(|it| it == "cwasm" || it == "mac");
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+            if artifact && !stem.ends_with(&own) {
+                fs::remove_file(&path)?;
+            }
+        }
+        Ok(())
     }
 
     /// Keeps a compiled component.
@@ -92,8 +110,30 @@ mod tests {
         let again = Cache::open(folder.path(), 7, [8; 32]).unwrap();
         assert_eq!(again.get(digest), Some(path.clone()), "the key of the folder is kept");
         assert_eq!(again.get(Digest([2; 32])), None);
-        assert_eq!(Cache::open(folder.path(), 8, [8; 32]).unwrap().get(digest), None);
         fs::write(&path, b"c0mpiled").unwrap();
         assert_eq!(again.get(digest), None);
+        fs::write(&path, b"compile").unwrap();
+        assert_eq!(again.get(digest), None, "cut short");
+        again.put(digest, b"compiled").unwrap();
+        // Another component's artifact under this one's name, MAC and all.
+        let other = again.put(Digest([2; 32]), b"another's").unwrap();
+        fs::copy(&other, &path).unwrap();
+        fs::copy(other.with_extension("mac"), path.with_extension("mac")).unwrap();
+        assert_eq!(again.get(digest), None);
+    }
+
+    #[test]
+    fn what_another_version_compiled_is_not_loaded() {
+        let folder = tempfile::tempdir().unwrap();
+        let digest = Digest([1; 32]);
+        let old = Cache::open(folder.path(), 7, [9; 32]).unwrap();
+        let path = old.put(digest, b"compiled").unwrap();
+        let (copy, tag) = (fs::read(&path).unwrap(), fs::read(path.with_extension("mac")).unwrap());
+        let new = Cache::open(folder.path(), 8, [9; 32]).unwrap();
+        assert!(!path.exists() && new.get(digest).is_none(), "it is removed");
+        // Nor under the new one's name.
+        fs::write(new.path(digest), copy).unwrap();
+        fs::write(new.path(digest).with_extension("mac"), tag).unwrap();
+        assert_eq!(new.get(digest), None);
     }
 }

@@ -1,7 +1,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use crate::domain::PluginQuota;
-use crate::plugins::{BreakerConfig, CpuBudget, Limits};
+use crate::plugins::{BreakerConfig, CpuBudget, KeptConfig, Limits};
 
 const MIB: usize = 1024 * 1024;
 
@@ -21,6 +21,10 @@ pub struct Config {
     /// What a call may use, unless it brings limits of its own. Memory and tables are bounds of
     /// the pool too: a call's own limits can be lower, not higher.
     pub limits: Limits,
+    /// When instances are kept, and how many.
+    pub kept: KeptConfig,
+    /// Linear memory that no call's own limits go beyond, in bytes.
+    pub memory_bytes_cap: usize,
     /// Stack of an instance, in bytes.
     pub stack_bytes_max: usize,
     /// Whether instructions are counted: a run then ends at the same one each time, and each call
@@ -60,6 +64,8 @@ impl Config {
             cpu_per_second: Duration::from_millis(500) * cores.clamp(2, 16) as u32,
             breaker: BreakerConfig::default(),
             limits: Limits::default(),
+            kept: KeptConfig::default(),
+            memory_bytes_cap: 128 * MIB,
             stack_bytes_max: 512 * 1024,
             fuel: false,
             component_bytes_max: 16 * MIB,
@@ -69,10 +75,22 @@ impl Config {
             cache,
         }
     }
+
     /// The CPU time of a tenant that is granted `quota`. After a rest it may use a second's at
     /// once.
     pub(super) fn cpu_budget(&self, quota: &PluginQuota) -> CpuBudget {
         let per_second = quota.cpu_per_second.unwrap_or(self.cpu_per_second);
         CpuBudget { per_second, burst: per_second }
+    }
+
+    /// What a call may use that brings no limits of its own, for a tenant that is granted `quota`.
+    pub(super) fn limits_of(&self, heavy: bool, quota: &PluginQuota) -> Limits {
+        let memory_bytes_max = match heavy {
+            true => self.kept.memory_bytes_max.max(self.limits.memory_bytes_max),
+            false => self.limits.memory_bytes_max,
+        };
+        let limits = Limits { memory_bytes_max, ..self.limits }.under(quota);
+        let memory_bytes_max = limits.memory_bytes_max.min(self.memory_bytes_cap);
+        Limits { memory_bytes_max, ..limits }
     }
 }

@@ -1,3 +1,4 @@
+use wasmparser::WasmFeatures;
 use wasmtime::{
     Config as EngineConfig, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig,
 };
@@ -9,12 +10,25 @@ use crate::plugins::Config;
 const CORE_INSTANCES_MAX: u32 = 32;
 const TABLES_MAX: u32 = 16;
 const MEMORIES_MAX: u32 = 4;
+/// What modules may not use; a component that does is refused before it is compiled.
+const DENIED: [WasmFeatures; 9] = [
+    WasmFeatures::THREADS,
+    WasmFeatures::MULTI_MEMORY,
+    WasmFeatures::MEMORY64,
+    WasmFeatures::GC,
+    WasmFeatures::FUNCTION_REFERENCES,
+    WasmFeatures::EXCEPTIONS,
+    WasmFeatures::TAIL_CALL,
+    WasmFeatures::RELAXED_SIMD,
+    WasmFeatures::WIDE_ARITHMETIC,
+];
 const KEEP_RESIDENT_BYTES: usize = 16 * 1024 * 1024;
 
 /// The engine that runs components: instances come from a pool, which finds what an instance
 /// has touched by the kernel's page map where it can (Linux 6.7).
 pub(super) fn running(config: &Config) -> wasmtime::Result<Engine> {
-    let at_once = u32::try_from(config.workers).unwrap_or(1) + 2;
+    let at_once = u32::try_from(config.workers).unwrap_or(1) + 2 + config.kept.instances_max;
+    let memory_bytes_max = config.memory_bytes_cap.max(config.limits.memory_bytes_max);
     let mut pool = PoolingAllocationConfig::default();
     pool.total_component_instances(at_once)
         .max_core_instances_per_component(CORE_INSTANCES_MAX)
@@ -26,7 +40,7 @@ pub(super) fn running(config: &Config) -> wasmtime::Result<Engine> {
         .max_component_instance_size(4 * 1024 * 1024)
         .max_core_instance_size(4 * 1024 * 1024)
         .table_elements(config.limits.table_elements_max)
-        .max_memory_size(config.limits.memory_bytes_max)
+        .max_memory_size(memory_bytes_max)
         .pagemap_scan(Enabled::Auto)
         .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
         .table_keep_resident(64 * 1024);
@@ -43,13 +57,12 @@ pub(super) fn compiling(config: &Config) -> wasmtime::Result<Engine> {
 /// Whatever decides what compiled code looks like.
 fn common(config: &Config) -> EngineConfig {
     let mut engine = EngineConfig::new();
+    for feature in DENIED {
+        engine.wasm_features(feature, false);
+    }
     engine
         .wasm_component_model(true)
         .concurrency_support(false)
-        .wasm_memory64(false)
-        .wasm_relaxed_simd(false)
-        .wasm_tail_call(false)
-        .wasm_wide_arithmetic(false)
         .epoch_interruption(true)
         .consume_fuel(config.fuel)
         .max_wasm_stack(config.stack_bytes_max);

@@ -133,7 +133,9 @@ impl Host {
                 self.0.cache.put(digest, &compiled).map_err(unkept)?
             }
         };
-        let (sandboxed, hooks) = Sandboxed::load(&self.0.engine, &path)?;
+        let compiled_bytes = std::fs::metadata(&path).map_or(0, |it| it.len());
+        let heavy = compiled_bytes >= self.0.config.kept.compiled_bytes_min;
+        let (sandboxed, hooks) = Sandboxed::load(&self.0.engine, &path, heavy)?;
         let artifact = Arc::new(Artifact { digest, hooks, sandboxed });
         let mut loaded = self.0.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         loaded.insert(digest, artifact.clone());

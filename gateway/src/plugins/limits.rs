@@ -37,9 +37,7 @@ impl Limits {
         };
         Self {
             deadline: quota.deadline.unwrap_or(self.deadline),
-            // The pool's instances have no more.
-            memory_bytes_max: of(quota.memory_bytes_max, self.memory_bytes_max)
-                .min(self.memory_bytes_max),
+            memory_bytes_max: of(quota.memory_bytes_max, self.memory_bytes_max),
             output_bytes_max: of(quota.output_bytes_max, self.output_bytes_max),
             log_lines_max: of(quota.log_lines_max, self.log_lines_max),
             log_bytes_max: of(quota.log_bytes_max, self.log_bytes_max),

@@ -1,10 +1,14 @@
 //! The Wasm host: tenants' components, compiled once, run in a sandbox.
 //!
-//! **Invariant:** each event meets a fresh instance in a fresh store, with a deadline and limits on
-//! memory, tables, stack, output and log; after a trap nothing of it is used again.
+//! **Invariant:** each event meets a fresh instance in a fresh store (a heavy runtime's is kept, for
+//! one tenant, version and configuration), with a deadline and limits on memory, tables, stack,
+//! output, log and calls; after a trap nothing of it is used again.
 
 mod config;
 pub use config::{Compiler, Config};
+
+mod kept;
+pub use kept::KeptConfig;
 
 mod limits;
 pub use limits::Limits;
@@ -49,6 +53,7 @@ mod ask;
 mod output;
 mod sandbox;
 mod state;
+mod wasi;
 mod wit;
 
 mod workers;

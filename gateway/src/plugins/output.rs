@@ -1,6 +1,6 @@
 //! What a plugin gives out is checked before anything is done with it.
 
-use crate::plugins::{Answer, Fault, Ingested, Limits, Outgoing, Replacement, Verdict};
+use crate::plugins::{Answer, Classified, Fault, Ingested, Limits, Outgoing, Replacement, Verdict};
 
 /// Header names that belong to HTTP, to the connection or to the signature.
 const HEADERS_DENIED: [&str; 10] = [
@@ -48,10 +48,10 @@ pub(super) fn check(answer: Answer, limits: &Limits) -> Result<Answer, Fault> {
             Ok(Answer::Incoming(Ingested::Reject(cut(reason))))
         }
         Answer::Request(headers) => {
-            check_headers(&headers, &|name| name.starts_with("webhook-"))?;
+            // The id and the time are the gateway's; a signature of the same name is replaced.
+            check_headers(&headers, &|name| name == "webhook-signature")?;
             Ok(Answer::Request(headers))
         }
-        answer @ (Answer::Configured | Answer::Event(_) | Answer::Incoming(_)) => Ok(answer),
         Answer::Response(it) => Ok(Answer::Response(match it {
             crate::plugins::Classified::Failure(it) => crate::plugins::Classified::Failure(cut(it)),
             crate::plugins::Classified::Final(it) => crate::plugins::Classified::Final(cut(it)),
@@ -131,4 +131,91 @@ fn cut(mut reason: String) -> String {
     }
     reason.truncate(end);
     reason
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::plugins::FaultKind;
+
+    fn outgoing(payload: &str, header: (&str, &str), path_suffix: Option<&str>) -> Outgoing {
+        Outgoing {
+            payload: Bytes::copy_from_slice(payload.as_bytes()),
+            content_type: "application/json".to_owned(),
+            headers: vec![(header.0.to_owned(), header.1.to_owned())],
+            path_suffix: path_suffix.map(str::to_owned),
+        }
+    }
+
+    fn kind(answer: Answer) -> Option<FaultKind> {
+        check(answer, &Limits::default()).err().map(|it| it.kind)
+    }
+
+    #[test]
+    fn what_must_not_be_sent_is_refused() {
+        let (invalid, limit) = (Some(FaultKind::OutputInvalid), Some(FaultKind::Limit));
+        let (long, big) = ("x".repeat(9000), format!("\"{}\"", "x".repeat(1 << 20)));
+        for (payload, header, suffix, expected) in [
+            (r#"{"a": 1}"#, ("x-team", "billing"), Some("/orders/1"), None),
+            ("{", ("x", "y"), None, invalid),
+            ("1", ("webhook-id", "another"), None, invalid),
+            ("1", ("Webhook-Signature", "v1,…"), None, invalid),
+            ("1", ("Host", "internal"), None, invalid),
+            ("1", ("Transfer-Encoding", "chunked"), None, invalid),
+            ("1", ("Proxy-Authorization", "x"), None, invalid),
+            ("1", ("x", "a\r\nhost: b"), None, invalid),
+            ("1", ("a b", "x"), None, invalid),
+            ("1", ("x", "y"), Some("//other.example/"), None),
+            ("1", ("x", "y"), Some("/../admin"), invalid),
+            ("1", ("x", "y"), Some("/%2e%2E/admin"), invalid),
+            ("1", ("x", "y"), Some("?a=b"), invalid),
+            ("1", ("x", &long), None, limit),
+            (&big, ("x", "y"), None, limit),
+        ] {
+            let out = outgoing(payload, header, suffix);
+            let came = kind(Answer::Event(Verdict::Replace(out)));
+            assert_eq!(came, expected, "{header:?} {suffix:?}");
+        }
+        assert_eq!(kind(Answer::Event(Verdict::Split(Vec::new()))), invalid);
+        let many = vec![outgoing("1", ("x", "y"), None); 17];
+        assert_eq!(kind(Answer::Event(Verdict::Split(many))), limit);
+        let own = |name: &str| Answer::Request(vec![(name.to_owned(), "x".to_owned())]);
+        assert_eq!(kind(own("webhook-signature")), None);
+        assert_eq!(kind(own("webhook-id")), invalid);
+    }
+
+    proptest! {
+        #[test]
+        fn what_passes_can_be_sent(
+            payload in proptest::collection::vec(any::<u8>(), 0..64),
+            content_type in ".{0,40}",
+            headers in proptest::collection::vec((".{0,20}", ".{0,20}"), 0..4),
+            path_suffix in proptest::option::of(".{0,40}"),
+        ) {
+            let payload = Bytes::from(payload);
+            let out = Outgoing { payload, content_type, headers, path_suffix };
+            if let Ok(Answer::Event(Verdict::Replace(out))) =
+                check(Answer::Event(Verdict::Replace(out)), &Limits::default())
+            {
+                for (name, value) in &out.headers {
+                    prop_assert!(http::HeaderName::from_bytes(name.as_bytes()).is_ok());
+                    prop_assert!(http::HeaderValue::from_str(value).is_ok());
+                }
+                prop_assert!(http::HeaderValue::from_str(&out.content_type).is_ok());
+                let url: url::Url = "https://a.example/hooks".parse().unwrap();
+                let mut there = url.clone();
+                there.set_path(&format!("{}{}", url.path(), out.path_suffix.unwrap_or_default()));
+                prop_assert_eq!(there.host_str(), url.host_str());
+                prop_assert!(there.path().starts_with(url.path()));
+            }
+        }
+
+        #[test]
+        fn a_reason_is_cut_between_characters(reason in "\\PC{0,1200}") {
+            prop_assert!(cut(reason).len() <= REASON_BYTES_MAX);
+        }
+    }
 }

@@ -2,14 +2,15 @@ use std::path::Path;
 
 use wasmtime::{
     Engine, Store, Trap,
-    component::{Component, HasSelf, InstancePre, Linker},
+    component::{Component, HasSelf, Instance, InstancePre, Linker},
 };
 
 use crate::plugins::artifact::Hooks;
 use crate::plugins::call::{Called, Fault, FaultKind};
+use crate::plugins::kept::{Kept, Key, Live};
 use crate::plugins::state::State;
 use crate::plugins::wit::{classify, filter, host, ingest, keys, setup, sign, transform};
-use crate::plugins::{Answer, Limits, Question, Refusal, ask, output};
+use crate::plugins::{Answer, Call, Limits, Question, Refusal, ask, output, wasi};
 
 const PACKAGE: &str = "hookgate:plugin/";
 const VERSION: &str = "@1.0.0";
@@ -17,6 +18,8 @@ const VERSION: &str = "@1.0.0";
 /// A component, linked to what it may use and to nothing else.
 pub(super) struct Sandboxed {
     instance: InstancePre<State>,
+    /// Whether its instances are kept for further calls.
+    pub(super) heavy: bool,
     pub(super) setup: Option<setup::SetupPluginIndices>,
     pub(super) filter: Option<filter::FilterPluginIndices>,
     pub(super) transform: Option<transform::TransformPluginIndices>,
@@ -27,20 +30,19 @@ pub(super) struct Sandboxed {
 
 impl Sandboxed {
     /// Maps a compiled component that this process or an earlier one made.
-    pub(super) fn load(engine: &Engine, path: &Path) -> Result<(Self, Hooks), Refusal> {
+    pub(super) fn load(
+        engine: &Engine,
+        path: &Path,
+        heavy: bool,
+    ) -> Result<(Self, Hooks), Refusal> {
         let component = map(engine, path).map_err(invalid)?;
-        Self::link(engine, &component)
+        Self::link(engine, &component, heavy)
     }
 
-    fn link(engine: &Engine, component: &Component) -> Result<(Self, Hooks), Refusal> {
+    fn link(engine: &Engine, component: &Component, heavy: bool) -> Result<(Self, Hooks), Refusal> {
         let shape = component.component_type();
         let exports: Vec<_> = shape.exports(engine).map(|(name, _)| name.to_owned()).collect();
         let hooks = Hooks::among(|hook| exports.contains(&name(hook)));
-        if hooks == Hooks::default() {
-            let wanted: Vec<_> = Hooks::NAMES.iter().map(|it| name(it)).collect();
-            let detail = format!("it exports none of {}", wanted.join(", "));
-            return Err(Refusal::new("plugin_no_hook", detail));
-        }
         let imports = shape.imports(engine).map(|(name, _)| name.to_owned());
         let denied: Vec<_> = imports.filter(|it| !is_given(it, hooks)).collect();
         if !denied.is_empty() {
@@ -48,13 +50,17 @@ impl Sandboxed {
                 format!("it imports what the sandbox does not give: {}", denied.join(", "));
             return Err(Refusal::new("plugin_import_denied", detail));
         }
+        if hooks == Hooks::default() {
+            let wanted: Vec<_> = Hooks::NAMES.iter().map(|it| name(it)).collect();
+            let detail = format!("it exports none of {}", wanted.join(", "));
+            return Err(Refusal::new("plugin_no_hook", detail));
+        }
         let mut linker = Linker::new(engine);
         host::add_to_linker::<_, HasSelf<State>>(&mut linker, |it| it).map_err(invalid)?;
         if hooks.sign {
             keys::add_to_linker::<_, HasSelf<State>>(&mut linker, |it| it).map_err(invalid)?;
         }
-        // WASI is there by name, since std brings its imports along; using it traps.
-        linker.define_unknown_imports_as_traps(component).map_err(invalid)?;
+        wasi::add_to_linker(&mut linker, engine, component).map_err(invalid)?;
         let instance = linker.instantiate_pre(component).map_err(invalid)?;
         let pre = &instance;
         macro_rules! indices {
@@ -70,46 +76,85 @@ impl Sandboxed {
             classify: indices!(hooks.classify, classify::ClassifyPluginIndices),
             sign: indices!(hooks.sign, sign::SignPluginIndices),
             instance,
+            heavy,
         };
         Ok((sandboxed, hooks))
     }
 
-    /// Asks a fresh instance. The deadline is `ticks` of the engine's epoch.
+    /// Asks a fresh instance, or one that was kept for calls of this kind. The deadline is `ticks`
+    /// of the engine's epoch.
     pub(super) fn run(
         &self,
-        config: &[(String, String)],
-        question: &Question,
+        call: &Call<Question>,
         limits: &Limits,
         ticks: u64,
+        kept: &Kept,
     ) -> Called<Answer> {
-        let mut store = Store::new(self.instance.engine(), State::new(limits));
+        let key = self.heavy.then(|| Key::of(call));
+        let waiting = key.as_ref().and_then(|it| kept.take(it));
+        let mut state = State::new(limits);
+        state.decide(&call.question);
+        let mut store = match waiting {
+            Some(Live { mut store, instance, calls }) => {
+                store.data_mut().renew(state);
+                return self.ask(store, Some((instance, calls)), call, (limits, ticks), key, kept);
+            }
+            None => Store::new(self.instance.engine(), state),
+        };
         store.limiter(|it| it);
-        store.set_epoch_deadline(ticks);
-        store.set_hostcall_fuel(limits.output_bytes_max + limits.output_bytes_max / 2);
-        let fuel_before = limits.fuel_max.unwrap_or(u64::MAX);
-        let counted = store.set_fuel(fuel_before).is_ok();
-        let outcome = self.ask(&mut store, config, question);
-        let fuel = store.get_fuel().ok().filter(|_| counted).map(|left| fuel_before - left);
-        let state = store.into_data();
-        let mut called = Called::new(match outcome {
-            Ok(answer) => answer.and_then(|it| output::check(it, limits)),
-            Err(error) => Err(fault(&error, state.limit_hit)),
-        });
-        (called.logs, called.fuel) = (state.logs, fuel);
-        called
+        self.ask(store, None, call, (limits, ticks), key, kept)
     }
 
     fn ask(
         &self,
-        store: &mut Store<State>,
-        config: &[(String, String)],
-        question: &Question,
-    ) -> wasmtime::Result<Result<Answer, Fault>> {
-        let instance = self.instance.instantiate(&mut *store)?;
-        if let Err(refusal) = ask::configure(self, store, &instance, config)? {
-            return Ok(Err(refusal));
+        mut store: Store<State>,
+        kept_one: Option<(Instance, u32)>,
+        call: &Call<Question>,
+        (limits, ticks): (&Limits, u64),
+        key: Option<Key>,
+        kept: &Kept,
+    ) -> Called<Answer> {
+        store.set_epoch_deadline(ticks);
+        store.set_hostcall_fuel(limits.output_bytes_max + limits.output_bytes_max / 2);
+        let fuel_before = limits.fuel_max.unwrap_or(u64::MAX);
+        let counted = store.set_fuel(fuel_before).is_ok();
+        let calls = kept_one.map_or(0, |(_, calls)| calls) + 1;
+        let outcome = self.answer(&mut store, kept_one.map(|(it, _)| it), call);
+        let fuel = store.get_fuel().ok().filter(|_| counted).map(|left| fuel_before - left);
+        let limit_hit = store.data().limit_hit;
+        let logs = store.data_mut().take_logs();
+        let (verdict, instance) = match outcome {
+            Ok((instance, answer)) => {
+                (answer.and_then(|it| output::check(it, limits)), Some(instance))
+            }
+            Err(error) => (Err(fault(&error, limit_hit)), None),
+        };
+        if let (Some(key), Some(instance), Ok(_)) = (key, instance, &verdict) {
+            kept.put(key, Live { store, instance, calls });
         }
-        ask::ask(self, store, &instance, question)
+        let mut called = Called::new(verdict);
+        (called.logs, called.fuel) = (logs, fuel);
+        called
+    }
+
+    fn answer(
+        &self,
+        store: &mut Store<State>,
+        kept_one: Option<Instance>,
+        call: &Call<Question>,
+    ) -> wasmtime::Result<(Instance, Result<Answer, Fault>)> {
+        let instance = match kept_one {
+            Some(instance) => instance,
+            None => {
+                let instance = self.instance.instantiate(&mut *store)?;
+                if let Err(refusal) = ask::configure(self, store, &instance, &call.config)? {
+                    return Ok((instance, Err(refusal)));
+                }
+                instance
+            }
+        };
+        let answer = ask::ask(self, store, &instance, &call.question)?;
+        Ok((instance, answer))
     }
 }
 
@@ -122,7 +167,7 @@ fn is_given(import: &str, hooks: Hooks) -> bool {
     match ours {
         Some("host" | "types") => true,
         Some("keys") => hooks.sign,
-        _ => import.starts_with("wasi:"),
+        _ => wasi::is_known(import),
     }
 }
 
@@ -137,13 +182,14 @@ fn invalid(error: wasmtime::Error) -> Refusal {
 }
 
 fn fault(error: &wasmtime::Error, limit_hit: Option<&'static str>) -> Fault {
+    // Whatever follows a limit that was run into, the limit is what to tell.
+    if let Some(limit) = limit_hit {
+        return Fault::limit(limit);
+    }
     let trap = error.downcast_ref::<Trap>();
     if matches!(trap, Some(Trap::Interrupt | Trap::OutOfFuel)) {
         let detail = "it ran over its deadline".to_owned();
         return Fault { kind: FaultKind::Timeout, detail };
-    }
-    if let Some(limit) = limit_hit {
-        return Fault::limit(limit);
     }
     let text = format!("{error:#}");
     let detail = text.lines().next().unwrap_or_default().to_owned();

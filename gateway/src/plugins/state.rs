@@ -2,7 +2,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use wasmtime::ResourceLimiter;
 
 use crate::plugins::wit::{host, keys, types};
-use crate::plugins::{Limits, LogLine};
+use crate::plugins::{Limits, LogLine, Question};
 
 /// What a call has left to use, and what it leaves behind.
 pub(super) struct State {
@@ -10,12 +10,17 @@ pub(super) struct State {
     /// A limit was run into: whatever trap follows is because of that.
     pub(super) limit_hit: Option<&'static str>,
     host_calls: usize,
-    pub(super) logs: Vec<LogLine>,
+    logs: Vec<LogLine>,
     log_bytes: usize,
     table_elements: usize,
     memory_bytes: usize,
     /// What signs, newest first; only while it is asked to sign.
     keys: Vec<Vec<u8>>,
+    /// What was written to stdout and stderr since the last line's end.
+    written: [Vec<u8>; 2],
+    /// The event's time and what its id made of chance: a run repeats exactly.
+    now_ms: u64,
+    chance: u64,
 }
 
 impl State {
@@ -29,7 +34,81 @@ impl State {
             table_elements: 0,
             memory_bytes: 0,
             keys: Vec::new(),
+            written: [Vec::new(), Vec::new()],
+            now_ms: 0,
+            chance: 0,
         }
+    }
+
+    /// Decides what time and chance are, by what is asked.
+    pub(super) fn decide(&mut self, question: &Question) {
+        let (id, now_ms) = match question {
+            Question::Configure => ("", 0),
+            Question::Event(it) => (it.id.as_str(), it.timestamp_ms),
+            Question::Incoming(it) => (it.id.as_deref().unwrap_or_default(), it.timestamp_ms),
+            Question::Response(it) => (it.event_id.as_str(), it.timestamp_ms),
+            Question::Request(it) => (it.id.as_str(), it.timestamp.saturating_mul(1000)),
+        };
+        self.now_ms = now_ms;
+        // FNV-1a: the same id gives the same chance on every machine.
+        let mix = |hash: u64, it: u8| (hash ^ u64::from(it)).wrapping_mul(0x0100_0000_01b3);
+        self.chance = id.bytes().fold(0xcbf2_9ce4_8422_2325, mix);
+    }
+
+    /// The event's time, in milliseconds.
+    pub(super) fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// The next random number (SplitMix64).
+    pub(super) fn draw(&mut self) -> u64 {
+        self.chance = self.chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.chance;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Takes what the guest writes to stdout or stderr: a line of it is a line of the log.
+    pub(super) fn write(&mut self, is_error: bool, bytes: &[u8]) {
+        let place = usize::from(is_error);
+        for part in bytes.split_inclusive(|it| *it == b'\n') {
+            let room = self.limits.log_bytes_max.saturating_sub(self.written[place].len());
+            self.written[place].extend_from_slice(&part[..part.len().min(room)]);
+            if part.ends_with(b"\n") {
+                self.end_line(is_error);
+            }
+        }
+    }
+
+    fn end_line(&mut self, is_error: bool) {
+        let line = std::mem::take(&mut self.written[usize::from(is_error)]);
+        let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+        if !text.is_empty() {
+            self.keep(if is_error { "error" } else { "info" }, text);
+        }
+    }
+
+    /// Keeps a line within the limits; further ones are left out.
+    fn keep(&mut self, level: &'static str, message: String) {
+        let bytes = self.log_bytes + message.len();
+        if self.logs.len() < self.limits.log_lines_max && bytes <= self.limits.log_bytes_max {
+            self.log_bytes = bytes;
+            self.logs.push(LogLine { level, message });
+        }
+    }
+
+    /// All that was logged.
+    pub(super) fn take_logs(&mut self) -> Vec<LogLine> {
+        self.end_line(false);
+        self.end_line(true);
+        std::mem::take(&mut self.logs)
+    }
+
+    /// Begins another call of a kept instance: what it holds stays counted.
+    pub(super) fn renew(&mut self, fresh: Self) {
+        let (memory_bytes, table_elements) = (self.memory_bytes, self.table_elements);
+        *self = Self { memory_bytes, table_elements, ..fresh };
     }
 
     pub(super) fn hold(&mut self, keys: Vec<Vec<u8>>) {
@@ -70,19 +149,13 @@ impl host::Host for State {
     /// runs into the limit of calls.
     fn log(&mut self, level: host::Level, message: String) -> wasmtime::Result<()> {
         self.count()?;
-        if self.logs.len() >= self.limits.log_lines_max
-            || self.log_bytes + message.len() > self.limits.log_bytes_max
-        {
-            return Ok(());
-        }
-        self.log_bytes += message.len();
         let level = match level {
             host::Level::Debug => "debug",
             host::Level::Info => "info",
             host::Level::Warn => "warn",
             host::Level::Error => "error",
         };
-        self.logs.push(LogLine { level, message });
+        self.keep(level, message);
         Ok(())
     }
 }

@@ -11,6 +11,7 @@ use tokio::{sync::oneshot, time::Instant};
 use wasmtime::Engine;
 
 use crate::domain::PluginQuota;
+use crate::plugins::kept::Kept;
 use crate::plugins::turns::{Bounds, Turn, Turns};
 use crate::plugins::{Answer, Call, Called, Class, Config, Question};
 
@@ -39,6 +40,7 @@ pub(super) struct Workers {
 struct Shared {
     engine: Engine,
     config: Config,
+    kept: Kept,
     state: Mutex<State>,
     called: Condvar,
     running: Condvar,
@@ -63,6 +65,7 @@ impl Workers {
         let shared = Arc::new(Shared {
             engine: engine.clone(),
             config: config.clone(),
+            kept: Kept::new(config.kept.clone()),
             state: Mutex::new(state),
             called: Condvar::new(),
             running: Condvar::new(),
@@ -172,11 +175,11 @@ fn work(shared: &Shared) {
 
 fn run(shared: &Shared, call: &Call<Question>, quota: &PluginQuota) -> Called<Answer> {
     let started = now();
-    let limits = call.limits.as_ref().unwrap_or(&shared.config.limits).under(quota);
+    let usual = || shared.config.limits_of(call.artifact.heavy(), quota);
+    let limits = call.limits.unwrap_or_else(usual);
     // One more, since the first tick may come at once.
     let ticks = limits.deadline.as_millis() as u64 / TICK.as_millis() as u64 + 1;
-    let sandboxed = &call.artifact.sandboxed;
-    let mut called = sandboxed.run(&call.config, &call.question, &limits, ticks);
+    let mut called = call.artifact.sandboxed.run(call, &limits, ticks, &shared.kept);
     called.duration = started.elapsed();
     metrics::counter!("hookgate_plugin_calls_total", "result" => called.result).increment(1);
     let seconds = called.duration.as_secs_f64();

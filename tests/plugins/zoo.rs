@@ -1,0 +1,305 @@
+//! Components that mean harm, as core modules in text: each is made a component of the world, run
+//! in the sandbox with the limits of production, and must come to exactly one end.
+
+use std::{fmt::Write as _, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use hookgate::plugins::{Called, Compiler, Config, FaultKind, Host, LogLine, Verdict};
+use hookgate::world::SystemEntropy;
+use hookgate_tests::binary;
+use tokio::time::Instant;
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+
+use crate::{call_as, host};
+
+/// A component of one of the worlds in `wit/`, from a core module.
+fn component(world: &str, core: &str) -> Vec<u8> {
+    let mut resolve = Resolve::default();
+    let package = resolve.push_str("plugin.wit", include_str!("../../wit/plugin.wit")).unwrap();
+    let world = resolve.select_world(&[package], Some(world)).unwrap();
+    let mut module = wat::parse_str(core).unwrap();
+    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
+    ComponentEncoder::default().module(&module).unwrap().encode().unwrap()
+}
+
+/// A filter whose body is `body`; unless it says otherwise it delivers.
+fn filter(extra: &str, pages: u32, body: &str) -> Vec<u8> {
+    let core = format!(
+        r#"(module
+            (import "hookgate:plugin/host@1.0.0" "log" (func $log (param i32 i32 i32)))
+            (memory (export "memory") {pages})
+            (global $heap (mut i32) (i32.const 4096))
+            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+                (local $at i32)
+                (local.set $at
+                    (i32.and (i32.add (global.get $heap) (i32.const 15)) (i32.const -16)))
+                (global.set $heap (i32.add (local.get $at) (local.get 3)))
+                (local.get $at))
+            {extra}
+            (func (export "hookgate:plugin/filter@1.0.0#filter")
+                (param i32 i32 i32 i32 i64 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+                (local $n i32)
+                {body}
+                (i32.const 16)))"#
+    );
+    component("filter-plugin", &core)
+}
+
+/// Says `drop`, with the reason at `at`, `length` bytes long.
+fn dropping(at: u32, length: u32) -> String {
+    format!(
+        "(i32.store8 (i32.const 20) (i32.const 1))
+         (i32.store (i32.const 24) (i32.const {at}))
+         (i32.store (i32.const 28) (i32.const {length}))"
+    )
+}
+
+async fn run(host: &Host, tenant: &str, component: &[u8]) -> Called {
+    let artifact = host.check(Bytes::copy_from_slice(component)).await.unwrap();
+    call_as(tenant, host, &artifact, &[], "1").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_comes_to_its_end_and_the_next_call_is_fine() {
+    let cache = tempfile::tempdir().unwrap();
+    let host = host(cache.path(), Compiler::InProcess);
+    let forever = "(loop $again (br $again))";
+    let recursion = "(func $deep (param i64) (result i64)
+        (i64.add (i64.const 1) (call $deep (i64.add (local.get 0) (i64.const 1)))))";
+    let huge = dropping(65536, 10 << 20);
+    let zoo = [
+        ("a loop", filter("", 1, forever), FaultKind::Timeout),
+        (
+            "a loop in `start`",
+            filter("(func $s (loop $again (br $again))) (start $s)", 1, ""),
+            FaultKind::Timeout,
+        ),
+        (
+            "filling all memory again and again",
+            filter(
+                "",
+                255,
+                "(loop $again
+                    (memory.fill (i32.const 65536) (i32.const 7) (i32.const 16646144))
+                    (br $again))",
+            ),
+            FaultKind::Timeout,
+        ),
+        (
+            "growing memory for ever",
+            filter("", 1, "(loop $again (drop (memory.grow (i32.const 1))) (br $again))"),
+            FaultKind::Limit,
+        ),
+        (
+            "growing a table for ever",
+            filter(
+                "(table $t 1 funcref)",
+                1,
+                "(loop $again
+                    (drop (table.grow $t (ref.null func) (i32.const 100))) (br $again))",
+            ),
+            FaultKind::Limit,
+        ),
+        ("recursion", filter(recursion, 1, "(drop (call $deep (i64.const 0)))"), FaultKind::Limit),
+        ("unreachable", filter("", 1, "unreachable"), FaultKind::Trap),
+        ("an output of 10 MiB", filter("", 200, &huge), FaultKind::Limit),
+        ("an output outside of memory", filter("", 1, &dropping(u32::MAX - 9, 9)), FaultKind::Trap),
+        (
+            "a million calls of the host",
+            filter(
+                "",
+                1,
+                "(local.set $n (i32.const 1000000))
+                 (loop $again
+                    (call $log (i32.const 1) (i32.const 64) (i32.const 0))
+                    (br_if $again (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))",
+            ),
+            FaultKind::Limit,
+        ),
+        (
+            "a log line of 10 MiB",
+            filter("", 200, "(call $log (i32.const 1) (i32.const 64) (i32.const 10485760))"),
+            FaultKind::Limit,
+        ),
+    ];
+    let fine = filter("", 1, "");
+    for (name, component, kind) in &zoo {
+        let called = run(&host, "hostile", component).await;
+        let fault = called.verdict.expect_err(name);
+        assert_eq!(fault.kind, *kind, "{name}: {fault:?}");
+        println!("{name}: {} after {:?}", kind.name(), called.duration);
+        assert!(called.duration < Duration::from_secs(2), "{name}: {:?}", called.duration);
+        let next = run(&host, "hostile", &fine).await;
+        assert_eq!(next.verdict, Ok(Verdict::Deliver), "after {name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_tenant_keeps_its_pace() {
+    let cache = tempfile::tempdir().unwrap();
+    let host = host(cache.path(), Compiler::InProcess);
+    let fine = host.check(filter("", 1, "").into()).await.unwrap();
+    let pace = async || {
+        let mut waits = Vec::new();
+        for _ in 0..200 {
+            let started = Instant::now();
+            let called = call_as("good", &host, &fine, &[], "1").await;
+            assert_eq!(called.verdict, Ok(Verdict::Deliver));
+            waits.push(started.elapsed());
+        }
+        waits.sort();
+        (waits[100], waits[198])
+    };
+    let alone = pace().await;
+    let looping = filter("", 1, "(loop $again (br $again))");
+    let looping = host.check(looping.into()).await.unwrap();
+    let hostile = {
+        let (host, looping) = (host.clone(), looping.clone());
+        async move {
+            loop {
+                let called = call_as("hostile", &host, &looping, &[], "1").await;
+                assert!(called.verdict.is_err());
+            }
+        }
+    };
+    tokio::select! {
+        beside = pace() => println!("median and p99 alone {alone:?}, beside a loop {beside:?}"),
+        () = hostile => unreachable!("it does not end"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_a_tenant_is_found_in_anothers_memory() {
+    let cache = tempfile::tempdir().unwrap();
+    let host = host(cache.path(), Compiler::InProcess);
+    // Both have 2 MiB; the first page is the guest's own.
+    let secret =
+        filter("", 32, "(memory.fill (i32.const 65536) (i32.const 0xa5) (i32.const 2031616))");
+    let found = dropping(64, 5);
+    let search = filter(
+        r#"(data (i32.const 64) "found")"#,
+        32,
+        &format!(
+            "(local.set $n (i32.const 65536))
+             (block $done
+                (loop $again
+                    (if (i64.ne (i64.load (local.get $n)) (i64.const 0))
+                        (then {found} (br $done)))
+                    (br_if $again (i32.lt_u
+                        (local.tee $n (i32.add (local.get $n) (i32.const 8)))
+                        (i32.const 2097152)))))"
+        ),
+    );
+    let secret = host.check(secret.into()).await.unwrap();
+    let search = host.check(search.into()).await.unwrap();
+    for round in 0..10_000 {
+        let hidden = call_as("one", &host, &secret, &[], "1").await;
+        assert_eq!(hidden.verdict, Ok(Verdict::Deliver));
+        let looked = call_as("other", &host, &search, &[], "1").await;
+        assert_eq!(looked.verdict, Ok(Verdict::Deliver), "round {round}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_sandbox_does_not_give_is_refused_by_name() {
+    let cache = tempfile::tempdir().unwrap();
+    let host = host(cache.path(), Compiler::InProcess);
+    let wat = |text: &str| wat::parse_str(text).unwrap();
+    let exports = |inside: &str| {
+        wat(&format!(
+            r#"(component {inside} (instance $i) (export "hookgate:plugin/filter@1.0.0" (instance $i)))"#
+        ))
+    };
+    let import = |name: &str| exports(&format!(r#"(import "{name}" (instance))"#));
+    for (name, component, word) in [
+        ("two memories", exports("(core module (memory 1) (memory 1))"), "memor"),
+        ("shared memory", exports("(core module (memory 1 1 shared))"), "shared"),
+        ("64-bit memory", exports("(core module (memory i64 1))"), "64"),
+        ("preview 1 by hand", import("wasi:snapshot/preview1@0.1.0"), "wasi:snapshot"),
+        ("a later WASI", import("wasi:cli/environment@0.3.0"), "wasi:cli/environment@0.3.0"),
+        ("an unknown package", import("example:net/sockets@1.0.0"), "example:net"),
+        ("a later world", import("hookgate:plugin/host@2.0.0"), "host@2.0.0"),
+        ("keys without `sign`", import("hookgate:plugin/keys@1.0.0"), "keys"),
+    ] {
+        let refusal = host.check(component.into()).await.err().unwrap_or_else(|| panic!("{name}"));
+        assert_eq!(refusal.code, "plugin_import_denied", "{name}: {refusal:?}");
+        assert!(refusal.detail.contains(word), "{name}: {refusal:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_would_take_too_long_to_compile_is_refused() {
+    let cache = tempfile::tempdir().unwrap();
+    let mut config = Config::new(cache.path().to_owned(), Compiler::Child(binary().to_owned()));
+    config.compile_time_max = Duration::from_secs(2);
+    let host = Host::start(config, &SystemEntropy).unwrap();
+    let loops = |count: usize| "(loop)".repeat(count);
+    let mut functions = String::new();
+    for _ in 0..40 {
+        let _ = write!(functions, "(func (param i32) {})", loops(4_900));
+    }
+    let nested = "(block ".repeat(20_000) + &")".repeat(20_000);
+    for (name, extra) in [
+        ("a function of 115,000 loops", format!("(func {})", loops(115_000))),
+        ("many functions of loops", functions),
+        ("50,000 functions", "(func)".repeat(50_000)),
+        ("20,000 blocks within each other", format!("(func {nested})")),
+    ] {
+        let started = Instant::now();
+        let bomb = filter(&extra, 1, "");
+        let refusal = host.check(bomb.into()).await.err().unwrap_or_else(|| panic!("{name}"));
+        assert_eq!(refusal.code, "plugin_compile_limit", "{name}: {refusal:?}");
+        println!("{name}: refused after {:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(20), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_failures_leave_nothing_behind() {
+    let cache = tempfile::tempdir().unwrap();
+    let host = host(cache.path(), Compiler::InProcess);
+    let greedy = filter(
+        "",
+        1,
+        "(loop $again
+            (br_if $again (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) unreachable",
+    );
+    let greedy = host.check(greedy.into()).await.unwrap();
+    let round = async |count: usize| {
+        for _ in 0..count {
+            let called = call_as("hostile", &host, &greedy, &[], "1").await;
+            assert_eq!(called.verdict.expect_err("it is greedy").kind, FaultKind::Limit);
+        }
+        resident_kib()
+    };
+    let (first, last) = (round(500).await, round(9_500).await);
+    println!("resident after 500 failures {first} KiB, after 10,000 {last} KiB");
+    assert!(last < first + 16 * 1024, "{first} KiB, then {last} KiB");
+}
+
+fn resident_kib() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|it| it.strip_prefix("VmRSS:"));
+    line.and_then(|it| it.trim().trim_end_matches(" kB").parse().ok()).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn the_same_event_costs_the_same_fuel() {
+    let cache = tempfile::tempdir().unwrap();
+    let mut config = Config::new(cache.path().to_owned(), Compiler::InProcess);
+    config.fuel = true;
+    config.limits.fuel_max = Some(1_000_000);
+    let host = Host::start(config, &SystemEntropy).unwrap();
+    let log = r#"(call $log (i32.const 1) (i32.const 64) (i32.const 2))"#;
+    let fine = host.check(filter(r#"(data (i32.const 64) "hi")"#, 1, log).into()).await.unwrap();
+    let once = call_as("one", &host, &fine, &[], "1").await;
+    let again = call_as("one", &host, &fine, &[], "1").await;
+    assert!(once.fuel.is_some_and(|it| it > 0) && once.fuel == again.fuel, "{once:?}");
+    assert_eq!(once.logs, [LogLine { level: "info", message: "hi".into() }]);
+    let looping = host.check(filter("", 1, "(loop $again (br $again))").into()).await.unwrap();
+    let called = call_as("one", &host, &looping, &[], "1").await;
+    assert_eq!(called.verdict.expect_err("it has no end").kind, FaultKind::Timeout);
+    assert!(called.fuel.is_some_and(|it| it >= 1_000_000), "{:?}", called.fuel);
+    let _: &Arc<_> = &looping;
+}
