@@ -8,6 +8,7 @@ mod egress;
 mod hostile;
 mod secrets;
 mod tls;
+mod hooks;
 mod process;
 mod stream;
 

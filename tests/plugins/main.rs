@@ -1,6 +1,8 @@
 //! Plugins as components in the sandbox: the examples on their cases, and guests that behave badly.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+#![expect(clippy::print_stdout, reason = "measurements are printed")]
 
+mod pace;
 mod zoo;
 
 use std::{path::Path, sync::Arc, time::Duration};

@@ -1,7 +1,7 @@
 //! Components that mean harm, as core modules in text: each is made a component of the world, run
 //! in the sandbox with the limits of production, and must come to exactly one end.
 
-use std::{fmt::Write as _, sync::Arc, time::Duration};
+use std::{fmt::Write as _, time::Duration};
 
 use bytes::Bytes;
 use hookgate::plugins::{Called, Compiler, Config, FaultKind, Host, LogLine, Verdict};
@@ -60,20 +60,19 @@ async fn run(host: &Host, tenant: &str, component: &[u8]) -> Called {
     call_as(tenant, host, &artifact, &[], "1").await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn each_comes_to_its_end_and_the_next_call_is_fine() {
-    let cache = tempfile::tempdir().unwrap();
-    let host = host(cache.path(), Compiler::InProcess);
+/// Each with the end that it must come to.
+fn zoo() -> Vec<(&'static str, Vec<u8>, FaultKind)> {
+    let timeout = FaultKind::Timeout;
     let forever = "(loop $again (br $again))";
     let recursion = "(func $deep (param i64) (result i64)
         (i64.add (i64.const 1) (call $deep (i64.add (local.get 0) (i64.const 1)))))";
     let huge = dropping(65536, 10 << 20);
-    let zoo = [
-        ("a loop", filter("", 1, forever), FaultKind::Timeout),
+    vec![
+        ("a loop", filter("", 1, forever), timeout),
         (
             "a loop in `start`",
             filter("(func $s (loop $again (br $again))) (start $s)", 1, ""),
-            FaultKind::Timeout,
+            timeout,
         ),
         (
             "filling all memory again and again",
@@ -84,7 +83,7 @@ async fn each_comes_to_its_end_and_the_next_call_is_fine() {
                     (memory.fill (i32.const 65536) (i32.const 7) (i32.const 16646144))
                     (br $again))",
             ),
-            FaultKind::Timeout,
+            timeout,
         ),
         (
             "growing memory for ever",
@@ -122,9 +121,15 @@ async fn each_comes_to_its_end_and_the_next_call_is_fine() {
             filter("", 200, "(call $log (i32.const 1) (i32.const 64) (i32.const 10485760))"),
             FaultKind::Limit,
         ),
-    ];
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_comes_to_its_end_and_the_next_call_is_fine() {
+    let cache = tempfile::tempdir().unwrap();
+    let host = host(cache.path(), Compiler::InProcess);
     let fine = filter("", 1, "");
-    for (name, component, kind) in &zoo {
+    for (name, component, kind) in &zoo() {
         let called = run(&host, "hostile", component).await;
         let fault = called.verdict.expect_err(name);
         assert_eq!(fault.kind, *kind, "{name}: {fault:?}");
@@ -301,5 +306,4 @@ async fn the_same_event_costs_the_same_fuel() {
     let called = call_as("one", &host, &looping, &[], "1").await;
     assert_eq!(called.verdict.expect_err("it has no end").kind, FaultKind::Timeout);
     assert!(called.fuel.is_some_and(|it| it >= 1_000_000), "{:?}", called.fuel);
-    let _: &Arc<_> = &looping;
 }

@@ -54,11 +54,10 @@ pub(super) fn read(
     let id = plain.id.as_deref().map(EventId::parse);
     let timestamp = plain.timestamp.as_deref().map(parse_time);
     let metadata = plain.metadata.unwrap_or_default();
-    let metadata_bytes: usize = metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
-    let key_fits = plain.ordering_key.as_ref().is_none_or(|it| it.len() <= ORDERING_KEY_BYTES_MAX);
+    let fits = fits(&metadata, plain.ordering_key.as_deref());
     match (event_type, id, timestamp) {
         (Some(event_type), id @ (None | Some(Some(_))), timestamp @ (None | Some(Some(_))))
-            if key_fits && metadata_bytes <= METADATA_BYTES_MAX =>
+            if fits =>
         {
             let mut event = NewEvent::new(event_type, slice_of(whole, data));
             event.id = id.flatten();
@@ -69,6 +68,12 @@ pub(super) fn read(
         }
         _ => Err(explain_fields(text, base)),
     }
+}
+
+/// Whether an event may have these beside its data.
+pub(super) fn fits(metadata: &BTreeMap<String, String>, ordering_key: Option<&str>) -> bool {
+    let bytes: usize = metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
+    bytes <= METADATA_BYTES_MAX && ordering_key.is_none_or(|it| it.len() <= ORDERING_KEY_BYTES_MAX)
 }
 
 fn slice_of(whole: &Bytes, part: &[u8]) -> Bytes {

@@ -9,10 +9,11 @@ use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use serde_json::{json, value::RawValue};
 
+use crate::api::caller::Access;
 use crate::api::gateway::Gateway;
 use crate::api::page::json_response;
 use crate::api::problem::{Problem, Result};
-use crate::api::{body, event_body, events_out, ndjson};
+use crate::api::{body, event_body, events_out, ingest, ndjson};
 use crate::domain::{EventId, EventType, Scope, Timestamp};
 use crate::storage::{Appended, NewEvent};
 
@@ -74,9 +75,31 @@ async fn accept_any(gateway: Gateway, slug: &str, headers: &HeaderMap, body: Bod
             event.idempotency_key = Some(if many { format!("{key}#{place}") } else { key.clone() });
         }
     }
+    let events = ingested(&gateway, &access, events, many).await?;
     let types: Vec<_> = events.iter().map(|it| it.event_type.clone()).collect();
     let appended = access.shard.append(&access.slug, events, true).await?;
     answer(&types, &appended, many)
+}
+
+/// What the tenant's ingest chain leaves of events, all or none.
+async fn ingested(
+    gateway: &Gateway,
+    access: &Access,
+    events: Vec<NewEvent>,
+    many: bool,
+) -> Result<Vec<NewEvent>> {
+    let (mut taken, mut errors) = (Vec::with_capacity(events.len()), Vec::new());
+    for (place, event) in ingest::run(gateway, access, events).await.into_iter().enumerate() {
+        let base = if many { format!("/{place}") } else { String::new() };
+        match event.map_err(|it| it.at(&base)) {
+            Ok(event) => taken.push(event),
+            Err(problem) if problem.code() == ingest::REJECTED => {
+                errors.extend(problem.into_errors(&base)?);
+            }
+            Err(problem) => return Err(problem),
+        }
+    }
+    if errors.is_empty() { Ok(taken) } else { Err(Problem::fields(ingest::REJECTED, errors)) }
 }
 
 fn answer(types: &[EventType], appended: &[Appended], many: bool) -> Result {

@@ -119,7 +119,7 @@ fn recent_events(access: &Access, count: u32) -> Result<Vec<EventIn>> {
     Ok(events.collect::<crate::storage::Result<_>>()?)
 }
 
-async fn artifact(
+pub(super) async fn artifact(
     gateway: &Gateway,
     access: &Access,
     plugin: &Plugin,
@@ -132,7 +132,7 @@ async fn artifact(
     artifact.map_err(|it| Problem::unprocessable(it.code, it.detail))
 }
 
-async fn call<Q: Asked>(
+pub(super) async fn call<Q: Asked>(
     gateway: &Gateway,
     access: &Access,
     artifact: std::sync::Arc<Artifact>,

@@ -34,6 +34,7 @@ mod plugin_wire;
 mod canary;
 mod plugins;
 mod invoke;
+mod ingest;
 mod short;
 mod system;
 mod ops;

@@ -10,9 +10,9 @@ use http_body_util::BodyExt;
 use serde_json::json;
 
 use crate::api::caller::Access;
-use crate::api::event_body;
 use crate::api::gateway::Gateway;
 use crate::api::problem::Problem;
+use crate::api::{event_body, ingest};
 use crate::storage::{Appended, NewEvent};
 
 /// Lines in one batch.
@@ -148,7 +148,7 @@ impl Incoming {
     async fn store(&mut self, lines: Vec<Line>) -> Bytes {
         let (mut events, mut places) =
             (Vec::with_capacity(lines.len()), Vec::with_capacity(lines.len()));
-        for (line, event) in lines {
+        for (line, event) in ingested(&self.gateway, &self.access, lines).await {
             match event {
                 Ok(event) => {
                     events.push(event);
@@ -184,6 +184,25 @@ impl Incoming {
         }
         answers.into()
     }
+}
+
+/// What the tenant's ingest chain leaves of the lines.
+async fn ingested(gateway: &Gateway, access: &Access, lines: Vec<Line>) -> Vec<Line> {
+    let (mut numbers, mut events) = (Vec::new(), Vec::new());
+    let mut through = Vec::with_capacity(lines.len());
+    for (number, event) in lines {
+        match event {
+            Ok(event) => {
+                numbers.push(number);
+                events.push(event);
+            }
+            Err(problem) => through.push((number, Err(problem))),
+        }
+    }
+    let events = ingest::run(gateway, access, events).await;
+    through.extend(numbers.into_iter().zip(events));
+    through.sort_by_key(|(number, _)| *number);
+    through
 }
 
 fn answered(line: u64, appended: &Appended) -> serde_json::Value {

@@ -40,6 +40,7 @@ pub(super) fn plugin(gateway: &Gateway, access: &Access, plugin: &Plugin) -> Val
         "canary": plugin.canary.as_ref().map(canary),
         "versions": plugin.versions.iter().rev().map(version).collect::<Vec<_>>(),
         "used_by": used_by,
+        "ingests": access.shard.ingests(&access.slug, &plugin.name),
         "pins": Value::Object(pins.collect()),
         "stats": stats(&diary.stats(&tenant, &plugin.name)),
     })

@@ -141,6 +141,10 @@ impl From<storage::Refused> for Problem {
             refused @ storage::Refused::SecretUnavailable => {
                 Self::conflict("secret_unavailable", refused.to_string())
             }
+            storage::Refused::Ingests => {
+                let detail = "the tenant's ingest chain uses it; take it out there first";
+                Self::conflict("plugin_in_use", detail)
+            }
             storage::Refused::Invalid(detail) => Self::unprocessable("invalid_field", detail),
             storage::Refused::Storage(error) => error.into(),
         }
@@ -158,6 +162,14 @@ impl Problem {
 }
 
 impl Problem {
+    /// The same, with the place of what it is about.
+    pub(super) fn at(mut self, base: &str) -> Self {
+        for error in &mut self.0.errors {
+            error.pointer.insert_str(0, base);
+        }
+        self
+    }
+
     /// What is wrong with the fields below `base`; a problem that is about more than fields stays
     /// what it is.
     pub(super) fn into_errors(self, base: &str) -> Result<Vec<FieldError>> {

@@ -12,8 +12,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::api::gateway::Gateway;
 use crate::api::problem::Problem;
 use crate::api::{
-    canary, dead_letters, deliveries, endpoints, events_in, events_out, keys, ops, plugins, short,
-    system, tail, tenants,
+    canary, dead_letters, deliveries, endpoints, events_in, events_out, ingest, keys, ops, plugins,
+    short, system, tail, tenants,
 };
 use crate::domain::TypeId;
 
@@ -29,6 +29,7 @@ pub fn router(gateway: Gateway) -> Router {
         .merge(endpoints::routes())
         .merge(tail::routes())
         .merge(events_in::routes())
+        .merge(ingest::routes())
         .merge(events_out::routes())
         .merge(deliveries::routes())
         .merge(dead_letters::routes())

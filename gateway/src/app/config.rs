@@ -3,6 +3,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use crate::app::PluginSettings;
 use crate::world::egress::{Allowed, Proxy};
 use crate::{api, dispatch, plugins, storage, world::egress::EgressPolicy};
 
@@ -97,12 +98,9 @@ pub struct FileConfig {
     pub in_flight_max: Option<usize>,
     /// Shards of a new store.
     pub shards: Option<u16>,
-    /// Threads that run plugins.
-    pub plugin_workers: Option<usize>,
-    /// How long a plugin may run, in milliseconds.
-    pub plugin_deadline_ms: Option<u64>,
-    /// Memory of a plugin, in MiB.
-    pub plugin_memory_mib: Option<usize>,
+    /// What plugins may use.
+    #[serde(default)]
+    pub plugins: PluginSettings,
 }
 
 /// What flags and environment say; flags win.
@@ -172,9 +170,7 @@ impl FileConfig {
             log_format: self.log_format.or(other.log_format),
             in_flight_max: self.in_flight_max.or(other.in_flight_max),
             shards: self.shards.or(other.shards),
-            plugin_workers: self.plugin_workers.or(other.plugin_workers),
-            plugin_deadline_ms: self.plugin_deadline_ms.or(other.plugin_deadline_ms),
-            plugin_memory_mib: self.plugin_memory_mib.or(other.plugin_memory_mib),
+            plugins: self.plugins.or(other.plugins),
         }
     }
 }
@@ -204,12 +200,7 @@ impl Config {
         dispatch.in_flight_max =
             bounded("in_flight_max", given.in_flight_max, 1..=65_536, in_flight_max)?;
         let mut plugins = plugins::Config::new(data_dir.join("plugins"), compiler);
-        plugins.workers =
-            bounded("plugin_workers", given.plugin_workers, 1..=256, plugins.workers)?;
-        let deadline = bounded("plugin_deadline_ms", given.plugin_deadline_ms, 1..=10_000, 50)?;
-        plugins.limits.deadline = Duration::from_millis(deadline);
-        let memory = bounded("plugin_memory_mib", given.plugin_memory_mib, 1..=1024, 16)?;
-        plugins.limits.memory_bytes_max = memory * 1024 * 1024;
+        given.plugins.apply(&mut plugins)?;
         let grace = bounded("shutdown_grace_seconds", given.shutdown_grace_seconds, 0..=3600, 30)?;
         if given.operator_key.as_ref().is_some_and(|it| it.len() < 16) {
             let detail = "must have at least 16 characters".to_owned();
@@ -268,7 +259,7 @@ impl Egress {
     }
 }
 
-fn bounded<T: PartialOrd + Copy + std::fmt::Display>(
+pub(super) fn bounded<T: PartialOrd + Copy + std::fmt::Display>(
     key: &'static str,
     given: Option<T>,
     range: std::ops::RangeInclusive<T>,
@@ -307,5 +298,15 @@ mod tests {
         let file = toml::from_str("shards = 3\nin_flight_max = 7").unwrap();
         let config = Config::new(flags.or(file), plugins::Compiler::InProcess).unwrap();
         assert_eq!((config.storage.shards, config.dispatch.in_flight_max), (2, 7));
+    }
+
+    #[test]
+    fn plugins_have_a_table_of_their_own() {
+        let it = config("[plugins]\nmemory_mib = 32\nhost_calls_max = 7\nfuel_max = 5").unwrap();
+        let limits = it.plugins.limits;
+        assert_eq!((limits.memory_bytes_max, limits.host_calls_max), (32 << 20, 7));
+        assert_eq!((limits.fuel_max, it.plugins.fuel), (Some(5), true));
+        assert!(config("[plugins]\nmemory = 1").unwrap_err().contains("memory"));
+        assert!(config("[plugins]\ndeadline_ms = 0").unwrap_err().contains("plugins.deadline_ms"));
     }
 }

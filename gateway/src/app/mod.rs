@@ -3,6 +3,9 @@
 mod config;
 pub use config::{Config, ConfigError, FileConfig, KeySource, Overrides};
 
+mod plugin_settings;
+pub use plugin_settings::PluginSettings;
+
 mod start;
 pub use start::{App, StartError};
 

@@ -5,7 +5,7 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::app::{App, Config, ConfigError, FileConfig, Overrides};
+use crate::app::{App, Config, ConfigError, FileConfig, Overrides, PluginSettings};
 use crate::cli::client::Failure;
 use crate::cli::output;
 use crate::plugins::Compiler;
@@ -86,15 +86,8 @@ pub(super) struct Flags {
     /// Shards of a new store [default: 1]
     #[arg(long, env = "HOOKGATE_SHARDS", value_name = "N")]
     shards: Option<u16>,
-    /// Threads that run plugins [default: one a core]
-    #[arg(long, env = "HOOKGATE_PLUGIN_WORKERS", value_name = "N")]
-    plugin_workers: Option<usize>,
-    /// How long a plugin may run [default: 50]
-    #[arg(long, env = "HOOKGATE_PLUGIN_DEADLINE_MS", value_name = "MS")]
-    plugin_deadline_ms: Option<u64>,
-    /// Memory of a plugin [default: 16]
-    #[arg(long, env = "HOOKGATE_PLUGIN_MEMORY_MIB", value_name = "MIB")]
-    plugin_memory_mib: Option<usize>,
+    #[command(flatten)]
+    plugins: PluginSettings,
 }
 
 impl Flags {
@@ -119,9 +112,7 @@ impl Flags {
             log_format: self.log_format,
             in_flight_max: self.in_flight_max,
             shards: self.shards,
-            plugin_workers: self.plugin_workers,
-            plugin_deadline_ms: self.plugin_deadline_ms,
-            plugin_memory_mib: self.plugin_memory_mib,
+            plugins: self.plugins,
         };
         let merged = flags.or(file.unwrap_or_default());
         let json = match merged.log_format.as_deref() {

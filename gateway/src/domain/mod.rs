@@ -46,6 +46,9 @@ pub use endpoint::{
     Endpoint, EndpointId, EndpointNo, Format, OnError, Ordering, PluginUse, RateLimit,
 };
 
+mod ingest;
+pub use ingest::{IngestUse, OnIngestError};
+
 mod retry;
 pub use retry::{Retry, RetryPolicy};
 

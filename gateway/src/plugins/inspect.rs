@@ -27,8 +27,11 @@ pub(super) fn features() -> WasmFeatures {
     features
 }
 
-/// Refuses what is no component, needs what the engine does not give, or is out of all proportion.
-pub(super) fn inspect(component: &[u8], config: &Config) -> Result<(), Refusal> {
+/// Looks at a component before it is compiled.
+///
+/// # Errors
+/// When it is none, needs what the engine does not give, or is out of all proportion.
+pub fn inspect(component: &[u8], config: &Config) -> Result<(), Refusal> {
     if component.len() > config.component_bytes_max {
         let max = config.component_bytes_max;
         let detail = format!("the component has {} bytes; at most {max}", component.len());

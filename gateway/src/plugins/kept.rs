@@ -36,10 +36,10 @@ impl Default for KeptConfig {
     }
 }
 
-/// A configured instance and its store.
+/// A store, and the instance in it once it is configured.
 pub(super) struct Live {
     pub(super) store: Store<State>,
-    pub(super) instance: Instance,
+    pub(super) instance: Option<Instance>,
     pub(super) calls: u32,
 }
 

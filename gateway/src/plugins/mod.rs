@@ -49,8 +49,12 @@ pub use compile::compiler_main;
 
 mod engine;
 mod inspect;
+pub use inspect::inspect;
+
 mod ask;
 mod output;
+pub use output::check_answer;
+
 mod sandbox;
 mod state;
 mod wasi;

@@ -21,8 +21,11 @@ const PATH_SUFFIX_BYTES_MAX: usize = 1024;
 /// Of a reason that is kept in history.
 const REASON_BYTES_MAX: usize = 1024;
 
-/// Refuses what must not be sent, stored or kept.
-pub(super) fn check(answer: Answer, limits: &Limits) -> Result<Answer, Fault> {
+/// Looks at what a plugin gave out before anything is done with it.
+///
+/// # Errors
+/// When it must not be sent, stored or kept.
+pub fn check_answer(answer: Answer, limits: &Limits) -> Result<Answer, Fault> {
     match answer {
         Answer::Event(Verdict::Drop(reason)) => Ok(Answer::Event(Verdict::Drop(cut(reason)))),
         Answer::Event(Verdict::Replace(out)) => {
@@ -52,12 +55,16 @@ pub(super) fn check(answer: Answer, limits: &Limits) -> Result<Answer, Fault> {
             check_headers(&headers, &|name| name == "webhook-signature")?;
             Ok(Answer::Request(headers))
         }
-        Answer::Response(it) => Ok(Answer::Response(match it {
-            crate::plugins::Classified::Failure(it) => crate::plugins::Classified::Failure(cut(it)),
-            crate::plugins::Classified::Final(it) => crate::plugins::Classified::Final(cut(it)),
-            plain @ (crate::plugins::Classified::Undecided
-            | crate::plugins::Classified::Success) => plain,
-        })),
+        Answer::Response(Classified::Failure(reason)) => {
+            Ok(Answer::Response(Classified::Failure(cut(reason))))
+        }
+        Answer::Response(Classified::Final(reason)) => {
+            Ok(Answer::Response(Classified::Final(cut(reason))))
+        }
+        plain @ (Answer::Configured
+        | Answer::Event(Verdict::Deliver)
+        | Answer::Incoming(Ingested::Accept)
+        | Answer::Response(Classified::Undecided | Classified::Success)) => Ok(plain),
     }
 }
 
@@ -151,7 +158,7 @@ mod tests {
     }
 
     fn kind(answer: Answer) -> Option<FaultKind> {
-        check(answer, &Limits::default()).err().map(|it| it.kind)
+        check_answer(answer, &Limits::default()).err().map(|it| it.kind)
     }
 
     #[test]
@@ -198,7 +205,7 @@ mod tests {
             let payload = Bytes::from(payload);
             let out = Outgoing { payload, content_type, headers, path_suffix };
             if let Ok(Answer::Event(Verdict::Replace(out))) =
-                check(Answer::Event(Verdict::Replace(out)), &Limits::default())
+                check_answer(Answer::Event(Verdict::Replace(out)), &Limits::default())
             {
                 for (name, value) in &out.headers {
                     prop_assert!(http::HeaderName::from_bytes(name.as_bytes()).is_ok());

@@ -2,7 +2,7 @@ use std::path::Path;
 
 use wasmtime::{
     Engine, Store, Trap,
-    component::{Component, HasSelf, Instance, InstancePre, Linker},
+    component::{Component, HasSelf, InstancePre, Linker},
 };
 
 use crate::plugins::artifact::Hooks;
@@ -91,70 +91,57 @@ impl Sandboxed {
         kept: &Kept,
     ) -> Called<Answer> {
         let key = self.heavy.then(|| Key::of(call));
-        let waiting = key.as_ref().and_then(|it| kept.take(it));
         let mut state = State::new(limits);
         state.decide(&call.question);
-        let mut store = match waiting {
-            Some(Live { mut store, instance, calls }) => {
-                store.data_mut().renew(state);
-                return self.ask(store, Some((instance, calls)), call, (limits, ticks), key, kept);
+        let mut live = match key.as_ref().and_then(|it| kept.take(it)) {
+            Some(mut live) => {
+                live.store.data_mut().renew(state);
+                live
             }
-            None => Store::new(self.instance.engine(), state),
+            None => {
+                let mut store = Store::new(self.instance.engine(), state);
+                store.limiter(|it| it);
+                Live { store, instance: None, calls: 0 }
+            }
         };
-        store.limiter(|it| it);
-        self.ask(store, None, call, (limits, ticks), key, kept)
-    }
-
-    fn ask(
-        &self,
-        mut store: Store<State>,
-        kept_one: Option<(Instance, u32)>,
-        call: &Call<Question>,
-        (limits, ticks): (&Limits, u64),
-        key: Option<Key>,
-        kept: &Kept,
-    ) -> Called<Answer> {
-        store.set_epoch_deadline(ticks);
-        store.set_hostcall_fuel(limits.output_bytes_max + limits.output_bytes_max / 2);
+        live.calls += 1;
+        live.store.set_epoch_deadline(ticks);
+        let output_bytes_max = limits.output_bytes_max;
+        live.store.set_hostcall_fuel(output_bytes_max + output_bytes_max / 2);
         let fuel_before = limits.fuel_max.unwrap_or(u64::MAX);
-        let counted = store.set_fuel(fuel_before).is_ok();
-        let calls = kept_one.map_or(0, |(_, calls)| calls) + 1;
-        let outcome = self.answer(&mut store, kept_one.map(|(it, _)| it), call);
-        let fuel = store.get_fuel().ok().filter(|_| counted).map(|left| fuel_before - left);
-        let limit_hit = store.data().limit_hit;
-        let logs = store.data_mut().take_logs();
-        let (verdict, instance) = match outcome {
-            Ok((instance, answer)) => {
-                (answer.and_then(|it| output::check(it, limits)), Some(instance))
-            }
-            Err(error) => (Err(fault(&error, limit_hit)), None),
+        let counted = live.store.set_fuel(fuel_before).is_ok();
+        let outcome = self.answer(&mut live, call);
+        let fuel = live.store.get_fuel().ok().filter(|_| counted);
+        let (limit_hit, logs) = (live.store.data().limit_hit, live.store.data_mut().take_logs());
+        let verdict = match outcome {
+            Ok(answer) => answer.and_then(|it| output::check_answer(it, limits)),
+            Err(error) => Err(fault(&error, limit_hit)),
         };
-        if let (Some(key), Some(instance), Ok(_)) = (key, instance, &verdict) {
-            kept.put(key, Live { store, instance, calls });
+        if let (Some(key), Ok(_)) = (key, &verdict) {
+            kept.put(key, live);
         }
         let mut called = Called::new(verdict);
-        (called.logs, called.fuel) = (logs, fuel);
+        (called.logs, called.fuel) = (logs, fuel.map(|left| fuel_before - left));
         called
     }
 
     fn answer(
         &self,
-        store: &mut Store<State>,
-        kept_one: Option<Instance>,
+        live: &mut Live,
         call: &Call<Question>,
-    ) -> wasmtime::Result<(Instance, Result<Answer, Fault>)> {
-        let instance = match kept_one {
+    ) -> wasmtime::Result<Result<Answer, Fault>> {
+        let store = &mut live.store;
+        let instance = match live.instance {
             Some(instance) => instance,
             None => {
                 let instance = self.instance.instantiate(&mut *store)?;
                 if let Err(refusal) = ask::configure(self, store, &instance, &call.config)? {
-                    return Ok((instance, Err(refusal)));
+                    return Ok(Err(refusal));
                 }
-                instance
+                *live.instance.insert(instance)
             }
         };
-        let answer = ask::ask(self, store, &instance, &call.question)?;
-        Ok((instance, answer))
+        ask::ask(self, store, &instance, &call.question)
     }
 }
 

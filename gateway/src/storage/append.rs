@@ -51,8 +51,10 @@ impl NewEvent {
     }
 
     /// Takes the digest that tells a repeated event from another one under the same name.
-    pub(super) fn seal(&mut self) {
-        if self.id.is_none() && self.idempotency_key.is_none() {
+    /// Taken once: what a plugin makes of the event afterwards does not count.
+    pub fn seal(&mut self) {
+        let unnamed = self.id.is_none() && self.idempotency_key.is_none();
+        if unnamed || self.digest.is_some() {
             return;
         }
         let mut digest = Sha256::new();

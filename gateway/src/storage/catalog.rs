@@ -1,7 +1,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::domain::{
-    ApiKey, Endpoint, EndpointId, EndpointNo, Plugin, PluginName, Slug, Tenant, TenantNo,
+    ApiKey, Endpoint, EndpointId, EndpointNo, IngestUse, Plugin, PluginName, Slug, Tenant, TenantNo,
 };
 use crate::storage::codec::decode;
 use crate::storage::fold::{Meta, kind};
@@ -38,6 +38,8 @@ pub struct TenantEntry {
     pub plugins: BTreeMap<PluginName, Arc<Plugin>>,
     /// Its keys by id.
     pub keys: BTreeMap<String, Arc<ApiKey>>,
+    /// The plugins that see its events before they are stored, in order.
+    pub ingest: Arc<[IngestUse]>,
 }
 
 impl Catalog {
@@ -124,6 +126,7 @@ impl Catalog {
                 let (no, id): (u32, String) = decode(value)?;
                 Record::EndpointDeleted { tenant_no, id, no }
             }
+            kind::INGEST => Record::IngestPut { tenant_no, chain: decode(value)? },
             other => return Err(Error::corrupt(format!("catalog row of kind {other}"))),
         };
         self.apply(&record)
@@ -174,6 +177,11 @@ impl Catalog {
             Record::PluginDeleted { tenant_no, name, versions: _ } => {
                 self.with(*tenant_no, |it| it.plugins.retain(|key, _| key.as_str() != name));
             }
+            Record::IngestPut { tenant_no, chain } => {
+                let chain = chain.iter().map(|it| it.clone().into_noun());
+                let chain = chain.collect::<Result<Arc<[_]>>>()?;
+                self.with(*tenant_no, |it| it.ingest = chain);
+            }
             Record::OperatorKeySet(hash) => self.operator_key = Some(*hash),
             Record::EventsAccepted(_)
             | Record::FannedOut { .. }
@@ -190,8 +198,8 @@ impl Catalog {
             Some(entry) => entry.tenant = tenant,
             None => {
                 let slug = tenant.slug.clone();
-                let (endpoints, plugins, keys) = Default::default();
-                self.tenants.insert(slug, TenantEntry { tenant, endpoints, plugins, keys });
+                let (endpoints, plugins, keys, ingest) = Default::default();
+                self.tenants.insert(slug, TenantEntry { tenant, endpoints, plugins, keys, ingest });
             }
         }
     }

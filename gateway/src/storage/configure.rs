@@ -23,6 +23,9 @@ pub enum Refused {
     /// Its secrets cannot be opened, so that writing it would lose them.
     #[error("its secrets cannot be opened; restore the store or the master key, or delete it")]
     SecretUnavailable,
+    /// The tenant's ingest chain runs the plugin.
+    #[error("the tenant's ingest chain uses it")]
+    Ingests,
     /// The caller's own rule, with what it has to say.
     #[error("{0}")]
     Invalid(String),
@@ -89,6 +92,7 @@ impl Shard {
             let endpoints = entry.endpoints.values().map(|it| deletion(tenant_no, it));
             let plugins = entry.plugins.values().map(|it| plugin_deletion(tenant_no, it));
             let mut records: Vec<_> = keys.chain(endpoints).chain(plugins).collect();
+            records.push(Record::IngestPut { tenant_no, chain: Vec::new() });
             records.push(Record::TenantDeleted { slug: slug.to_string(), no: tenant_no });
             records
         };

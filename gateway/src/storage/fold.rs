@@ -21,6 +21,7 @@ pub(super) mod kind {
     pub(in crate::storage) const ENDPOINT: u8 = 3;
     pub(in crate::storage) const PLUGIN: u8 = 4;
     pub(in crate::storage) const DELETED_ENDPOINT: u8 = 5;
+    pub(in crate::storage) const INGEST: u8 = 10;
 }
 
 /// The format of the store as a whole. A later one is refused.
@@ -193,6 +194,13 @@ fn fold_catalog(shard: ShardNo, meta: &mut Meta, record: &Record, changes: &mut 
             for version in versions {
                 let key = shard.component(TenantNo(*tenant_no), name, *version);
                 changes.remove(Table::Components, key);
+            }
+        }
+        Record::IngestPut { tenant_no, chain } => {
+            let key = row(kind::INGEST, *tenant_no, "");
+            match chain.is_empty() {
+                true => changes.remove(Table::Catalog, key),
+                false => changes.put(Table::Catalog, key, encode(chain)),
             }
         }
         Record::EventsAccepted(_)

@@ -29,6 +29,7 @@ pub use keyring::{MasterKey, MasterKeys};
 mod catalog;
 pub use catalog::{Catalog, TenantEntry};
 
+mod ingest;
 mod configure;
 pub use configure::Refused;
 

@@ -166,6 +166,9 @@ impl Shard {
         if !users.is_empty() {
             return Err(Refused::InUse(users));
         }
+        if self.ingests(tenant, name) {
+            return Err(Refused::Ingests);
+        }
         Ok(self.commit(vec![plugin_deletion(tenant_no, &plugin)]).await?)
     }
 

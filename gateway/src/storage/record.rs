@@ -10,6 +10,7 @@ use crate::storage::Result;
 use crate::storage::catalog_row::{EndpointRow, KeyRow, TenantRow};
 use crate::storage::codec::{decode, encode};
 use crate::storage::history_row::{Entry, decode_entry};
+use crate::storage::ingest::IngestUseRow;
 use crate::storage::plugin_row::PluginRow;
 
 /// One change of a shard.
@@ -46,6 +47,8 @@ pub(super) enum Record {
     DataKeyPut { tenant_no: u32, tenant: String, wrapped: Vec<u8> },
     /// The fingerprint of the master key that data keys are wrapped with from now on.
     MasterKeySet([u8; 32]),
+    /// A tenant's ingest chain was set.
+    IngestPut { tenant_no: u32, chain: Vec<IngestUseRow> },
 }
 
 impl Record {
