@@ -9,6 +9,7 @@ mod hostile;
 mod secrets;
 mod tls;
 mod hooks;
+mod plugins;
 mod process;
 mod stream;
 

@@ -8,14 +8,14 @@ use axum::{
     response::Response,
     routing::post,
 };
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, Uri};
 
 use crate::api::caller::Access;
 use crate::api::fields::Fields;
 use crate::api::gateway::Gateway;
-use crate::api::page::json_response;
+use crate::api::page::{Query, json_response};
 use crate::api::problem::{Problem, Result};
-use crate::api::{body, plugin_wire};
+use crate::api::{body, invoke, plugin_follow, plugin_wire};
 use crate::domain::{Canary, Plugin, Scope, Share};
 use crate::storage::Refused;
 
@@ -30,9 +30,11 @@ async fn start(
     State(gateway): State<Gateway>,
     Path((slug, name)): Path<(String, String)>,
     headers: HeaderMap,
+    uri: Uri,
     body: Body,
 ) -> Result {
     let access = gateway.tenant(&headers, &slug, Scope::Manage)?;
+    let force = plugin_follow::flag(&Query::parse(&uri, &["force"])?, "force", false)?;
     let plugin = access.plugin(&name)?;
     let mut fields = body::object(&headers, body, gateway.limits.body_bytes_max).await?;
     let version = fields.whole("version", 1, u32::MAX);
@@ -45,6 +47,8 @@ async fn start(
     let (Some(version), Some(share)) = (version, share) else {
         return Err(Problem::invalid_fields(Vec::new()));
     };
+    let artifact = invoke::artifact(&gateway, &access, &plugin, Some(version)).await?;
+    plugin_follow::check(&gateway, &access, &plugin.name, (&artifact, force)).await?;
     let started_at = gateway.clock.now();
     let canary = Canary { version, share, compare, abort_on_error_rate, started_at };
     let started = access.shard.start_canary(&access.slug, &plugin.name, canary).await;
@@ -108,5 +112,7 @@ async fn end(
     let version = running(&plugin)?.version;
     let ended = access.shard.end_canary(&access.slug, &plugin.name, version, promote).await;
     let plugin = ended.map_err(|it| Problem::named(it, "canary_not_found"))?;
+    // What was deferred because of the version that is left may go on.
+    gateway.plugins.breakers().forget(access.slug.as_str(), Some(&plugin.name));
     Ok(json_response(StatusCode::OK, &plugin_wire::plugin(gateway, &access, &plugin)))
 }

@@ -119,6 +119,7 @@ fn recent_events(access: &Access, count: u32) -> Result<Vec<EventIn>> {
     Ok(events.collect::<crate::storage::Result<_>>()?)
 }
 
+/// The artifact of a version; `None`: of the active one.
 pub(super) async fn artifact(
     gateway: &Gateway,
     access: &Access,
@@ -132,6 +133,7 @@ pub(super) async fn artifact(
     artifact.map_err(|it| Problem::unprocessable(it.code, it.detail))
 }
 
+/// Asks a version something, on the tenant's account.
 pub(super) async fn call<Q: Asked>(
     gateway: &Gateway,
     access: &Access,
@@ -150,6 +152,7 @@ fn render(id: &str, event_type: &str, called: &Called) -> Value {
         "outcome": "deliver",
         "logs": called.logs.iter().map(line).collect::<Vec<_>>(),
         "duration_us": called.duration.as_micros() as u64,
+        "fuel": called.fuel,
     });
     match &called.verdict {
         Ok(Verdict::Deliver) => {}

@@ -60,14 +60,16 @@ impl Query {
     pub(super) fn cursor<const N: usize>(&self, kind: &str) -> Result<Option<[u64; N]>> {
         let Some(text) = self.get("cursor") else { return Ok(None) };
         let invalid = || Problem::bad_request("invalid_cursor", "this cursor is of no list here");
-        let bytes = BASE64URL_NOPAD.decode(text.as_bytes()).map_err(|_| invalid())?;
-        let text = String::from_utf8(bytes).map_err(|_| invalid())?;
-        let rest = text.strip_prefix(kind).and_then(|it| it.strip_prefix(':'));
-        let numbers = rest.ok_or_else(invalid)?.split(':').map(|it| it.parse().ok());
-        let numbers: Option<Vec<u64>> = numbers.collect();
-        let numbers = numbers.and_then(|it| it.try_into().ok()).ok_or_else(invalid)?;
-        Ok(Some(numbers))
+        parse_cursor(kind, text).map(Some).ok_or_else(invalid)
     }
+}
+
+/// The numbers that a cursor of this kind holds.
+pub(super) fn parse_cursor<const N: usize>(kind: &str, text: &str) -> Option<[u64; N]> {
+    let text = String::from_utf8(BASE64URL_NOPAD.decode(text.as_bytes()).ok()?).ok()?;
+    let rest = text.strip_prefix(kind)?.strip_prefix(':')?;
+    let numbers: Option<Vec<u64>> = rest.split(':').map(|it| it.parse().ok()).collect();
+    numbers?.try_into().ok()
 }
 
 /// A cursor of this kind.

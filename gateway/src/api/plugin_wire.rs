@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::api::caller::Access;
 use crate::api::gateway::Gateway;
 use crate::domain::{Canary, Plugin, PluginRun, PluginVersion};
-use crate::plugins::{Digest, Logged, Tally, Trial};
+use crate::plugins::{Called, Digest, Logged, Outgoing, Tally, Trial, Verdict};
 
 /// A plugin with its versions, who uses it, and what it did.
 pub(super) fn plugin(gateway: &Gateway, access: &Access, plugin: &Plugin) -> Value {
@@ -139,6 +139,65 @@ pub(super) fn logged(it: &Logged) -> Value {
         "sha256": it.digest.to_string(),
         "message": it.line.message,
     })
+}
+
+/// What a call came to, and what it cost.
+pub(super) fn outcome(called: &Called) -> Value {
+    let mut rendered = json!({
+        "outcome": match &called.verdict {
+            Ok(Verdict::Drop(_)) => "drop",
+            Ok(Verdict::Split(_)) => "split",
+            Ok(Verdict::Deliver | Verdict::Replace(_)) => "deliver",
+            Err(_) => "error",
+        },
+        "duration_us": u64::try_from(called.duration.as_micros()).unwrap_or(u64::MAX),
+        "fuel": called.fuel,
+    });
+    match &called.verdict {
+        Ok(Verdict::Drop(reason)) => rendered["reason"] = reason.as_str().into(),
+        Err(fault) => {
+            rendered["error"] = json!({ "code": fault.kind.name(), "detail": fault.detail });
+        }
+        Ok(_) => {}
+    }
+    rendered
+}
+
+/// What becomes of an event with this `data`, in a form in which two versions can be compared:
+/// without what they cost.
+pub(super) fn verdict(called: &Called, data: &Value) -> Value {
+    let mut rendered = outcome(called);
+    let members = rendered.as_object_mut().expect("it is an object");
+    members.remove("duration_us");
+    members.remove("fuel");
+    let sent = match &called.verdict {
+        Ok(Verdict::Deliver) => json!({ "data": data }),
+        Ok(Verdict::Replace(out)) => outgoing(out),
+        Ok(Verdict::Split(parts)) => {
+            json!({ "parts": parts.iter().map(outgoing).collect::<Vec<_>>() })
+        }
+        Ok(Verdict::Drop(_)) | Err(_) => json!({}),
+    };
+    members.extend(sent.as_object().cloned().unwrap_or_default());
+    rendered
+}
+
+fn outgoing(out: &Outgoing) -> Value {
+    let text = || Value::String(String::from_utf8_lossy(&out.payload).into_owned());
+    let mut rendered = json!({
+        "data": serde_json::from_slice(&out.payload).unwrap_or_else(|_| text()),
+    });
+    if !out.content_type.starts_with("application/json") {
+        rendered["content_type"] = out.content_type.as_str().into();
+    }
+    if !out.headers.is_empty() {
+        let headers = out.headers.iter().map(|(name, it)| (name.clone(), it.clone().into()));
+        rendered["headers"] = Value::Object(headers.collect());
+    }
+    if let Some(suffix) = &out.path_suffix {
+        rendered["path_suffix"] = suffix.as_str().into();
+    }
+    rendered
 }
 
 /// A plugin that an attempt ran.

@@ -10,11 +10,11 @@ use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 
 use crate::api::caller::Access;
 use crate::api::gateway::Gateway;
-use crate::api::page::{Query, cursor, json_response, page};
+use crate::api::page::{Query, json_response, page};
 use crate::api::problem::{Problem, Result};
-use crate::api::{body, invoke, plugin_wire};
+use crate::api::{backtest, body, invoke, plugin_follow, plugin_log, plugin_wire};
 use crate::domain::{Plugin, PluginName, Scope};
-use crate::plugins::{LEVELS, Refusal, Wanted};
+use crate::plugins::Refusal;
 
 pub(super) fn routes() -> Router<Gateway> {
     let base = "/v1/tenants/{tenant}/plugins";
@@ -23,8 +23,9 @@ pub(super) fn routes() -> Router<Gateway> {
         .route(&format!("{base}/{{name}}"), get(read).put(upload).delete(delete))
         .route(&format!("{base}/{{name}}/versions/{{version}}/wasm"), get(component))
         .route(&format!("{base}/{{name}}/activate"), post(activate))
+        .route(&format!("{base}/{{name}}/backtest"), post(backtest::run))
         .route(&format!("{base}/{{name}}/invoke"), post(invoke::invoke))
-        .route(&format!("{base}/{{name}}/logs"), get(logs))
+        .route(&format!("{base}/{{name}}/logs"), get(plugin_log::read))
 }
 
 impl Access {
@@ -47,20 +48,15 @@ async fn upload(
     let name = PluginName::parse(&name).ok_or_else(|| {
         Problem::unprocessable("invalid_plugin_name", "a name is [a-z0-9][a-z0-9_-]{0,63}")
     })?;
-    let query = Query::parse(&uri, &["activate"])?;
-    let activate = match query.get("activate") {
-        None | Some("true") => true,
-        Some("false") => false,
-        Some(_) => {
-            let detail = "`activate` must be true or false";
-            return Err(Problem::bad_request("invalid_parameter", detail));
-        }
-    };
+    let query = Query::parse(&uri, &["activate", "force"])?;
+    let activate = plugin_follow::flag(&query, "activate", true)?;
+    let force = plugin_follow::flag(&query, "force", false)? || !activate;
     if !body::is_type(&headers, "application/wasm") {
         return Err(body::unsupported("application/wasm"));
     }
     let bytes = body::read(&headers, body, gateway.limits.component_bytes_max).await?;
     let artifact = gateway.plugins.check(bytes.clone()).await.map_err(refused)?;
+    plugin_follow::check(&gateway, &access, &name, (&artifact, force)).await?;
     // A part of a body must not keep the whole connection's buffer.
     let upload = (Bytes::copy_from_slice(&bytes), artifact.digest().0);
     let kind = artifact.hooks().kind();
@@ -128,48 +124,24 @@ async fn activate(
     State(gateway): State<Gateway>,
     Path((slug, name)): Path<(String, String)>,
     headers: HeaderMap,
+    uri: Uri,
     body: Body,
 ) -> Result {
     let access = gateway.tenant(&headers, &slug, Scope::Manage)?;
-    let name = access.plugin(&name)?.name;
+    let force = plugin_follow::flag(&Query::parse(&uri, &["force"])?, "force", false)?;
+    let plugin = access.plugin(&name)?;
     let mut fields = body::object(&headers, body, gateway.limits.body_bytes_max).await?;
     let version = fields.whole("version", 1, u32::MAX);
     let version = fields.need("version", version);
     fields.finish().map_err(Problem::invalid_fields)?;
-    let activated = access.shard.activate_plugin(&access.slug, &name, version.unwrap_or(0)).await;
+    let artifact = invoke::artifact(&gateway, &access, &plugin, version).await?;
+    plugin_follow::check(&gateway, &access, &plugin.name, (&artifact, force)).await?;
+    let (name, version) = (&plugin.name, version.unwrap_or(0));
+    let activated = access.shard.activate_plugin(&access.slug, name, version).await;
     let plugin = activated.map_err(|it| Problem::named(it, "plugin_version_not_found"))?;
+    // What was deferred because of the version before may go on.
+    gateway.plugins.breakers().forget(access.slug.as_str(), Some(&plugin.name));
     Ok(json_response(StatusCode::OK, &plugin_wire::plugin(&gateway, &access, &plugin)))
-}
-
-async fn logs(
-    State(gateway): State<Gateway>,
-    Path((slug, name)): Path<(String, String)>,
-    headers: HeaderMap,
-    uri: Uri,
-) -> Result {
-    let access = gateway.tenant(&headers, &slug, Scope::Read)?;
-    let plugin = access.plugin(&name)?;
-    let query = Query::parse(&uri, &["version", "level", "since"])?;
-    let (limit, before) = (query.limit()?, query.cursor("pl")?.map(|[it]| it));
-    let wanted = Wanted { before, ..read_wanted(&query)? };
-    let diary = gateway.plugins.diary();
-    let lines = diary.lines(&access.slug.shared(), &plugin.name, &wanted, limit);
-    let next = lines.last().filter(|_| lines.len() == limit);
-    let next = next.map(|it| cursor("pl", &[it.number]));
-    Ok(page(&lines.iter().map(plugin_wire::logged).collect::<Vec<_>>(), next))
-}
-
-/// Which lines of a log a query asks for.
-fn read_wanted(query: &Query) -> Result<Wanted<'_>> {
-    let invalid = |detail: &str| Problem::bad_request("invalid_parameter", detail);
-    let version = query.get("version").map(|it| it.parse().ok());
-    let version = version.map(|it| it.ok_or_else(|| invalid("`version` must be a number")));
-    let level = query.get("level");
-    if level.is_some_and(|it| !LEVELS.contains(&it)) {
-        return Err(invalid(&format!("`level` must be one of {}", LEVELS.join(", "))));
-    }
-    let (version, since) = (version.transpose()?, query.time("since")?);
-    Ok(Wanted { version, level, since, ..Wanted::default() })
 }
 
 async fn delete(

@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode, Uri};
 use crate::api::gateway::Gateway;
 use crate::api::page::{Query, json_response, page};
 use crate::api::problem::{Problem, Result};
-use crate::api::{body, wire};
+use crate::api::{body, quota_body, wire};
 use crate::domain::{Scope, Slug};
 
 const NAME_CHARS_MAX: usize = 256;
@@ -61,12 +61,11 @@ async fn put(
     let mut fields = body::object(&headers, body, gateway.limits.body_bytes_max).await?;
     let fits = |it: &str| (it.len() <= NAME_CHARS_MAX).then(|| it.to_owned());
     let name = fields.parsed("name", "a string of at most 256 bytes", fits);
-    if fields.take("quota").is_some() {
-        fields.refuse("quota", "is not supported by this version");
-    }
+    let quota = quota_body::read(&mut fields, gateway.plugins.config());
     fields.finish().map_err(Problem::invalid_fields)?;
     let name = name.unwrap_or_else(|| slug.to_string());
-    let (tenant, created) = gateway.store.shard(&slug).put_tenant(&slug, name).await?;
+    let shard = gateway.store.shard(&slug);
+    let (tenant, created) = shard.put_tenant_with(&slug, name, quota).await?;
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     Ok(json_response(status, &wire::tenant(&tenant)))
 }

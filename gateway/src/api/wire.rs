@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json, value::RawValue};
 
-use crate::api::plugin_wire;
+use crate::api::{plugin_wire, quota_body};
 use crate::domain::{
     ApiKey, Attempt, DeadLetter, DeliveryKey, DeliveryState, Event, Tenant, Timestamp, delivery_id,
 };
@@ -56,6 +56,7 @@ pub(super) fn tenant(it: &Tenant) -> Value {
     json!({
         "id": it.slug.as_str(),
         "name": it.name,
+        "quota": quota_body::render(&it.quota),
         "created_at": it.created_at.to_string(),
         "updated_at": it.updated_at.to_string(),
     })

@@ -26,6 +26,20 @@ pub struct PluginSettings {
         env = "HOOKGATE_PLUGIN_CPU_MS_PER_SECOND"
     )]
     pub cpu_ms_per_second: Option<u64>,
+    /// Failures in a row after which a plugin's version rests [default: 10]
+    #[arg(
+        long = "plugin-breaker-failures",
+        value_name = "N",
+        env = "HOOKGATE_PLUGIN_BREAKER_FAILURES"
+    )]
+    pub breaker_failures: Option<u32>,
+    /// How long it rests at first, in ms [default: 30000]
+    #[arg(
+        long = "plugin-breaker-cool-down-ms",
+        value_name = "N",
+        env = "HOOKGATE_PLUGIN_BREAKER_COOL_DOWN_MS"
+    )]
+    pub breaker_cool_down_ms: Option<u64>,
     /// How long a call may run [default: 50]
     #[arg(long = "plugin-deadline-ms", value_name = "N", env = "HOOKGATE_PLUGIN_DEADLINE_MS")]
     pub deadline_ms: Option<u64>,
@@ -115,6 +129,8 @@ impl PluginSettings {
             workers: self.workers.or(other.workers),
             queue_max: self.queue_max.or(other.queue_max),
             cpu_ms_per_second: self.cpu_ms_per_second.or(other.cpu_ms_per_second),
+            breaker_failures: self.breaker_failures.or(other.breaker_failures),
+            breaker_cool_down_ms: self.breaker_cool_down_ms.or(other.breaker_cool_down_ms),
             deadline_ms: self.deadline_ms.or(other.deadline_ms),
             memory_mib: self.memory_mib.or(other.memory_mib),
             memory_cap_mib: self.memory_cap_mib.or(other.memory_cap_mib),
@@ -153,6 +169,7 @@ impl PluginSettings {
             let it = bounded("plugins.cpu_ms_per_second", Some(it), 1..=1_000_000, it)?;
             plugins.cpu_per_second = Duration::from_millis(it);
         }
+        self.apply_to_breaker(&mut plugins.breaker)?;
         if let Some(it) = self.memory_cap_mib {
             let it = bounded("plugins.memory_cap_mib", Some(it), 1..=4096, it)?;
             plugins.memory_bytes_cap = it * MIB;
@@ -180,6 +197,18 @@ impl PluginSettings {
         if let Some(it) = self.kept_memory_mib {
             let it = bounded("plugins.kept_memory_mib", Some(it), 1..=4096, it)?;
             plugins.kept.memory_bytes_max = it * MIB;
+        }
+        Ok(())
+    }
+
+    fn apply_to_breaker(&self, breaker: &mut plugins::BreakerConfig) -> Result<(), ConfigError> {
+        if let Some(it) = self.breaker_failures {
+            breaker.failures = bounded("plugins.breaker_failures", Some(it), 1..=1000, it)?;
+        }
+        if let Some(it) = self.breaker_cool_down_ms {
+            let it = bounded("plugins.breaker_cool_down_ms", Some(it), 1..=3_600_000, it)?;
+            breaker.cool_down = Duration::from_millis(it);
+            breaker.cool_down_max = breaker.cool_down_max.max(breaker.cool_down);
         }
         Ok(())
     }

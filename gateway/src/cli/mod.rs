@@ -15,4 +15,7 @@ mod send;
 mod tail;
 mod sse;
 mod plugin;
+mod plugin_life;
+mod plugin_logs;
+mod plugin_run;
 pub mod authoring;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::cli::authoring::{self, Kind, Manifest};
 use crate::cli::client::{Client, Failure};
-use crate::cli::output;
+use crate::cli::{output, plugin_life, plugin_logs, plugin_run};
 
 const CASES_FAILED: u8 = 8;
 
@@ -55,15 +55,12 @@ pub(super) enum Plugin {
     List,
     /// One plugin with its versions
     Get { name: String },
-    /// Make an earlier version the active one
-    Rollback {
-        name: String,
-        /// Which [default: the one before the active one]
-        #[arg(long)]
-        to: Option<u32>,
-    },
+    /// Run a plugin on one event and show what it says and costs; nothing is sent
+    Run(plugin_run::Flags),
+    #[command(flatten)]
+    Life(plugin_life::Life),
     /// What it logged, newest first
-    Logs { name: String },
+    Logs(plugin_logs::Flags),
     /// Delete a plugin that no endpoint uses
     Delete { name: String },
 }
@@ -88,12 +85,9 @@ pub(super) async fn run(client: &Client, command: Plugin) -> Result<ExitCode, Fa
             output::one(client.json, &plugin);
             Ok(ExitCode::SUCCESS)
         }
-        Plugin::Rollback { name, to } => rollback(client, &name, to).await,
-        Plugin::Logs { name } => {
-            let page = client.get(&client.path(&format!("plugins/{name}/logs"))).await?;
-            output::list(client.json, &page, &["at", "level", "event_id", "message"]);
-            Ok(ExitCode::SUCCESS)
-        }
+        Plugin::Run(flags) => plugin_run::run(client, flags).await,
+        Plugin::Life(command) => plugin_life::run(client, command).await,
+        Plugin::Logs(flags) => plugin_logs::run(client, flags).await,
         Plugin::Delete { name } => {
             let path = client.path(&format!("plugins/{name}"));
             client.send(client.request(Method::DELETE, &path)).await?;
@@ -114,7 +108,7 @@ fn new(path: &Path, kind: Kind) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn build(folder: &Path) -> Result<PathBuf, Failure> {
+pub(super) fn build(folder: &Path) -> Result<PathBuf, Failure> {
     Manifest::read(folder).map_err(told)?;
     authoring::build(folder).map_err(told)
 }
@@ -174,26 +168,7 @@ pub(super) async fn upload(
     client.json(request.body(bytes)).await
 }
 
-async fn rollback(client: &Client, name: &str, to: Option<u32>) -> Result<ExitCode, Failure> {
-    let plugin = client.get(&client.path(&format!("plugins/{name}"))).await?;
-    let active = plugin["active_version"].as_u64().unwrap_or_default();
-    let before = || {
-        let versions = plugin["versions"].as_array().into_iter().flatten();
-        versions.filter_map(|it| it["version"].as_u64()).filter(|it| *it < active).max()
-    };
-    let to = to.map(u64::from).or_else(before);
-    let to = to.ok_or_else(|| Failure::other(format!("{name} has no version before {active}")))?;
-    let path = client.path(&format!("plugins/{name}/activate"));
-    let plugin = client.post(&path, &json!({ "version": to })).await?;
-    if client.json {
-        output::one(true, &plugin);
-    } else {
-        output::line(&format!("{name} runs version {to} now (it ran {active})"));
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn told(error: anyhow::Error) -> Failure {
+pub(super) fn told(error: anyhow::Error) -> Failure {
     let mut causes = error.chain().map(ToString::to_string);
     let mut failure = Failure::other(causes.next().unwrap_or_default());
     failure.details = causes.collect();

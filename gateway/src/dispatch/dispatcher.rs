@@ -1,7 +1,7 @@
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::dispatch::attempt;
@@ -54,6 +54,8 @@ impl Dispatcher {
         let this = Arc::new(self);
         let mut lanes = Lanes::default();
         let mut in_flight = JoinSet::new();
+        // Plugins that were given up for a while and can be run again.
+        let mut recovered = this.plugins.as_ref().map(|it| it.breakers().watch_closed());
         loop {
             if let Err(error) = this.start_attempts(&mut lanes, &mut in_flight) {
                 tracing::error!(%error, "deliveries cannot be read; trying again");
@@ -69,7 +71,7 @@ impl Dispatcher {
                         lanes.ended(ended.expect("attempts catch their panics"));
                     }
                 }
-                () = this.plugins_recover() => lanes.wake_deferred(),
+                () = changed(&mut recovered) => lanes.wake_deferred(),
                 () = until(wake) => lanes.wake(now()),
                 ready = this.shard.ready(), if !lanes.has_turns() => match ready {
                     Ok(endpoints) => endpoints.into_iter().for_each(|it| lanes.queue(it)),
@@ -133,14 +135,6 @@ impl Dispatcher {
         (no, None)
     }
 
-    /// Waits until a plugin that was given up for a while can be run again.
-    async fn plugins_recover(&self) {
-        match &self.plugins {
-            Some(host) => host.breakers().closed().await,
-            None => std::future::pending().await,
-        }
-    }
-
     async fn work(&self, lease: Lease, endpoint: Option<Arc<Endpoint>>) -> Result<Option<Instant>> {
         match endpoint {
             None => self.shard.cancel(lease).await.map(|()| None),
@@ -151,6 +145,17 @@ impl Dispatcher {
             }
             Some(endpoint) => attempt::make(self, lease, &endpoint).await,
         }
+    }
+}
+
+/// Waits until something changes; without a source, for ever.
+async fn changed(source: &mut Option<watch::Receiver<u64>>) {
+    let told = match source {
+        Some(source) => source.changed().await.is_ok(),
+        None => false,
+    };
+    if !told {
+        std::future::pending().await
     }
 }
 

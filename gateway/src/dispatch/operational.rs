@@ -7,19 +7,37 @@ use serde_json::Value;
 use crate::domain::{EventType, Slug};
 use crate::storage::{NewEvent, Shard};
 
-/// What all types of the gateway's own events begin with.
-const PREFIX: &str = "hookgate.";
-
-/// Whether an event of this type is one of the gateway's own.
-pub(super) fn is(event_type: &EventType) -> bool {
-    event_type.as_str().starts_with(PREFIX)
-}
-
 /// Raises one. **Nobody may raise one on account of another**, or they would never end.
 pub(super) async fn raise(shard: &Shard, tenant: &Slug, event_type: &str, data: &Value) {
     let event_type = EventType::parse(event_type).expect("it is well formed");
+    debug_assert!(event_type.is_operational(), "{event_type}");
     let event = NewEvent::new(event_type, Bytes::from(data.to_string()));
     if let Err(error) = shard.append(tenant, vec![event], true).await {
         tracing::error!(%error, %tenant, "an operational event cannot be stored");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::domain::{EndpointNo, Pattern, event_for_tests};
+    use crate::storage::conformance::endpoint;
+
+    #[test]
+    fn only_who_asks_for_it_by_name_is_told_what_the_gateway_tells() {
+        let failing = event_for_tests("hookgate.plugin.failing", "{}");
+        let paid = event_for_tests("hookgateway.paid", "{}");
+        for (types, told, ordinary) in [
+            (&[][..], false, true),
+            (&["**"], false, true),
+            (&["*.plugin.failing"], false, false),
+            (&["hookgate.**"], true, false),
+            (&["hookgate.plugin.*"], true, false),
+            (&["**", "hookgate.plugin.failing"], true, true),
+        ] {
+            let mut endpoint = endpoint(EndpointNo(1));
+            endpoint.event_types = types.iter().map(|it| Pattern::parse(it).unwrap()).collect();
+            assert_eq!(endpoint.wants(&failing), told, "{types:?}");
+            assert_eq!(endpoint.wants(&paid), ordinary, "{types:?}");
+        }
     }
 }

@@ -36,7 +36,7 @@ impl Watched<'_> {
         let over = self.host.diary().note(&self.noted(&tenant, canary), called);
         let mut failed = over.then_some("it fails more often than the active version");
         // What the gateway itself tells must not lead to more of it.
-        if !operational::is(&self.event.event_type) {
+        if !self.event.event_type.is_operational() {
             let fault = called.verdict.as_ref().err();
             match self.host.breakers().note(&self.subject(), fault.is_some(), Instant::now()) {
                 Change::Opened(_) if on_trial => failed = Some("it failed for every event"),

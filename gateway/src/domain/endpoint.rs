@@ -190,9 +190,14 @@ impl Endpoint {
         if let Some(only) = event.only {
             return only == self.no;
         }
-        let types = &self.event_types;
+        let (types, event_type) = (&self.event_types, &event.event_type);
+        // What the gateway itself tells is for those who ask for it by name.
+        let asked = |it: &Pattern| !event_type.is_operational() || it.is_operational();
         self.enabled
-            && (types.is_empty() || types.iter().any(|it| it.matches(&event.event_type)))
+            && match types.is_empty() {
+                true => !event_type.is_operational(),
+                false => types.iter().any(|it| it.matches(event_type) && asked(it)),
+            }
             && self.filter.as_ref().is_none_or(|it| it.wants(event))
     }
 

@@ -1,6 +1,8 @@
 use std::{fmt, sync::Arc};
 
 const CHARS_MAX: usize = 256;
+/// The first segment of the gateway's own types.
+const OPERATIONAL: &str = "hookgate";
 
 /// What happened, for example `invoice.paid`: segments of `A-Za-z0-9_-`, separated by dots, at
 /// most 256 characters ([Standard Webhooks](https://www.standardwebhooks.com) asks for the dots).
@@ -17,6 +19,11 @@ impl EventType {
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it is of an event that the gateway itself raises: `hookgate.…`.
+    pub fn is_operational(&self) -> bool {
+        self.0.split('.').next() == Some(OPERATIONAL)
     }
 }
 
@@ -56,6 +63,11 @@ impl Pattern {
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it asks by name for what the gateway itself raises.
+    pub fn is_operational(&self) -> bool {
+        self.0.split('.').next() == Some(OPERATIONAL)
     }
 
     /// Whether events of this type are wanted.

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Notify, time::Instant};
+use tokio::{sync::watch, time::Instant};
 
 use crate::domain::PluginName;
 
@@ -76,7 +76,8 @@ pub struct Standing {
 pub struct Breakers {
     config: BreakerConfig,
     failing: Mutex<BTreeMap<Subject, Breaker>>,
-    closed: Notify,
+    /// Counts how often something that was given up could go on.
+    closed: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -92,7 +93,7 @@ struct Breaker {
 
 impl Breakers {
     pub(super) fn new(config: BreakerConfig) -> Self {
-        Self { config, failing: Mutex::default(), closed: Notify::new() }
+        Self { config, failing: Mutex::default(), closed: watch::Sender::new(0) }
     }
 
     /// Whether a call could be made now, without making it.
@@ -119,7 +120,7 @@ impl Breakers {
             let was = failing.remove(subject);
             let reopened = was.is_some_and(|it| it.until.is_some());
             if reopened {
-                self.closed.notify_waiters();
+                self.closed.send_modify(|it| *it += 1);
             }
             return if reopened { Change::Closed } else { Change::None };
         }
@@ -154,12 +155,12 @@ impl Breakers {
     pub fn forget(&self, tenant: &str, plugin: Option<&PluginName>) {
         let other = |it: &Subject| *it.0 != *tenant || plugin.is_some_and(|name| it.1 != *name);
         self.failing().retain(|subject, _| other(subject));
-        self.closed.notify_waiters();
+        self.closed.send_modify(|it| *it += 1);
     }
 
-    /// Waits until a breaker closes: what was deferred can go on.
-    pub async fn closed(&self) {
-        self.closed.notified().await;
+    /// Changes when a breaker closes: what was deferred can go on.
+    pub fn watch_closed(&self) -> watch::Receiver<u64> {
+        self.closed.subscribe()
     }
 
     fn failing(&self) -> MutexGuard<'_, BTreeMap<Subject, Breaker>> {

@@ -99,7 +99,8 @@ impl Default for Durations {
 }
 
 impl Durations {
-    fn note(&mut self, duration: Duration) {
+    /// Counts a call.
+    pub fn note(&mut self, duration: Duration) {
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let bucket = &mut self.0[bucket_of(micros)];
         *bucket = bucket.saturating_add(1);
