@@ -23,6 +23,12 @@ const ROUNDS: usize = 3;
 const SPAN: Duration = Duration::from_secs(4);
 
 fn main() {
+    // `-- sending` measures that part alone.
+    if std::env::args().any(|it| it == "sending") {
+        sending::cost();
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        return runtime.block_on(sending::tick());
+    }
     sending::cost();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {

@@ -3,7 +3,7 @@ use std::{sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, header};
+use http::{HeaderMap, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -12,8 +12,9 @@ use url::Url;
 
 use crate::domain::ClientTls;
 use crate::world::client::connect::{Connection, Connector, Failure, now};
-use crate::world::client::pool::{Pool, Route};
+use crate::world::client::pool::Pool;
 use crate::world::client::resolve::Resolver;
+use crate::world::client::route::{Prepared, Route};
 use crate::world::client::tls::Tls;
 use crate::world::egress::{EgressPolicy, Target, UrlRefusal, own_addresses};
 use crate::world::{FailureClass, Request, Response, SendResult, Timings, Transport};
@@ -76,38 +77,35 @@ impl HttpTransport {
 
     async fn try_send(&self, request: Request, timings: &mut Timings) -> Result<Response, Failure> {
         let policy = self.policy.load_full();
-        let target = Target::parse(request.url.as_str(), &policy)
-            .map_err(|it| (FailureClass::BlockedAddress, it.detail))?;
         let deadline = now() + request.timeout;
-        let origin = request.url[..url::Position::BeforePath].to_owned();
-        let (port, secured) = (target.port, target.tls);
-        let route = Route { origin, port, secured, tls: request.tls.clone() };
-        let message = to_http(&request, &target)?;
-        let to = (&target, request.pool, &route);
-        let mut connection = match self.pool.take(request.pool, &route) {
+        let Request { pool, url, headers, body, tls, timeout: _ } = request;
+        let (route, kept) = self.pool.enter(pool, &url, (&policy, tls))?;
+        let message = to_http(&route.prepared, headers, body);
+        let mut connection = match kept {
             Some(kept) => kept,
-            None => self.open(to, deadline, timings).await?,
+            None => self.open(pool, &route, deadline, timings).await?,
         };
         let head = match exchange(&mut connection, message, deadline, timings).await {
             Ok(head) => head,
             // The kept connection was closed before anything was written: ask again, once.
             Err(Unsent::Back(message)) => {
-                connection = self.open(to, deadline, timings).await?;
+                connection = self.open(pool, &route, deadline, timings).await?;
                 let again = exchange(&mut connection, *message, deadline, timings).await;
                 again.map_err(Unsent::into_failure)?
             }
             Err(Unsent::Failed(failure)) => return Err(failure),
         };
-        Ok(self.finish(head, connection, request.pool, route).await)
+        Ok(self.finish(head, connection, pool, route).await)
     }
 
     async fn open(
         &self,
-        (target, pool, route): (&Target, u64, &Route),
+        pool: u64,
+        route: &Route,
         deadline: Instant,
         timings: &mut Timings,
     ) -> Result<Connection, Failure> {
-        let started = now();
+        let (started, target) = (now(), &route.prepared.target);
         let opened = timeout_at(deadline, async {
             let way = self.resolver.way(target, &self.policy.load_full()).await?;
             timings.resolve = Some(started.elapsed());
@@ -141,7 +139,8 @@ impl HttpTransport {
         });
         let ended = read.await.unwrap_or(false);
         // The policy may have changed meanwhile.
-        if ended && route.is_permitted(&self.policy.load(), &connection) {
+        let policy = self.policy.load();
+        if ended && (route.is_under(&policy) || route.is_permitted(&policy, &connection)) {
             self.pool.put(pool, route, connection);
         }
         Response {
@@ -240,20 +239,13 @@ async fn exchange(
     Err(Unsent::Failed(failure))
 }
 
-fn to_http(request: &Request, target: &Target) -> Result<http::Request<Full<Bytes>>, Failure> {
-    let invalid = |it: http::Error| (FailureClass::ProtocolError, it.to_string());
-    let url = &target.url;
-    let path = &url[url::Position::BeforePath..url::Position::AfterQuery];
-    let authority = &url[url::Position::BeforeHost..url::Position::AfterPort];
-    let mut message = http::Request::builder()
-        .method(http::Method::POST)
-        .uri(path)
-        .body(Full::new(request.body.clone()))
-        .map_err(invalid)?;
-    let host = HeaderValue::from_str(authority).map_err(|it| invalid(it.into()))?;
-    *message.headers_mut() = request.headers.clone();
-    message.headers_mut().insert(header::HOST, host);
-    Ok(message)
+fn to_http(prepared: &Prepared, mut headers: HeaderMap, body: Bytes) -> http::Request<Full<Bytes>> {
+    headers.insert(header::HOST, prepared.host.clone());
+    let mut message = http::Request::new(Full::new(body));
+    *message.method_mut() = http::Method::POST;
+    *message.uri_mut() = prepared.path.clone();
+    *message.headers_mut() = headers;
+    message
 }
 
 /// Closes idle connections, and follows the machine's addresses, which come and go.
@@ -284,7 +276,6 @@ fn closed(why: &str) -> Failure {
 mod tests {
     use super::*;
     use crate::world::egress::{Host, Proxy};
-    use http::HeaderMap;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::{TcpListener, TcpStream},

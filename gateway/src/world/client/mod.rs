@@ -9,6 +9,7 @@ pub use http_transport::{Config, HttpTransport};
 mod budget;
 mod connect;
 mod pool;
+mod route;
 mod resolve;
 mod tls;
 mod proxy;

@@ -1,12 +1,15 @@
 use std::{
-    collections::BTreeMap,
-    net::IpAddr,
+    collections::{BTreeMap, btree_map},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use tokio::time::Instant;
+use url::Url;
+
 use crate::domain::ClientTls;
-use crate::world::client::connect::{Connection, now};
+use crate::world::client::connect::{Connection, Failure, now};
+use crate::world::client::route::{Prepared, Route};
 use crate::world::egress::EgressPolicy;
 
 /// A kept connection is closed at this age, so that a changed address or policy takes effect.
@@ -22,34 +25,19 @@ pub(super) struct Pool {
 }
 
 /// By endpoint.
-type Place = BTreeMap<u64, Vec<Idle>>;
+type Place = BTreeMap<u64, Entry>;
+
+struct Entry {
+    /// What its URL comes to.
+    prepared: Arc<Prepared>,
+    kept: Vec<Idle>,
+    used_at: Instant,
+}
 
 struct Idle {
     connection: Connection,
     route: Route,
-    since: tokio::time::Instant,
-}
-
-/// Where a connection leads, and as whom: only the same may use it again. An endpoint that moves
-/// or changes its certificates does not go on talking as before.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Route {
-    /// Scheme, host and port.
-    pub(super) origin: String,
-    /// The port.
-    pub(super) port: u16,
-    /// Whether by TLS.
-    pub(super) secured: bool,
-    /// What the endpoint's TLS has of its own.
-    pub(super) tls: Option<Arc<ClientTls>>,
-}
-
-impl Route {
-    /// Whether the policy lets a connection of this route go on.
-    pub(super) fn is_permitted(&self, policy: &EgressPolicy, connection: &Connection) -> bool {
-        let permits = |it: &IpAddr| policy.judge(*it, self.port, self.secured).is_ok();
-        connection.addresses.iter().all(permits)
-    }
+    since: Instant,
 }
 
 impl Default for Pool {
@@ -59,35 +47,55 @@ impl Default for Pool {
 }
 
 impl Pool {
-    /// The connection that was used last and still works. Those that lead elsewhere are closed.
-    pub(super) fn take(&self, endpoint: u64, route: &Route) -> Option<Connection> {
+    /// The way to a URL, and the connection that was used last and still works. Connections that
+    /// lead elsewhere are closed.
+    pub(super) fn enter(
+        &self,
+        endpoint: u64,
+        url: &Url,
+        (policy, tls): (&Arc<EgressPolicy>, Option<Arc<ClientTls>>),
+    ) -> Result<(Route, Option<Connection>), Failure> {
         let mut place = self.place(endpoint);
-        let kept = place.get_mut(&endpoint)?;
-        let fits = |it: &Idle| it.route == *route && it.is_fit();
-        let found = std::iter::from_fn(|| kept.pop()).find(fits);
-        if kept.is_empty() {
-            place.remove(&endpoint);
-        }
-        found.map(|it| it.connection)
+        let entry = match place.entry(endpoint) {
+            btree_map::Entry::Occupied(known) => {
+                let entry = known.into_mut();
+                if !entry.prepared.is_of(url, policy) {
+                    entry.prepared = Arc::new(Prepared::new(url, policy)?);
+                }
+                entry.used_at = now();
+                entry
+            }
+            btree_map::Entry::Vacant(vacant) => {
+                let prepared = Arc::new(Prepared::new(url, policy)?);
+                vacant.insert(Entry { prepared, kept: Vec::new(), used_at: now() })
+            }
+        };
+        let route = Route { prepared: entry.prepared.clone(), tls };
+        let fits = |it: &Idle| it.route.shares_with(&route) && it.is_fit();
+        let found = std::iter::from_fn(|| entry.kept.pop()).find(fits);
+        Ok((route, found.map(|it| it.connection)))
     }
 
     pub(super) fn put(&self, endpoint: u64, route: Route, connection: Connection) {
         if connection.sender.is_closed() || connection.opened_at.elapsed() >= AGE_MAX {
             return;
         }
-        let mut place = self.place(endpoint);
-        let kept = place.entry(endpoint).or_default();
-        if kept.len() < PER_ENDPOINT_MAX {
-            kept.push(Idle { connection, route, since: now() });
+        // Without an entry it has been idle for long, or its endpoint is gone.
+        if let Some(entry) = self.place(endpoint).get_mut(&endpoint)
+            && entry.kept.len() < PER_ENDPOINT_MAX
+        {
+            entry.kept.push(Idle { connection, route, since: now() });
         }
     }
 
     /// Closes what has been idle too long, and what leads where it must not lead any more.
     pub(super) fn sweep(&self, policy: &EgressPolicy) {
         for place in 0..PLACES {
-            self.place(place as u64).retain(|_, kept| {
-                kept.retain(|it| it.is_fit() && it.route.is_permitted(policy, &it.connection));
-                !kept.is_empty()
+            self.place(place as u64).retain(|_, entry| {
+                entry
+                    .kept
+                    .retain(|it| it.is_fit() && it.route.is_permitted(policy, &it.connection));
+                !entry.kept.is_empty() || entry.used_at.elapsed() < AGE_MAX
             });
         }
     }
@@ -96,7 +104,8 @@ impl Pool {
     #[cfg(test)]
     pub(super) fn origins(&self, endpoint: u64) -> Vec<String> {
         let place = self.place(endpoint);
-        place.get(&endpoint).into_iter().flatten().map(|it| it.route.origin.clone()).collect()
+        let kept = place.get(&endpoint).into_iter().flat_map(|it| &it.kept);
+        kept.map(|it| it.route.prepared.origin().to_owned()).collect()
     }
 
     fn place(&self, endpoint: u64) -> MutexGuard<'_, Place> {
