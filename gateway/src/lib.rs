@@ -9,6 +9,7 @@ pub mod world;
 pub mod storage;
 pub mod plugins;
 pub mod fanout;
+pub mod replay;
 pub mod dispatch;
 pub mod api;
 pub mod app;

@@ -4,6 +4,8 @@
 mod api;
 mod crash;
 mod delivery;
+mod door;
+mod doors;
 mod egress;
 mod hostile;
 mod secrets;
@@ -37,5 +39,11 @@ async fn register(gateway: &Gateway, endpoint: &TestEndpoint, with: Value) -> St
 async fn publish(gateway: &Gateway, event_type: &str, data: Value) -> String {
     let accepted = gateway.post("events", json!({ "type": event_type, "data": data })).await;
     assert_eq!(accepted["status"], "accepted");
+    accepted["id"].as_str().expect("an id").to_owned()
+}
+
+/// Publishes an event to a tenant; its id.
+async fn publish_to(gateway: &Gateway, tenant: &str, event: Value) -> String {
+    let accepted = gateway.post(&format!("/v1/tenants/{tenant}/events"), event).await;
     accepted["id"].as_str().expect("an id").to_owned()
 }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use hookgate::{
     dispatch::{self, Dispatcher},
-    domain::{Endpoint, EndpointNo, EventType, Slug, Timestamp},
+    domain::{Endpoint, EndpointNo, EventType, Quota, Slug, Timestamp},
     fanout,
     storage::{Appended, Config, NewEvent, Shard, Store, conformance, memory::Disk},
     world::{
@@ -77,7 +77,11 @@ impl Sim {
         let tenant = Slug::default_tenant();
         let known = store.shard(&tenant).catalog().tenant(&tenant).is_some();
         if !known {
-            store.shard(&tenant).put_tenant(&tenant, "Default".into()).await.expect("a tenant");
+            store
+                .shard(&tenant)
+                .put_tenant(&tenant, |_| Ok(("Default".into(), Quota::default())))
+                .await
+                .expect("a tenant");
         }
         self.running = Some((store, tasks));
     }

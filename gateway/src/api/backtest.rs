@@ -22,7 +22,7 @@ use crate::api::invoke;
 use crate::api::page::{cursor, json_response};
 use crate::api::problem::Result;
 use crate::api::{body, plugin_wire};
-use crate::domain::{Endpoint, Event, PluginVersion, Scope, Seq};
+use crate::domain::{Endpoint, Event, PluginVersion, Seq};
 use crate::plugins::{Artifact, Busy, Call, Called, Class, Durations, EventIn};
 
 /// How long one request may go on; then it ends with a cursor to go on from.
@@ -57,11 +57,11 @@ struct Backtest {
 
 pub(super) async fn run(
     State(gateway): State<Gateway>,
-    Path((slug, name)): Path<(String, String)>,
+    access: Access,
+    Path((_, name)): Path<(String, String)>,
     headers: HeaderMap,
     body: Body,
 ) -> Result {
-    let access = gateway.tenant(&headers, &slug, Scope::Manage)?;
     let plugin = access.plugin(&name)?;
     let fields = body::object(&headers, body, gateway.limits.body_bytes_max).await?;
     let wish = Wish::read(fields, &access)?;
@@ -214,7 +214,7 @@ impl Backtest {
     }
 
     fn cursor(&self) -> Option<String> {
-        self.next.map(|it| cursor("bt", &[it.0]))
+        self.next.map(|it| cursor(&self.access.list("backtest"), &[it.0]))
     }
 }
 

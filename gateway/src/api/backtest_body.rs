@@ -42,7 +42,7 @@ impl Wish {
         let since = fields.parsed("since", time, parse_time);
         let until = fields.parsed("until", time, parse_time);
         let before = fields.parsed("cursor", "a cursor that a back-test gave", |it| {
-            parse_cursor("bt", it).map(|[seq]| Seq(seq))
+            parse_cursor(&access.list("backtest"), it).map(|[seq]| Seq(seq))
         });
         if recent.is_some() && (since.is_some() || until.is_some()) {
             fields.refuse("recent", "is for the newest events; leave out `since` and `until`");

@@ -1,11 +1,17 @@
+use std::time::Duration;
+
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, header};
 use http_body_util::BodyExt;
 use serde_json::Value;
+use tokio::time::timeout;
 
 use crate::api::fields::Fields;
 use crate::api::problem::{Problem, Result};
+
+/// How long a client may pause in the middle of a body.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Reads a whole body of at most `bytes_max` bytes.
 pub(super) async fn read(headers: &HeaderMap, mut body: Body, bytes_max: usize) -> Result<Bytes> {
@@ -17,7 +23,12 @@ pub(super) async fn read(headers: &HeaderMap, mut body: Body, bytes_max: usize) 
     }
     let mut whole: Option<Bytes> = None;
     let mut parts = BytesMut::new();
-    while let Some(frame) = body.frame().await {
+    loop {
+        let frame = timeout(PATIENCE, body.frame()).await.map_err(|_| {
+            let detail = "the body did not go on for 10 s";
+            Problem::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", detail)
+        })?;
+        let Some(frame) = frame else { break };
         let broken = |_| Problem::bad_request("body_broken", "the body ended before its end");
         let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
         if whole.as_ref().map_or(0, Bytes::len) + parts.len() + data.len() > bytes_max {

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use http::{HeaderMap, StatusCode, header};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use tokio::time::Instant;
 
 use crate::api::gateway::Gateway;
 use crate::api::problem::{Problem, Result};
@@ -18,12 +19,33 @@ pub(super) enum Caller {
     Key(Arc<ApiKey>),
 }
 
+/// What a caller needs for an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    /// Nothing: anybody may ask.
+    Nothing,
+    /// The operator's key.
+    Operator,
+    /// A key of the path's tenant with this scope, or the operator's.
+    Scope(Scope),
+    /// The same, but no portal session: what could lead to more rights.
+    Key(Scope),
+    /// A key with this scope, which also tells the tenant.
+    Own(Scope),
+}
+
 /// A tenant that the caller may reach.
 #[derive(Clone)]
 pub(super) struct Access {
     pub(super) slug: Slug,
     pub(super) no: TenantNo,
     pub(super) shard: Arc<Shard>,
+}
+
+/// Somebody who was let in, and the tenant that the request is about, if there is one.
+pub(super) struct Admitted {
+    pub(super) caller: Caller,
+    pub(super) access: Option<Access>,
 }
 
 /// The text of a new key: `hk_`, its id's digits, and 256 random bits.
@@ -57,43 +79,47 @@ impl Gateway {
         let id = text.strip_prefix("hk_")?.split('_').next()?;
         let id = format!("key_{id}");
         let key = self.store.shards().iter().find_map(|it| it.catalog().key(&id).cloned())?;
+        let now = self.clock.now();
+        let old =
+            key.previous.is_some_and(|(old, until)| bool::from(old.ct_eq(&hash)) && now < until);
         let same = bool::from(key.hash.ct_eq(&hash));
-        (same && !key.has_expired(self.clock.now())).then_some(Caller::Key(key))
+        ((same || old) && !key.has_expired(now)).then_some(Caller::Key(key))
     }
 
-    /// Lets only the operator through.
-    pub(super) fn operator(&self, headers: &HeaderMap) -> Result<()> {
-        match self.caller(headers)? {
-            Caller::Operator => Ok(()),
-            Caller::Key(_) => Err(insufficient("this is for the operator's key")),
+    /// Lets a caller through who has what the operation needs, into the tenant that the path
+    /// names or that is the caller's own. Another tenant is the same as one that does not exist.
+    pub(super) fn admit(
+        &self,
+        need: Need,
+        headers: &HeaderMap,
+        slug: Option<&str>,
+    ) -> Result<Option<Admitted>> {
+        if need == Need::Nothing {
+            return Ok(None);
         }
-    }
-
-    /// The tenant, if the caller may do there what `scope` allows. Another tenant is the same as
-    /// one that does not exist.
-    pub(super) fn tenant(&self, headers: &HeaderMap, slug: &str, scope: Scope) -> Result<Access> {
         let caller = self.caller(headers)?;
-        let missing = || Problem::not_found("tenant_not_found");
-        let slug = Slug::parse(slug).ok_or_else(missing)?;
-        if let Caller::Key(key) = &caller
-            && key.tenant != slug
-        {
-            return Err(missing());
-        }
-        let access = self.access(&slug).ok_or_else(missing)?;
-        allow(&caller, scope)?;
-        Ok(access)
-    }
-
-    /// The tenant of the caller's key; for the operator, the default one.
-    pub(super) fn own_tenant(&self, headers: &HeaderMap, scope: Scope) -> Result<Access> {
-        let caller = self.caller(headers)?;
-        let slug = match &caller {
-            Caller::Operator => Slug::default_tenant(),
-            Caller::Key(key) => key.tenant.clone(),
+        let named = slug.is_some();
+        let slug = match need {
+            Need::Own(_) => Some(caller.own_tenant()),
+            _ => slug.and_then(Slug::parse),
         };
-        allow(&caller, scope)?;
-        self.access(&slug).ok_or_else(|| Problem::not_found("tenant_not_found"))
+        if let Caller::Key(key) = &caller
+            && named
+            && slug.as_ref() != Some(&key.tenant)
+        {
+            return Err(Problem::not_found("tenant_not_found"));
+        }
+        need.check(&caller)?;
+        self.keep_pace(&caller)?;
+        let access = slug.and_then(|it| self.access(&it));
+        Ok(Some(Admitted { caller, access }))
+    }
+
+    fn keep_pace(&self, caller: &Caller) -> Result<()> {
+        let Caller::Key(key) = caller else { return Ok(()) };
+        let Some(limit) = key.rate_limit else { return Ok(()) };
+        let taken = self.pace.take(&format!("key {}", key.id), limit, 1, Instant::now());
+        taken.map_err(|it| Problem::too_fast("requests of this key", &it))
     }
 
     fn access(&self, slug: &Slug) -> Option<Access> {
@@ -103,16 +129,57 @@ impl Gateway {
     }
 }
 
-fn allow(caller: &Caller, scope: Scope) -> Result<()> {
-    match caller {
-        Caller::Key(key) if !key.may(scope) => {
-            let detail = format!("the key lacks the scope `{}`", scope.name());
-            Err(insufficient(&detail))
+impl Need {
+    fn check(self, caller: &Caller) -> Result<()> {
+        let Caller::Key(key) = caller else { return Ok(()) };
+        match self {
+            Self::Nothing => Ok(()),
+            Self::Operator => Err(insufficient("this is for the operator's key")),
+            Self::Key(_) if key.portal => {
+                Err(insufficient("a portal session may not do this; use a key"))
+            }
+            Self::Scope(scope) | Self::Key(scope) | Self::Own(scope) if key.may(scope) => Ok(()),
+            Self::Scope(scope) | Self::Key(scope) | Self::Own(scope) => {
+                Err(insufficient(&format!("the key lacks the scope `{}`", scope.name())))
+            }
         }
-        _ => Ok(()),
+    }
+
+    /// The name of the scope that the document tells.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Operator => "operator",
+            Self::Scope(scope) | Self::Key(scope) | Self::Own(scope) => scope.name(),
+        }
+    }
+}
+
+impl Caller {
+    /// Its name in the audit log.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Operator => "operator",
+            Self::Key(key) => &key.id,
+        }
+    }
+
+    /// The tenant of the caller's key; for the operator, the default one.
+    fn own_tenant(&self) -> Slug {
+        match self {
+            Self::Operator => Slug::default_tenant(),
+            Self::Key(key) => key.tenant.clone(),
+        }
     }
 }
 
 fn insufficient(detail: &str) -> Problem {
     Problem::new(StatusCode::FORBIDDEN, "insufficient_scope", detail)
+}
+
+impl Access {
+    /// The name of one of the tenant's lists, which its cursors are bound to.
+    pub(super) fn list(&self, name: &str) -> String {
+        format!("{name} of {}/{}", self.shard.number(), self.no.0)
+    }
 }

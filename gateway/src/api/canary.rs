@@ -2,39 +2,64 @@
 //! is promoted or taken back.
 
 use axum::{
-    Router,
     body::Body,
     extract::{Path, State},
     response::Response,
-    routing::post,
 };
-use http::{HeaderMap, StatusCode, Uri};
+use http::{HeaderMap, StatusCode};
 
-use crate::api::caller::Access;
+use crate::api::caller::{Access, Need};
 use crate::api::fields::Fields;
 use crate::api::gateway::Gateway;
 use crate::api::page::{Query, json_response};
 use crate::api::problem::{Problem, Result};
+use crate::api::route::{Route, delete, get, post};
 use crate::api::{body, invoke, plugin_follow, plugin_wire};
 use crate::domain::{Canary, Plugin, Scope, Share};
 use crate::storage::Refused;
 
-pub(super) fn routes() -> Router<Gateway> {
-    let base = "/v1/tenants/{tenant}/plugins/{name}/canary";
-    Router::new()
-        .route(base, post(start).get(read).delete(stop))
-        .route(&format!("{base}/promote"), post(promote))
+const CANARY: &str = "/v1/tenants/{tenant}/plugins/{name}/canary";
+
+pub(super) fn routes() -> Vec<Route> {
+    let (read_, manage) = (Need::Scope(Scope::Read), Need::Scope(Scope::Manage));
+    vec![
+        get(
+            CANARY,
+            read_,
+            read,
+            ("getCanary", "The trial of a version, with both sides' figures."),
+        )
+        .gives(200, "Trial")
+        .refuses(404, "canary_not_found"),
+        post(CANARY, manage, start, ("startCanary", "Puts a version on trial."))
+            .query(&["force"])
+            .takes("NewTrial")
+            .gives(201, "Trial")
+            .refuses(404, "plugin_version_not_found")
+            .refuses(409, "plugin_version_active"),
+        delete(CANARY, manage, stop, ("stopCanary", "Takes the version on trial back."))
+            .gives(200, "Plugin")
+            .refuses(404, "canary_not_found"),
+        post(
+            "/v1/tenants/{tenant}/plugins/{name}/canary/promote",
+            manage,
+            promote,
+            ("promoteCanary", "Makes the version on trial the active one."),
+        )
+        .gives(200, "Plugin")
+        .refuses(404, "canary_not_found"),
+    ]
 }
 
 async fn start(
     State(gateway): State<Gateway>,
-    Path((slug, name)): Path<(String, String)>,
+    access: Access,
+    Path((_, name)): Path<(String, String)>,
     headers: HeaderMap,
-    uri: Uri,
+    query: Query,
     body: Body,
 ) -> Result {
-    let access = gateway.tenant(&headers, &slug, Scope::Manage)?;
-    let force = plugin_follow::flag(&Query::parse(&uri, &["force"])?, "force", false)?;
+    let force = plugin_follow::flag(&query, "force", false)?;
     let plugin = access.plugin(&name)?;
     let mut fields = body::object(&headers, body, gateway.limits.body_bytes_max).await?;
     let version = fields.whole("version", 1, u32::MAX);
@@ -76,10 +101,9 @@ fn answer(gateway: &Gateway, access: &Access, plugin: &Plugin, status: StatusCod
 
 async fn read(
     State(gateway): State<Gateway>,
-    Path((slug, name)): Path<(String, String)>,
-    headers: HeaderMap,
+    access: Access,
+    Path((_, name)): Path<(String, String)>,
 ) -> Result {
-    let access = gateway.tenant(&headers, &slug, Scope::Read)?;
     let plugin = access.plugin(&name)?;
     running(&plugin)?;
     Ok(answer(&gateway, &access, &plugin, StatusCode::OK))
@@ -87,32 +111,26 @@ async fn read(
 
 async fn promote(
     State(gateway): State<Gateway>,
-    Path((slug, name)): Path<(String, String)>,
-    headers: HeaderMap,
+    access: Access,
+    Path((_, name)): Path<(String, String)>,
 ) -> Result {
-    end(&gateway, (&slug, &name), &headers, true).await
+    end(&gateway, &access, &name, true).await
 }
 
 async fn stop(
     State(gateway): State<Gateway>,
-    Path((slug, name)): Path<(String, String)>,
-    headers: HeaderMap,
+    access: Access,
+    Path((_, name)): Path<(String, String)>,
 ) -> Result {
-    end(&gateway, (&slug, &name), &headers, false).await
+    end(&gateway, &access, &name, false).await
 }
 
-async fn end(
-    gateway: &Gateway,
-    (slug, name): (&str, &str),
-    headers: &HeaderMap,
-    promote: bool,
-) -> Result {
-    let access = gateway.tenant(headers, slug, Scope::Manage)?;
+async fn end(gateway: &Gateway, access: &Access, name: &str, promote: bool) -> Result {
     let plugin = access.plugin(name)?;
     let version = running(&plugin)?.version;
     let ended = access.shard.end_canary(&access.slug, &plugin.name, version, promote).await;
     let plugin = ended.map_err(|it| Problem::named(it, "canary_not_found"))?;
     // What was deferred because of the version that is left may go on.
     gateway.plugins.breakers().forget(access.slug.as_str(), Some(&plugin.name));
-    Ok(json_response(StatusCode::OK, &plugin_wire::plugin(gateway, &access, &plugin)))
+    Ok(json_response(StatusCode::OK, &plugin_wire::plugin(gateway, access, &plugin)))
 }

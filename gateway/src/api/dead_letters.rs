@@ -1,45 +1,77 @@
 use axum::{
-    Router,
     body::Body,
     extract::{Path, State},
     response::IntoResponse,
-    routing::{delete, get, post},
 };
-use http::{HeaderMap, StatusCode, Uri};
+use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
-use crate::api::caller::Access;
+use crate::api::caller::{Access, Need};
+use crate::api::events_out::parse_pattern;
 use crate::api::fields::Fields;
 use crate::api::gateway::Gateway;
 use crate::api::page::{EXAMINED_MAX, Query, cursor, json_response, page};
 use crate::api::problem::{Problem, Result};
+use crate::api::route::{Route, delete, get, post};
 use crate::api::{body, wire};
-use crate::domain::{DeadLetter, DeliveryKey, EndpointNo, Scope, Seq, Timestamp, Trigger};
+use crate::domain::{
+    DeadLetter, DeadReason, DeliveryKey, EndpointNo, Scope, Seq, Timestamp, Trigger,
+};
 
 const IDS_MAX: usize = 1000;
 
-pub(super) fn routes() -> Router<Gateway> {
-    let base = "/v1/tenants/{tenant}/dead-letters";
-    Router::new()
-        .route(base, get(list))
-        .route(&format!("{base}/redrive"), post(redrive))
-        .route(&format!("{base}/{{id}}"), delete(discard))
+const DEAD_LETTERS: &str = "/v1/tenants/{tenant}/dead-letters";
+
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        get(
+            DEAD_LETTERS,
+            Need::Scope(Scope::Read),
+            list,
+            ("listDeadLetters", "Deliveries that were given up, newest first, each with why."),
+        )
+        .query(&["endpoint", "reason", "type", "since", "until"])
+        .gives_page("DeadLetter")
+        .refuses(404, "endpoint_not_found"),
+        post(
+            "/v1/tenants/{tenant}/dead-letters/redrive",
+            Need::Scope(Scope::Manage),
+            redrive,
+            ("redriveDeadLetters", "Attempts dead letters again."),
+        )
+        .takes("Redrive")
+        .gives(202, "Redriven")
+        .refuses(404, "endpoint_not_found"),
+        delete(
+            "/v1/tenants/{tenant}/dead-letters/{id}",
+            Need::Scope(Scope::Manage),
+            discard,
+            ("deleteDeadLetter", "Throws a dead letter away."),
+        )
+        .gives_nothing()
+        .refuses(404, "dead_letter_not_found"),
+    ]
 }
 
 const LATEST: (Timestamp, DeliveryKey) =
     (Timestamp(u64::MAX), DeliveryKey { seq: Seq(u64::MAX), endpoint: EndpointNo(u32::MAX) });
 
-async fn list(
-    State(gateway): State<Gateway>,
-    Path(slug): Path<String>,
-    headers: HeaderMap,
-    uri: Uri,
-) -> Result {
-    let access = gateway.tenant(&headers, &slug, Scope::Read)?;
-    let query = Query::parse(&uri, &["endpoint", "since"])?;
+async fn list(access: Access, query: Query) -> Result {
     let endpoint = query.get("endpoint").map(|it| access.endpoint(it)).transpose()?;
     let (limit, since) = (query.limit()?, query.time("since")?);
-    let before = query.cursor("de")?.map_or(LATEST, |[at, seq, endpoint]| {
+    let until = query.time("until")?;
+    let event_type = query.get("type").map(parse_pattern).transpose()?;
+    let reason = query.get("reason");
+    if reason.is_some_and(|it| !DeadReason::NAMES.iter().any(|(_, name)| *name == it)) {
+        return Err(Problem::bad_request("invalid_parameter", "there is no such `reason`"));
+    }
+    let fits = |it: &DeadLetter| {
+        endpoint.as_ref().is_none_or(|wanted| wanted.no == it.delivery.endpoint)
+            && reason.is_none_or(|wanted| wanted == it.reason.name())
+            && until.is_none_or(|until| it.died_at < until)
+    };
+    let list = access.list("dead-letters");
+    let before = query.cursor(&list)?.map_or(LATEST, |[at, seq, endpoint]| {
         let endpoint = EndpointNo(u32::try_from(endpoint).unwrap_or(u32::MAX));
         (Timestamp(at), DeliveryKey { seq: Seq(seq), endpoint })
     });
@@ -52,12 +84,13 @@ async fn list(
         }
         if data.len() == limit || examined == EXAMINED_MAX {
             let (at, key) = last;
-            let next = cursor("de", &[at.0, key.seq.0, key.endpoint.0.into()]);
+            let next = cursor(&list, &[at.0, key.seq.0, key.endpoint.0.into()]);
             return Ok(page(&data, Some(next)));
         }
         last = (dead.died_at, dead.delivery);
-        if endpoint.as_ref().is_none_or(|it| it.no == dead.delivery.endpoint)
+        if fits(&dead)
             && let Some(event) = access.shard.event(dead.delivery.seq)?
+            && event_type.as_ref().is_none_or(|it| it.matches(&event.event_type))
         {
             data.push(wire::dead_letter(&access.shard, &dead, &event)?);
         }
@@ -124,11 +157,10 @@ impl Selection {
 
 async fn redrive(
     State(gateway): State<Gateway>,
-    Path(slug): Path<String>,
+    access: Access,
     headers: HeaderMap,
     body: Body,
 ) -> Result {
-    let access = gateway.tenant(&headers, &slug, Scope::Manage)?;
     let fields = body::object(&headers, body, gateway.limits.body_bytes_max).await?;
     let selection = Selection::read(fields)?;
     let mut redriven = 0;
@@ -143,12 +175,7 @@ async fn redrive(
     Ok(json_response(StatusCode::ACCEPTED, &json!({ "redriven": redriven })))
 }
 
-async fn discard(
-    State(gateway): State<Gateway>,
-    Path((slug, id)): Path<(String, String)>,
-    headers: HeaderMap,
-) -> Result {
-    let access = gateway.tenant(&headers, &slug, Scope::Manage)?;
+async fn discard(access: Access, Path((_, id)): Path<(String, String)>) -> Result {
     let missing = || Problem::not_found("dead_letter_not_found");
     let (key, _) = access.delivery(&id).map_err(|_| missing())?;
     match access.shard.discard(access.no, key).await? {

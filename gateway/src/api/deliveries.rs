@@ -1,38 +1,81 @@
-use axum::{
-    Router,
-    extract::{Path, State},
-    response::IntoResponse,
-    routing::{get, post},
-};
-use http::{HeaderMap, StatusCode, Uri};
+use axum::{extract::Path, response::IntoResponse};
+use http::StatusCode;
 use serde_json::Value;
 
-use crate::api::caller::Access;
+use crate::api::caller::{Access, Need};
 use crate::api::events_out::parse_pattern;
-use crate::api::gateway::Gateway;
 use crate::api::page::{EXAMINED_MAX, Query, cursor, json_response, page};
 use crate::api::problem::{Problem, Result};
+use crate::api::route::{Route, get, post};
 use crate::api::wire;
 use crate::domain::{
-    DeliveryKey, DeliveryState, EndpointNo, Event, Pattern, Scope, Seq, Timestamp, Trigger,
-    delivery_id,
+    Attempt, DeliveryKey, DeliveryState, EndpointNo, Event, Pattern, Scope, Seq, Timestamp,
+    Trigger, delivery_id,
 };
 use crate::storage::Entry;
 
-pub(super) fn routes() -> Router<Gateway> {
-    let base = "/v1/tenants/{tenant}/deliveries";
-    Router::new()
-        .route(base, get(list))
-        .route(&format!("{base}/{{id}}"), get(read))
-        .route(&format!("{base}/{{id}}/attempts"), get(attempts))
-        .route(&format!("{base}/{{id}}/retry"), post(retry))
-        .route("/v1/tenants/{tenant}/endpoints/{id}/attempts", get(endpoint_attempts))
+const DELIVERIES: &str = "/v1/tenants/{tenant}/deliveries";
+const DELIVERY: &str = "/v1/tenants/{tenant}/deliveries/{id}";
+const ATTEMPTS: &str = "/v1/tenants/{tenant}/deliveries/{id}/attempts";
+const RETRY: &str = "/v1/tenants/{tenant}/deliveries/{id}/retry";
+
+pub(super) fn routes() -> Vec<Route> {
+    let (read_, manage) = (Need::Scope(Scope::Read), Need::Scope(Scope::Manage));
+    vec![
+        get(DELIVERIES, read_, list, ("listDeliveries", "Deliveries, newest event first."))
+            .query(&["endpoint", "status", "code", "type", "since", "until"])
+            .gives_page("Delivery")
+            .refuses(404, "endpoint_not_found"),
+        get(DELIVERY, read_, read, ("getDelivery", "One delivery."))
+            .gives(200, "Delivery")
+            .refuses(404, "delivery_not_found"),
+        get(ATTEMPTS, read_, attempts, ("listDeliveryAttempts", "The delivery's attempts."))
+            .gives_list("Attempt")
+            .refuses(404, "delivery_not_found"),
+        post(RETRY, manage, retry, ("retryDelivery", "Attempts it again now, even if delivered."))
+            .gives(202, "Delivery")
+            .refuses(404, "delivery_not_found")
+            .refuses(409, "endpoint_deleted"),
+        get(
+            "/v1/tenants/{tenant}/endpoints/{id}/attempts",
+            read_,
+            endpoint_attempts,
+            ("listEndpointAttempts", "Attempts at an endpoint, newest event first."),
+        )
+        .query(&["outcome", "code", "since", "until"])
+        .gives_page("Attempt")
+        .refuses(404, "endpoint_not_found"),
+    ]
+}
+
+/// What an endpoint answered: `503`, or a class such as `5xx`.
+#[derive(Debug, Clone, Copy)]
+struct Code {
+    from: u16,
+    to: u16,
+}
+
+impl Code {
+    fn parse(text: &str) -> Result<Self> {
+        let class = text.strip_suffix("xx").and_then(|it| it.parse::<u16>().ok());
+        let class =
+            class.map(|it| Self { from: it.saturating_mul(100), to: it.saturating_mul(100) + 99 });
+        let exact = || text.parse().ok().map(|it| Self { from: it, to: it });
+        let found = class.or_else(exact).filter(|it| (100..=599).contains(&it.from));
+        let detail = "`code` must be a status such as 503, or a class such as 5xx";
+        found.ok_or_else(|| Problem::bad_request("invalid_parameter", detail))
+    }
+
+    fn fits(self, status: u16) -> bool {
+        (self.from..=self.to).contains(&status)
+    }
 }
 
 /// What a list of deliveries is narrowed by.
 struct Narrowing {
     endpoint: Option<EndpointNo>,
     status: Option<String>,
+    code: Option<Code>,
     event_type: Option<Pattern>,
     since: Option<Timestamp>,
     until: Option<Timestamp>,
@@ -49,10 +92,25 @@ impl Narrowing {
         Ok(Self {
             endpoint: endpoint.map(|it| it.no),
             status,
+            code: query.get("code").map(Code::parse).transpose()?,
             event_type: query.get("type").map(parse_pattern).transpose()?,
             since: query.time("since")?,
             until: query.time("until")?,
         })
+    }
+
+    fn fits_state(&self, access: &Access, key: DeliveryKey) -> Result<bool> {
+        let wanted = |it: &DeliveryState| self.status.as_ref().is_none_or(|name| name == it.name());
+        if !wanted(&access.shard.state(key)?) {
+            return Ok(false);
+        }
+        let Some(code) = self.code else { return Ok(true) };
+        let history = access.shard.history(key)?;
+        let last = history.iter().rev().find_map(|it| match it {
+            Entry::Attempt(attempt) => Some(attempt.outcome.status_code),
+            _ => None,
+        });
+        Ok(last.flatten().is_some_and(|it| code.fits(it)))
     }
 
     fn fits(&self, event: &Event) -> bool {
@@ -61,59 +119,58 @@ impl Narrowing {
     }
 }
 
-async fn list(
-    State(gateway): State<Gateway>,
-    Path(slug): Path<String>,
-    headers: HeaderMap,
-    uri: Uri,
-) -> Result {
-    let access = gateway.tenant(&headers, &slug, Scope::Read)?;
-    let query = Query::parse(&uri, &["endpoint", "status", "type", "since", "until"])?;
+async fn list(access: Access, query: Query) -> Result {
+    let list = access.list("deliveries");
     let narrowing = Narrowing::read(&query, &access)?;
-    let [before_seq, before_endpoint] = query.cursor("dl")?.unwrap_or([u64::MAX, 0]);
+    let [before_seq, before_endpoint] = query.cursor(&list)?.unwrap_or([u64::MAX, 0]);
     let limit = query.limit()?;
     let mut data: Vec<Value> = Vec::new();
-    for (examined, key) in keys_before(&access, &narrowing, Seq(before_seq)).enumerate() {
-        let key = key?;
+    for (examined, step) in steps_before(&access, &narrowing, Seq(before_seq)).enumerate() {
+        let (seq, endpoint) = step?;
+        let first = endpoint.map_or(0, |it| u64::from(it.0));
         // The cursor names the first delivery that is still to come.
-        if key.seq.0 + 1 == before_seq && u64::from(key.endpoint.0) < before_endpoint {
+        if seq.0 + 1 == before_seq && first < before_endpoint {
             continue;
         }
         if data.len() == limit || examined >= EXAMINED_MAX {
-            let next = cursor("dl", &[key.seq.0 + 1, key.endpoint.0.into()]);
-            return Ok(page(&data, Some(next)));
+            return Ok(page(&data, Some(cursor(&list, &[seq.0 + 1, first]))));
         }
-        let Some(event) = access.shard.event(key.seq)? else { continue };
+        let Some(event) = access.shard.event(seq)? else { continue };
         if narrowing.since.is_some_and(|it| event.accepted_at < it) {
             break;
         }
-        let wanted =
-            |state: &DeliveryState| narrowing.status.as_ref().is_none_or(|it| it == state.name());
-        if narrowing.fits(&event) && wanted(&access.shard.state(key)?) {
+        let Some(endpoint) = endpoint.filter(|_| narrowing.fits(&event)) else { continue };
+        let key = DeliveryKey { seq, endpoint };
+        if narrowing.fits_state(&access, key)? {
             data.push(wire::delivery(&access.shard, key, &event)?);
         }
     }
     Ok(page(&data, None))
 }
 
-/// The deliveries to look at, newest event first, endpoints of one event in order.
-fn keys_before<'a>(
+/// A place to look at: an event, and an endpoint that it was given to, if there is one.
+type Step = (Seq, Option<EndpointNo>);
+
+/// The places to look at, newest event first, endpoints of one event in order. An event that
+/// nobody was given is a place too, so that looking has an end.
+fn steps_before<'a>(
     access: &'a Access,
     narrowing: &Narrowing,
     before: Seq,
-) -> Box<dyn Iterator<Item = crate::storage::Result<DeliveryKey>> + 'a> {
+) -> Box<dyn Iterator<Item = crate::storage::Result<Step>> + 'a> {
     if let Some(endpoint) = narrowing.endpoint {
-        return Box::new(access.shard.deliveries_before(endpoint, before));
+        let keys = access.shard.deliveries_before(endpoint, before);
+        return Box::new(keys.map(|it| it.map(|it| (it.seq, Some(it.endpoint)))));
     }
     let events = access.shard.events_before(access.no, before);
     Box::new(events.flat_map(|event| {
-        let keys = event.and_then(|event| {
-            let mut endpoints = access.shard.targets(event.seq)?;
-            endpoints.sort_unstable();
-            let key = |endpoint| Ok(DeliveryKey { seq: event.seq, endpoint });
-            Ok(endpoints.into_iter().map(key).collect::<Vec<_>>())
+        let steps = event.and_then(|event| {
+            let endpoints = access.shard.receivers(event.seq)?;
+            let steps = endpoints.into_iter().map(|it| Ok((event.seq, Some(it))));
+            let steps: Vec<_> = steps.collect();
+            Ok(if steps.is_empty() { vec![Ok((event.seq, None))] } else { steps })
         });
-        keys.unwrap_or_else(|error| vec![Err(error)])
+        steps.unwrap_or_else(|error| vec![Err(error)])
     }))
 }
 
@@ -125,70 +182,69 @@ impl Access {
         let event = self.shard.event(key.seq)?.filter(|it| it.tenant_no == self.no);
         let event =
             event.filter(|it| delivery_id(key, it.accepted_at) == id).ok_or_else(missing)?;
-        let known = self.shard.targets(key.seq)?.contains(&key.endpoint);
+        let known = self.shard.receivers(key.seq)?.contains(&key.endpoint);
         known.then_some((key, event)).ok_or_else(missing)
     }
 }
 
-async fn read(
-    State(gateway): State<Gateway>,
-    Path((slug, id)): Path<(String, String)>,
-    headers: HeaderMap,
-) -> Result {
-    let access = gateway.tenant(&headers, &slug, Scope::Read)?;
+async fn read(access: Access, Path((_, id)): Path<(String, String)>) -> Result {
     let (key, event) = access.delivery(&id)?;
     Ok(json_response(StatusCode::OK, &wire::delivery(&access.shard, key, &event)?))
 }
 
-async fn attempts(
-    State(gateway): State<Gateway>,
-    Path((slug, id)): Path<(String, String)>,
-    headers: HeaderMap,
-) -> Result {
-    let access = gateway.tenant(&headers, &slug, Scope::Read)?;
+async fn attempts(access: Access, Path((_, id)): Path<(String, String)>) -> Result {
     let (key, event) = access.delivery(&id)?;
-    let mut data: Vec<_> = attempts_of(&access, key, &event)?;
+    let mut data: Vec<_> = attempts_of(&access, key, &event, |_| true)?;
     data.reverse();
     Ok(page(&data, None))
 }
 
-fn attempts_of(access: &Access, key: DeliveryKey, event: &Event) -> Result<Vec<Value>> {
+fn attempts_of(
+    access: &Access,
+    key: DeliveryKey,
+    event: &Event,
+    fits: impl Fn(&Attempt) -> bool,
+) -> Result<Vec<Value>> {
     let history = access.shard.history(key)?;
     let attempts = history.iter().filter_map(|it| match it {
-        Entry::Attempt(attempt) => Some(wire::attempt(&access.shard, attempt, event)),
+        Entry::Attempt(attempt) if fits(attempt) => {
+            Some(wire::attempt(&access.shard, attempt, event))
+        }
         _ => None,
     });
     Ok(attempts.collect())
 }
 
 async fn endpoint_attempts(
-    State(gateway): State<Gateway>,
-    Path((slug, id)): Path<(String, String)>,
-    headers: HeaderMap,
-    uri: Uri,
+    access: Access,
+    Path((_, id)): Path<(String, String)>,
+    query: Query,
 ) -> Result {
-    let access = gateway.tenant(&headers, &slug, Scope::Read)?;
     let endpoint = access.endpoint(&id)?;
-    let query = Query::parse(&uri, &[])?;
-    let (limit, [before]) = (query.limit()?, query.cursor("at")?.unwrap_or([u64::MAX]));
+    let list = format!("{} {}", access.list("attempts"), endpoint.no.0);
+    let (limit, [before]) = (query.limit()?, query.cursor(&list)?.unwrap_or([u64::MAX]));
+    let code = query.get("code").map(Code::parse).transpose()?;
+    let outcome = query.get("outcome");
+    let (since, until) = (query.time("since")?, query.time("until")?);
+    let fits = |it: &Attempt| {
+        code.is_none_or(|code| it.outcome.status_code.is_some_and(|it| code.fits(it)))
+            && outcome.is_none_or(|outcome| it.outcome.name == outcome)
+            && since.is_none_or(|since| since <= it.started_at)
+            && until.is_none_or(|until| it.started_at < until)
+    };
     let mut data = Vec::new();
     for (examined, key) in access.shard.deliveries_before(endpoint.no, Seq(before)).enumerate() {
         let key = key?;
         if data.len() >= limit || examined == EXAMINED_MAX {
-            return Ok(page(&data, Some(cursor("at", &[key.seq.0 + 1]))));
+            return Ok(page(&data, Some(cursor(&list, &[key.seq.0 + 1]))));
         }
         let Some(event) = access.shard.event(key.seq)? else { continue };
-        data.extend(attempts_of(&access, key, &event)?.into_iter().rev());
+        data.extend(attempts_of(&access, key, &event, fits)?.into_iter().rev());
     }
     Ok(page(&data, None))
 }
 
-async fn retry(
-    State(gateway): State<Gateway>,
-    Path((slug, id)): Path<(String, String)>,
-    headers: HeaderMap,
-) -> Result {
-    let access = gateway.tenant(&headers, &slug, Scope::Manage)?;
+async fn retry(access: Access, Path((_, id)): Path<(String, String)>) -> Result {
     let (key, event) = access.delivery(&id)?;
     if access.shard.catalog().endpoint(key.endpoint).is_none() {
         return Err(Problem::conflict("endpoint_deleted", "its endpoint was deleted"));

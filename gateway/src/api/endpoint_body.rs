@@ -272,7 +272,7 @@ fn read_retry(fields: &mut Fields) -> Retry {
     Retry { policy, jitter }
 }
 
-fn read_rate(fields: &mut Fields) -> Option<RateLimit> {
+pub(super) fn read_rate(fields: &mut Fields) -> Option<RateLimit> {
     let mut inner = match Fields::of(fields.take("rate_limit")?, "/rate_limit") {
         Ok(inner) => inner,
         Err(errors) => {

@@ -1,24 +1,24 @@
 use std::time::Duration;
 
 use axum::{
-    Router,
     body::Body,
     extract::{Path, State},
     response::IntoResponse,
-    routing::{get, post},
 };
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, Uri};
+use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
-use crate::api::caller::Access;
-use crate::api::endpoint_body::{Surroundings, Wish, merge, render};
+use crate::api::caller::{Access, Need};
+use crate::api::endpoint_body::{Surroundings, Wish, render};
+use crate::api::etag::{Belief, tagged};
 use crate::api::fields::Fields;
 use crate::api::gateway::Gateway;
 use crate::api::page::{Query, cursor, json_response, page};
 use crate::api::problem::{FieldError, Problem, Result};
+use crate::api::route::{Route, delete, get, patch, post};
 use crate::api::trust_body::read_secret;
-use crate::api::{body, invoke, wire};
+use crate::api::{body, endpoint_patch, invoke, wire};
 use crate::domain::{
     Endpoint, EndpointId, EndpointNo, EventType, Format, Ordering, Retry, Scheme, Scope, Signature,
     SigningSecret,
@@ -30,27 +30,85 @@ const GRACE_USUAL: Duration = Duration::from_secs(24 * 3600);
 /// What a test of an endpoint sends.
 const TEST_TYPE: &str = "hookgate.test";
 
-pub(super) fn routes() -> Router<Gateway> {
-    let base = "/v1/tenants/{tenant}/endpoints";
-    Router::new()
-        .route(base, get(list).post(create))
-        .route(&format!("{base}/{{id}}"), get(read).patch(update).delete(delete))
-        .route(&format!("{base}/{{id}}/secret"), get(secret))
-        .route(&format!("{base}/{{id}}/secret/rotate"), post(rotate))
-        .route(&format!("{base}/{{id}}/test"), post(test))
+const ENDPOINTS: &str = "/v1/tenants/{tenant}/endpoints";
+const ENDPOINT: &str = "/v1/tenants/{tenant}/endpoints/{id}";
+const SECRET: &str = "/v1/tenants/{tenant}/endpoints/{id}/secret";
+const ROTATE: &str = "/v1/tenants/{tenant}/endpoints/{id}/secret/rotate";
+const TEST: &str = "/v1/tenants/{tenant}/endpoints/{id}/test";
+
+pub(super) fn routes() -> Vec<Route> {
+    let (read_, manage) = (Need::Scope(Scope::Read), Need::Scope(Scope::Manage));
+    vec![
+        get(ENDPOINTS, read_, list, ("listEndpoints", "Endpoints, newest first."))
+            .gives_page("Endpoint"),
+        post(ENDPOINTS, manage, create, ("createEndpoint", "Registers an endpoint."))
+            .takes("NewEndpoint")
+            .gives(201, "Endpoint")
+            .tagged()
+            .refuses(409, "id_conflict")
+            .refuses(422, "limit_endpoints"),
+        get(ENDPOINT, read_, read, ("getEndpoint", "One endpoint."))
+            .gives(200, "Endpoint")
+            .tagged()
+            .refuses(404, "endpoint_not_found"),
+        patch(
+            ENDPOINT,
+            manage,
+            endpoint_patch::update,
+            ("patchEndpoint", "Changes an endpoint by a merge patch."),
+        )
+        .takes("EndpointPatch")
+        .takes_as("application/merge-patch+json", "EndpointPatch")
+        .gives(200, "Endpoint")
+        .tagged()
+        .refuses(404, "endpoint_not_found")
+        .refuses(409, "secret_unavailable"),
+        delete(
+            ENDPOINT,
+            manage,
+            remove,
+            ("deleteEndpoint", "Deletes an endpoint; what it has not received is cancelled."),
+        )
+        .gives_nothing()
+        .tagged()
+        .refuses(404, "endpoint_not_found"),
+        get(
+            SECRET,
+            Need::Key(Scope::Manage),
+            secret,
+            ("getSecret", "The endpoint's signing secret."),
+        )
+        .gives(200, "Secret")
+        .refuses(404, "endpoint_not_found"),
+        post(
+            ROTATE,
+            Need::Key(Scope::Manage),
+            rotate,
+            ("rotateSecret", "A new signing secret; the old one signs beside it for a while."),
+        )
+        .may_take("SecretRotation")
+        .gives(200, "Secret")
+        .refuses(404, "endpoint_not_found")
+        .refuses(409, "rotation_limit")
+        .refuses(409, "secret_unavailable"),
+        post(TEST, manage, test, ("testEndpoint", "Sends one signed test event now."))
+            .gives(200, "Attempt")
+            .refuses(404, "endpoint_not_found")
+            .refuses(409, "secret_unavailable")
+            .refuses(503, "test_pending"),
+    ]
 }
 
 async fn create(
     State(gateway): State<Gateway>,
-    Path(slug): Path<String>,
+    access: Access,
     headers: HeaderMap,
     body: Body,
 ) -> Result {
-    let access = gateway.tenant(&headers, &slug, Scope::Manage)?;
     let fields = body::object(&headers, body, gateway.limits.body_bytes_max).await?;
     let wish = gateway.read_wish(&access, fields).await?;
     let endpoint = gateway.make_endpoint(&access, wish).await?;
-    Ok(json_response(StatusCode::CREATED, &render(&endpoint)))
+    Ok(tagged(StatusCode::CREATED, &render(&endpoint)))
 }
 
 impl Gateway {
@@ -109,6 +167,10 @@ impl Gateway {
         };
         match access.shard.create_endpoint(&access.slug, make).await {
             Err(Refused::Exists) => Err(Problem::conflict("id_conflict", "the id is taken")),
+            Err(Refused::Limit(max)) => {
+                let detail = format!("the tenant has {max} endpoints, which is its limit");
+                Err(Problem::unprocessable("limit_endpoints", detail))
+            }
             other => other.map_err(|it| Problem::named(it, "tenant_not_found")),
         }
     }
@@ -125,116 +187,33 @@ impl Access {
     }
 }
 
-async fn list(
-    State(gateway): State<Gateway>,
-    Path(slug): Path<String>,
-    headers: HeaderMap,
-    uri: Uri,
-) -> Result {
-    let access = gateway.tenant(&headers, &slug, Scope::Read)?;
-    let query = Query::parse(&uri, &[])?;
-    let (limit, before) = (query.limit()?, query.cursor("ep")?.map_or(u64::MAX, |[it]| it));
+async fn list(access: Access, query: Query) -> Result {
+    let list = access.list("endpoints");
+    let (limit, before) = (query.limit()?, query.cursor(&list)?.map_or(u64::MAX, |[it]| it));
     let catalog = access.shard.catalog();
     let endpoints = catalog.tenant(&access.slug).into_iter().flat_map(|it| it.endpoints.values());
     let mut endpoints: Vec<_> = endpoints.filter(|it| u64::from(it.no.0) < before).collect();
     endpoints.sort_by_key(|it| std::cmp::Reverse(it.no));
     let more = endpoints.len() > limit;
     endpoints.truncate(limit);
-    let next = endpoints.last().filter(|_| more).map(|it| cursor("ep", &[it.no.0.into()]));
+    let next = endpoints.last().filter(|_| more).map(|it| cursor(&list, &[it.no.0.into()]));
     let data: Vec<_> = endpoints.iter().map(|it| render(it)).collect();
     Ok(page(&data, next))
 }
 
-async fn read(
-    State(gateway): State<Gateway>,
-    Path((slug, id)): Path<(String, String)>,
-    headers: HeaderMap,
-) -> Result {
-    let access = gateway.tenant(&headers, &slug, Scope::Read)?;
-    Ok(json_response(StatusCode::OK, &render(&access.endpoint(&id)?)))
+async fn read(access: Access, Path((_, id)): Path<(String, String)>) -> Result {
+    Ok(tagged(StatusCode::OK, &render(&access.endpoint(&id)?)))
 }
 
-async fn update(
-    State(gateway): State<Gateway>,
-    Path((slug, id)): Path<(String, String)>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result {
-    let access = gateway.tenant(&headers, &slug, Scope::Manage)?;
-    let known = access.endpoint(&id)?;
-    let patch = body::value(&headers, body, gateway.limits.body_bytes_max).await?;
-    if !patch.is_object() {
-        return Err(Problem::unprocessable("invalid_field", "a merge patch must be an object"));
-    }
-    if patch.get("id").is_some_and(|it| it.as_str() != Some(known.id.as_str())) {
-        let detail = "an endpoint keeps its id".to_owned();
-        let errors = vec![FieldError { pointer: "/id".to_owned(), detail }];
-        return Err(Problem::invalid_fields(errors));
-    }
-    if patch.get("secret").is_some() {
-        let detail = "a secret is changed by POST …/secret/rotate".to_owned();
-        let errors = vec![FieldError { pointer: "/secret".to_owned(), detail }];
-        return Err(Problem::invalid_fields(errors));
-    }
-    let mut target = render(&known);
-    // Not shown, but there: a patch of the certificate alone must not lose the key.
-    if let Some(key) = known.tls.as_ref().and_then(|it| it.key.as_ref()) {
-        target["tls"]["key"] = key.as_str().into();
-    }
-    merge_endpoint(&mut target, patch);
-    let fields = Fields::of(target, "").map_err(Problem::invalid_fields)?;
-    let wish = gateway.read_wish(&access, fields).await?;
-    let change = move |endpoint| {
-        let mut endpoint = wish.write(endpoint);
-        let scheme = endpoint.signature.scheme;
-        SigningSecret::provide(&mut endpoint.secrets, scheme, || gateway.random_bytes());
-        Ok(endpoint)
-    };
-    let changed = access.shard.update_endpoint(&access.slug, &known.id, change).await;
-    let changed = changed.map_err(|it| Problem::named(it, "endpoint_not_found"))?;
-    Ok(json_response(StatusCode::OK, &render(&changed)))
-}
-
-/// The two forms of `retry` exclude each other: a patch that names one drops the other.
-fn merge_endpoint(target: &mut Value, patch: Value) {
-    let retry = patch.get("retry").and_then(Value::as_object);
-    let to_schedule = retry.is_some_and(|it| it.contains_key("schedule"));
-    let to_backoff = retry.is_some_and(|it| {
-        ["base", "factor", "max_delay", "max_attempts"].iter().any(|name| it.contains_key(*name))
-    });
-    if let Some(known) = target.get_mut("retry").and_then(Value::as_object_mut) {
-        known.retain(|name, _| match name.as_str() {
-            "jitter" => true,
-            "schedule" => !to_backoff,
-            _ => to_backoff || !to_schedule,
-        });
-    }
-    let scheme = patch.pointer("/signature/scheme").filter(|it| !it.is_null());
-    if scheme.is_some_and(|it| target.pointer("/signature/scheme") != Some(it)) {
-        // Another scheme has other options.
-        target["signature"] = json!({});
-    }
-    merge(target, patch);
-}
-
-async fn delete(
-    State(gateway): State<Gateway>,
-    Path((slug, id)): Path<(String, String)>,
-    headers: HeaderMap,
-) -> Result {
-    let access = gateway.tenant(&headers, &slug, Scope::Manage)?;
+async fn remove(access: Access, Path((_, id)): Path<(String, String)>, belief: Belief) -> Result {
     let id = access.endpoint(&id)?.id;
-    let deleted = access.shard.delete_endpoint(&access.slug, &id).await;
+    let agrees = move |there: &Endpoint| belief.holds(Some(&render(there)));
+    let deleted = access.shard.delete_endpoint(&access.slug, &id, agrees).await;
     deleted.map_err(|it| Problem::named(it, "endpoint_not_found"))?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-async fn secret(
-    State(gateway): State<Gateway>,
-    Path((slug, id)): Path<(String, String)>,
-    headers: HeaderMap,
-) -> Result {
-    let access = gateway.tenant(&headers, &slug, Scope::Manage)?;
+async fn secret(access: Access, Path((_, id)): Path<(String, String)>) -> Result {
     let endpoint = access.endpoint(&id)?;
     can_be_sent_to(&endpoint)?;
     Ok(json_response(StatusCode::OK, &render_secret(&endpoint)))
@@ -262,11 +241,11 @@ fn render_secret(endpoint: &Endpoint) -> Value {
 
 async fn rotate(
     State(gateway): State<Gateway>,
-    Path((slug, id)): Path<(String, String)>,
+    access: Access,
+    Path((_, id)): Path<(String, String)>,
     headers: HeaderMap,
     body: Body,
 ) -> Result {
-    let access = gateway.tenant(&headers, &slug, Scope::Manage)?;
     let endpoint = access.endpoint(&id)?;
     let bytes = body::read(&headers, body, gateway.limits.body_bytes_max).await?;
     let given = if bytes.is_empty() { json!({}) } else { body::parse(&bytes)? };
@@ -290,7 +269,8 @@ async fn rotate(
     let until = now + grace.unwrap_or(GRACE_USUAL);
     let change = move |mut endpoint: Endpoint| {
         for secret in new {
-            SigningSecret::rotate(&mut endpoint.secrets, secret, (now, until))?;
+            SigningSecret::rotate(&mut endpoint.secrets, secret, (now, until))
+                .map_err(Refused::Invalid)?;
         }
         Ok(endpoint)
     };
@@ -304,10 +284,9 @@ async fn rotate(
 
 async fn test(
     State(gateway): State<Gateway>,
-    Path((slug, id)): Path<(String, String)>,
-    headers: HeaderMap,
+    access: Access,
+    Path((_, id)): Path<(String, String)>,
 ) -> Result {
-    let access = gateway.tenant(&headers, &slug, Scope::Manage)?;
     let endpoint = access.endpoint(&id)?;
     can_be_sent_to(&endpoint)?;
     let data = json!({ "message": "a test of this endpoint", "endpoint_id": endpoint.id.as_str() });

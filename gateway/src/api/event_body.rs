@@ -8,6 +8,7 @@ use serde_json::{Value, value::RawValue};
 
 use crate::api::body::invalid_json;
 use crate::api::fields::Fields;
+use crate::api::json_limits::{self, Fault};
 use crate::api::problem::{FieldError, Problem, Result};
 use crate::api::wire::parse_time;
 use crate::domain::{EventId, EventType};
@@ -47,9 +48,7 @@ pub(super) fn read(
         Err(error) => return Err(explain(text, base, &error)),
     };
     let data = plain.data.get().as_bytes();
-    if data.len() > data_bytes_max {
-        return Err(Problem::too_large(format!("the event's data is over {data_bytes_max} bytes")));
-    }
+    check_data(data, data_bytes_max)?;
     let event_type = EventType::parse(&plain.event_type);
     let id = plain.id.as_deref().map(EventId::parse);
     let timestamp = plain.timestamp.as_deref().map(parse_time);
@@ -74,6 +73,30 @@ pub(super) fn read(
 pub(super) fn fits(metadata: &BTreeMap<String, String>, ordering_key: Option<&str>) -> bool {
     let bytes: usize = metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
     bytes <= METADATA_BYTES_MAX && ordering_key.is_none_or(|it| it.len() <= ORDERING_KEY_BYTES_MAX)
+}
+
+/// Whether data may be taken: its size, and what JSON should not look like.
+pub(super) fn check_data(data: &[u8], data_bytes_max: usize) -> Result<()> {
+    if data.len() > data_bytes_max {
+        return Err(Problem::too_large(format!("the event's data is over {data_bytes_max} bytes")));
+    }
+    json_limits::check(data).map_err(|it| match it {
+        Fault::Limit(detail) => {
+            Problem::unprocessable("json_limits", format!("the data: {detail}"))
+        }
+        Fault::Text(detail) => Problem::bad_request("invalid_json", detail),
+    })
+}
+
+/// Whether metadata and ordering key are short enough.
+pub(super) fn check_metadata(event: &NewEvent) -> Result<()> {
+    match fits(&event.metadata, event.ordering_key.as_deref()) {
+        true => Ok(()),
+        false => {
+            let detail = format!("the attributes are over {METADATA_BYTES_MAX} bytes");
+            Err(Problem::unprocessable("invalid_cloudevent", detail))
+        }
+    }
 }
 
 fn slice_of(whole: &Bytes, part: &[u8]) -> Bytes {

@@ -1,26 +1,45 @@
-use axum::{
-    Router,
-    body::Body,
-    extract::{Path, State},
-    routing::post,
-};
+use axum::{body::Body, extract::State};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use serde_json::{json, value::RawValue};
+use tokio::time::Instant;
 
-use crate::api::caller::Access;
-use crate::api::gateway::Gateway;
+use crate::api::caller::{Access, Need};
+use crate::api::gateway::{Gateway, Limits};
 use crate::api::page::json_response;
-use crate::api::problem::{Problem, Result};
-use crate::api::{body, event_body, events_out, ingest, ndjson};
-use crate::domain::{EventId, EventType, Scope, Timestamp};
+use crate::api::problem::{FieldError, Problem, Result};
+use crate::api::route::{Route, post};
+use crate::api::{body, cloud_event, event_body, ingest, ndjson};
+use crate::domain::{EventType, RateLimit, Scope};
 use crate::storage::{Appended, NewEvent};
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
-pub(super) fn routes() -> Router<Gateway> {
-    Router::new().route("/v1/tenants/{tenant}/events", post(accept).get(events_out::list))
+const EVENTS: &str = "/v1/tenants/{tenant}/events";
+
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        post(EVENTS, Need::Scope(Scope::Produce), accept, ("acceptEvents", "Takes events in."))
+            .header("Idempotency-Key")
+            .takes("EventsIn")
+            .header("Content-Encoding")
+            .takes_as("application/x-ndjson", "EventLines")
+            .takes_as("application/cloudevents+json", "CloudEvent")
+            .takes_as("application/cloudevents-batch+json", "CloudEvents")
+            .compressible()
+            .gives(202, "Accepted")
+            .gives(200, "Accepted")
+            .gives_as(200, "application/x-ndjson", "AcceptedLines")
+            .refuses(400, "invalid_idempotency_key")
+            .refuses(409, "id_conflict")
+            .refuses(422, "invalid_event_type")
+            .refuses(422, "invalid_cloudevent")
+            .refuses(422, "json_limits")
+            .refuses(422, "schema_violation")
+            .refuses(429, "quota_exceeded")
+            .refuses(503, "unavailable"),
+    ]
 }
 
 /// What became of an event.
@@ -31,43 +50,45 @@ pub(super) struct Answer {
     event_type: String,
     timestamp: String,
     status: &'static str,
-}
-
-impl Answer {
-    fn new(id: &EventId, event_type: &EventType, at: Timestamp, status: &'static str) -> Self {
-        let (id, event_type) = (id.to_string(), event_type.to_string());
-        Self { id, event_type, timestamp: at.to_string(), status }
-    }
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<FieldError>,
 }
 
 async fn accept(
     State(gateway): State<Gateway>,
-    Path(slug): Path<String>,
+    access: Access,
     headers: HeaderMap,
     body: Body,
 ) -> Result {
-    let outcome = accept_any(gateway, &slug, &headers, body).await;
+    let outcome = accept_any(gateway, access, &headers, body).await;
     outcome.inspect_err(|it| {
         metrics::counter!("hookgate_events_rejected_total", "reason" => it.code()).increment(1);
     })
 }
 
-async fn accept_any(gateway: Gateway, slug: &str, headers: &HeaderMap, body: Body) -> Result {
-    let access = gateway.tenant(headers, slug, Scope::Produce)?;
+async fn accept_any(gateway: Gateway, access: Access, headers: &HeaderMap, body: Body) -> Result {
     gateway.ready()?;
-    if body::is_type(headers, "application/x-ndjson") {
+    let form = Form::of(headers)?;
+    if form == Form::Lines {
         return Ok(ndjson::accept(gateway, access, body));
-    }
-    if !body::is_type(headers, "application/json") {
-        return Err(body::unsupported("application/json or application/x-ndjson"));
     }
     let limits = &gateway.limits;
     let bytes = body::read(headers, body, limits.batch_bytes_max).await?;
-    let many = bytes.iter().find(|it| !it.is_ascii_whitespace()) == Some(&b'[');
+    let many = match form {
+        Form::Json => bytes.iter().find(|it| !it.is_ascii_whitespace()) == Some(&b'['),
+        form => form == Form::Batch,
+    };
     let key = idempotency_key(headers)?;
-    let mut events = match many {
-        true => read_many(&bytes, limits.batch_events_max, limits.data_bytes_max)?,
-        false => vec![event_body::read(&bytes, &bytes, "", limits.data_bytes_max)?],
+    let mut events = match form {
+        Form::Binary => vec![cloud_event::binary(headers, bytes, limits.data_bytes_max)?],
+        Form::Structured => {
+            vec![cloud_event::structured(&bytes, &bytes, "", limits.data_bytes_max)?]
+        }
+        Form::Batch => read_many(&bytes, limits, cloud_event::structured)?,
+        Form::Json if many => read_many(&bytes, limits, event_body::read)?,
+        Form::Json | Form::Lines => {
+            vec![event_body::read(&bytes, &bytes, "", limits.data_bytes_max)?]
+        }
     };
     if let Some(key) = key {
         for (place, event) in events.iter_mut().enumerate() {
@@ -75,10 +96,12 @@ async fn accept_any(gateway: Gateway, slug: &str, headers: &HeaderMap, body: Bod
             event.idempotency_key = Some(if many { format!("{key}#{place}") } else { key.clone() });
         }
     }
+    gateway.meter(&access, events.len())?;
     let events = ingested(&gateway, &access, events, many).await?;
+    let warnings = check_types(&access, &events, many)?;
     let types: Vec<_> = events.iter().map(|it| it.event_type.clone()).collect();
     let appended = access.shard.append(&access.slug, events, true).await?;
-    answer(&types, &appended, many)
+    answer(&types, &appended, warnings, many)
 }
 
 /// What the tenant's ingest chain leaves of events, all or none.
@@ -102,25 +125,73 @@ async fn ingested(
     if errors.is_empty() { Ok(taken) } else { Err(Problem::fields(ingest::REJECTED, errors)) }
 }
 
-fn answer(types: &[EventType], appended: &[Appended], many: bool) -> Result {
+/// How a request carries its events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Json,
+    Lines,
+    Structured,
+    Batch,
+    Binary,
+}
+
+impl Form {
+    fn of(headers: &HeaderMap) -> Result<Self> {
+        let binary = headers.contains_key("ce-specversion") || headers.contains_key("ce-id");
+        let typed = [
+            ("application/x-ndjson", Self::Lines),
+            ("application/cloudevents+json", Self::Structured),
+            ("application/cloudevents-batch+json", Self::Batch),
+        ];
+        let typed = typed.into_iter().find(|(it, _)| body::is_type(headers, it));
+        match typed {
+            Some((_, form)) => Ok(form),
+            None if binary => Ok(Self::Binary),
+            None if body::is_type(headers, "application/json") => Ok(Self::Json),
+            None => Err(body::unsupported(
+                "application/json, application/x-ndjson, application/cloudevents+json or \
+                 application/cloudevents-batch+json",
+            )),
+        }
+    }
+}
+
+/// What schemas warn of, for each event. A schema that is strict refuses.
+fn check_types(access: &Access, events: &[NewEvent], many: bool) -> Result<Vec<Vec<FieldError>>> {
+    let (mut errors, mut warnings) = (Vec::new(), Vec::with_capacity(events.len()));
+    for (place, event) in events.iter().enumerate() {
+        let base = if many { format!("/{place}") } else { String::new() };
+        let opinion = access.opinion(event, &base);
+        errors.extend(opinion.errors);
+        warnings.push(opinion.warnings);
+    }
+    if errors.is_empty() { Ok(warnings) } else { Err(Problem::fields("schema_violation", errors)) }
+}
+
+fn answer(
+    types: &[EventType],
+    appended: &[Appended],
+    warnings: Vec<Vec<FieldError>>,
+    many: bool,
+) -> Result {
     let mut answers = Vec::with_capacity(appended.len());
     let mut new = 0;
-    for (event_type, appended) in types.iter().zip(appended) {
-        match appended {
+    for ((event_type, appended), warnings) in types.iter().zip(appended).zip(warnings) {
+        let (id, timestamp, status) = match appended {
             Appended::New { id, timestamp, .. } => {
                 new += 1;
-                answers.push(Answer::new(id, event_type, *timestamp, "accepted"));
+                (id, timestamp, "accepted")
             }
-            Appended::Duplicate { id, timestamp } => {
-                answers.push(Answer::new(id, event_type, *timestamp, "duplicate"));
-            }
+            Appended::Duplicate { id, timestamp } => (id, timestamp, "duplicate"),
             Appended::Conflict => {
                 let detail = "another event has this id or idempotency key; nothing was stored";
                 return Err(Problem::conflict("id_conflict", detail));
             }
             // A conflict follows, which is what to tell.
-            Appended::NotStored => {}
-        }
+            Appended::NotStored => continue,
+        };
+        let (id, event_type) = (id.to_string(), event_type.to_string());
+        answers.push(Answer { id, event_type, timestamp: timestamp.to_string(), status, warnings });
     }
     metrics::counter!("hookgate_events_accepted_total").increment(new);
     let status =
@@ -131,21 +202,26 @@ fn answer(types: &[EventType], appended: &[Appended], many: bool) -> Result {
     })
 }
 
-fn read_many(bytes: &Bytes, events_max: usize, data_bytes_max: usize) -> Result<Vec<NewEvent>> {
+/// Reads one event out of a body: the whole, the event's part of it, its pointer, and how much
+/// data it may have.
+type Read = fn(&Bytes, &[u8], &str, usize) -> Result<NewEvent>;
+
+fn read_many(bytes: &Bytes, limits: &Limits, read: Read) -> Result<Vec<NewEvent>> {
     let texts: Vec<&RawValue> = body::parse(bytes)?;
-    if texts.len() > events_max {
-        let detail = format!("{} events; at most {events_max} at once", texts.len());
+    if texts.len() > limits.batch_events_max {
+        let detail = format!("{} events; at most {} at once", texts.len(), limits.batch_events_max);
         return Err(Problem::too_large(detail));
     }
     let (mut events, mut errors) = (Vec::with_capacity(texts.len()), Vec::new());
     for (place, text) in texts.into_iter().enumerate() {
-        match event_body::read(bytes, text.get().as_bytes(), &format!("/{place}"), data_bytes_max) {
+        let base = format!("/{place}");
+        match read(bytes, text.get().as_bytes(), &base, limits.data_bytes_max) {
             Ok(mut event) => {
                 // On its own, so that one event does not keep the whole body in memory.
                 event.data = Bytes::copy_from_slice(&event.data);
                 events.push(event);
             }
-            Err(problem) => errors.extend(problem.into_errors(&format!("/{place}"))?),
+            Err(problem) => errors.extend(problem.into_errors(&base)?),
         }
     }
     if errors.is_empty() { Ok(events) } else { Err(Problem::invalid_fields(errors)) }
@@ -161,6 +237,24 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>> {
 }
 
 impl Gateway {
+    /// Whether the tenant may bring so many events now.
+    pub(super) fn meter(&self, access: &Access, count: usize) -> Result<()> {
+        let quota = access.shard.catalog().tenant(&access.slug).map(|it| it.tenant.quota);
+        let Some(quota) = quota else { return Ok(()) };
+        if let Some(max) = quota.backlog_max
+            && access.shard.tenant_backlog(&access.slug) >= max
+        {
+            let detail = format!("{max} deliveries wait already, which is the tenant's limit");
+            return Err(Problem::quota(detail));
+        }
+        let Some(per_second) = quota.events_per_second else { return Ok(()) };
+        let burst = quota.burst.unwrap_or(per_second.ceil().max(1.0) as u32);
+        let limit = RateLimit { per_second, burst };
+        let owner = format!("tenant {}/{}", access.shard.number(), access.no.0);
+        let taken = self.pace.take(&owner, limit, count, Instant::now());
+        taken.map_err(|it| Problem::too_fast("events of this tenant", &it))
+    }
+
     /// Whether events can be taken.
     pub(super) fn ready(&self) -> Result<()> {
         let reason = *self.unready.borrow();

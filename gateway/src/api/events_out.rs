@@ -1,35 +1,41 @@
-use axum::{
-    Router,
-    body::Body,
-    extract::{Path, State},
-    response::Response,
-    routing::get,
-};
-use http::{HeaderMap, HeaderValue, Uri, header};
+use axum::{body::Body, extract::Path, response::Response};
+use http::{HeaderValue, header};
 use serde_json::Value;
 
-use crate::api::caller::Access;
-use crate::api::gateway::Gateway;
+use crate::api::caller::{Access, Need};
 use crate::api::page::{EXAMINED_MAX, Query, cursor, page};
 use crate::api::problem::{Problem, Result};
+use crate::api::route::{Route, get};
 use crate::api::wire;
 use crate::domain::{DeliveryKey, Event, EventId, Pattern, Scope, Seq};
 
-pub(super) fn routes() -> Router<Gateway> {
-    Router::new()
-        .route("/v1/tenants/{tenant}/events/{id}", get(read))
-        .route("/v1/tenants/{tenant}/events/{id}/deliveries", get(deliveries))
+const EVENTS: &str = "/v1/tenants/{tenant}/events";
+const EVENT: &str = "/v1/tenants/{tenant}/events/{id}";
+const DELIVERIES: &str = "/v1/tenants/{tenant}/events/{id}/deliveries";
+
+pub(super) fn routes() -> Vec<Route> {
+    let read_ = Need::Scope(Scope::Read);
+    vec![
+        get(EVENTS, read_, list, ("listEvents", "Events, newest first."))
+            .query(&["type", "since", "until"])
+            .gives_page("Event"),
+        get(EVENT, read_, read, ("getEvent", "One event, its data byte for byte."))
+            .gives(200, "Event")
+            .refuses(404, "event_not_found"),
+        get(
+            DELIVERIES,
+            read_,
+            deliveries,
+            ("listEventDeliveries", "The event's deliveries, one for each endpoint."),
+        )
+        .gives_list("Delivery")
+        .refuses(404, "event_not_found"),
+    ]
 }
 
-pub(super) async fn list(
-    State(gateway): State<Gateway>,
-    Path(slug): Path<String>,
-    headers: HeaderMap,
-    uri: Uri,
-) -> Result {
-    let access = gateway.tenant(&headers, &slug, Scope::Read)?;
-    let query = Query::parse(&uri, &["type", "since", "until"])?;
-    let (limit, [before]) = (query.limit()?, query.cursor("ev")?.unwrap_or([u64::MAX]));
+async fn list(access: Access, query: Query) -> Result {
+    let list = access.list("events");
+    let (limit, [before]) = (query.limit()?, query.cursor(&list)?.unwrap_or([u64::MAX]));
     let wanted = query.get("type").map(parse_pattern).transpose()?;
     let (since, until) = (query.time("since")?, query.time("until")?);
     let mut data: Vec<Value> = Vec::new();
@@ -37,7 +43,7 @@ pub(super) async fn list(
     for (examined, event) in access.shard.events_before(access.no, Seq(before)).enumerate() {
         let event = event?;
         if data.len() == limit || examined == EXAMINED_MAX {
-            next = Some(cursor("ev", &[event.seq.0 + 1]));
+            next = Some(cursor(&list, &[event.seq.0 + 1]));
             break;
         }
         if since.is_some_and(|it| event.accepted_at < it) {
@@ -66,12 +72,7 @@ impl Access {
     }
 }
 
-async fn read(
-    State(gateway): State<Gateway>,
-    Path((slug, id)): Path<(String, String)>,
-    headers: HeaderMap,
-) -> Result {
-    let access = gateway.tenant(&headers, &slug, Scope::Read)?;
+async fn read(access: Access, Path((_, id)): Path<(String, String)>) -> Result {
     let event = access.event(&id)?;
     let mut response = Response::new(Body::from(wire::event_exact(&event)));
     let json = HeaderValue::from_static("application/json");
@@ -79,15 +80,10 @@ async fn read(
     Ok(response)
 }
 
-async fn deliveries(
-    State(gateway): State<Gateway>,
-    Path((slug, id)): Path<(String, String)>,
-    headers: HeaderMap,
-) -> Result {
-    let access = gateway.tenant(&headers, &slug, Scope::Read)?;
+async fn deliveries(access: Access, Path((_, id)): Path<(String, String)>) -> Result {
     let event = access.event(&id)?;
     let mut data = Vec::new();
-    for endpoint in access.shard.targets(event.seq)? {
+    for endpoint in access.shard.receivers(event.seq)? {
         let key = DeliveryKey { seq: event.seq, endpoint };
         data.push(wire::delivery(&access.shard, key, &event)?);
     }

@@ -3,6 +3,7 @@ use std::{sync::Arc, time::Duration};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 
+use crate::api::pace::Pace;
 use crate::plugins::Host;
 use crate::storage::Store;
 use crate::world::{Clock, Entropy, Transport};
@@ -54,6 +55,8 @@ pub struct Gateway {
     pub limits: Limits,
     /// Why it cannot take events now: `None` when it can.
     pub unready: watch::Receiver<Option<&'static str>>,
+    /// How fast producers go.
+    pub pace: Pace,
     /// Renders the metrics.
     pub metrics: PrometheusHandle,
 }

@@ -2,22 +2,18 @@
 
 use std::sync::Arc;
 
-use axum::{
-    Router,
-    body::Body,
-    extract::{Path, State},
-    routing::get,
-};
+use axum::{body::Body, extract::State};
 use futures_util::{StreamExt, stream};
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
-use crate::api::caller::Access;
+use crate::api::caller::{Access, Need};
 use crate::api::endpoint_body::{name_of, one_of};
 use crate::api::fields::Fields;
 use crate::api::gateway::Gateway;
 use crate::api::page::json_response;
 use crate::api::problem::{FieldError, Problem, Result};
+use crate::api::route::{Route, get, put};
 use crate::api::{body, event_body, invoke};
 use crate::domain::{EventType, IngestUse, OnIngestError, PluginName, Scope};
 use crate::plugins::{Configure, Fault, FaultKind, Incoming, Ingested, Noted, Replacement};
@@ -29,26 +25,36 @@ const PLUGINS_MAX: usize = 8;
 /// Events of a request that are in the chain at once.
 const EVENTS_AT_ONCE: usize = 16;
 
-pub(super) fn routes() -> Router<Gateway> {
-    Router::new().route("/v1/tenants/{tenant}/ingest", get(read).put(put))
+const INGEST: &str = "/v1/tenants/{tenant}/ingest";
+
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        get(INGEST, Need::Scope(Scope::Read), read, ("getIngest", "The tenant's ingest chain."))
+            .gives(200, "Ingest"),
+        put(
+            INGEST,
+            Need::Scope(Scope::Manage),
+            put_chain,
+            ("putIngest", "Sets the plugins that see each event before it is stored."),
+        )
+        .takes("IngestPut")
+        .gives(200, "Ingest")
+        .refuses(404, "plugin_not_found")
+        .refuses(422, "plugin_no_hook")
+        .refuses(422, "plugin_config_refused"),
+    ]
 }
 
-async fn read(
-    State(gateway): State<Gateway>,
-    Path(slug): Path<String>,
-    headers: HeaderMap,
-) -> Result {
-    let access = gateway.tenant(&headers, &slug, Scope::Read)?;
+async fn read(access: Access) -> Result {
     Ok(json_response(StatusCode::OK, &render(&access.shard.ingest(&access.slug))))
 }
 
-async fn put(
+async fn put_chain(
     State(gateway): State<Gateway>,
-    Path(slug): Path<String>,
+    access: Access,
     headers: HeaderMap,
     body: Body,
 ) -> Result {
-    let access = gateway.tenant(&headers, &slug, Scope::Manage)?;
     let mut fields = body::object(&headers, body, gateway.limits.body_bytes_max).await?;
     let values = fields.array("plugins");
     let values = fields.need("plugins", values).unwrap_or_default();

@@ -16,7 +16,7 @@ use crate::api::gateway::Gateway;
 use crate::api::page::json_response;
 use crate::api::problem::{FieldError, Problem, Result};
 use crate::api::{body, event_body};
-use crate::domain::{Plugin, PluginUse, Scope, Seq, part_id};
+use crate::domain::{Plugin, PluginUse, Seq, part_id};
 use crate::plugins::{
     Artifact, Asked, Call, Called, Configure, Digest, EventIn, LogLine, Outgoing, Verdict,
 };
@@ -45,11 +45,11 @@ pub(super) async fn check_configs(
 
 pub(super) async fn invoke(
     State(gateway): State<Gateway>,
-    Path((slug, name)): Path<(String, String)>,
+    access: Access,
+    Path((_, name)): Path<(String, String)>,
     headers: HeaderMap,
     body: Body,
 ) -> Result {
-    let access = gateway.tenant(&headers, &slug, Scope::Manage)?;
     let plugin = access.plugin(&name)?;
     let fields = body::object(&headers, body, gateway.limits.batch_bytes_max).await?;
     let wish = Wish::read(fields, gateway.limits.data_bytes_max)?;

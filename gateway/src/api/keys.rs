@@ -1,42 +1,72 @@
+use std::time::Duration;
+
 use axum::{
-    Router,
     body::Body,
     extract::{Path, State},
     response::IntoResponse,
-    routing::{delete, get},
 };
-use http::{HeaderMap, StatusCode, Uri};
+use http::{HeaderMap, StatusCode};
+use serde_json::json;
 
+use crate::api::caller::{Access, Need};
 use crate::api::caller::{hash_key, new_key};
+use crate::api::endpoint_body::read_rate;
+use crate::api::fields::Fields;
 use crate::api::gateway::Gateway;
 use crate::api::page::{Query, cursor, json_response, page};
 use crate::api::problem::{Problem, Result};
+use crate::api::route::{Route, delete, get, post};
 use crate::api::{body, wire};
 use crate::domain::{ApiKey, Scope, TypeId};
 
-pub(super) fn routes() -> Router<Gateway> {
-    Router::new()
-        .route("/v1/tenants/{tenant}/keys", get(list).post(create))
-        .route("/v1/tenants/{tenant}/keys/{id}", delete(revoke))
+const GRACE_DEFAULT: Duration = Duration::from_secs(24 * 3600);
+const GRACE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
+const KEYS: &str = "/v1/tenants/{tenant}/keys";
+const KEY: &str = "/v1/tenants/{tenant}/keys/{id}";
+
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        get(KEYS, Need::Operator, list, ("listKeys", "A tenant's keys, without their secrets."))
+            .gives_page("Key"),
+        post(
+            KEYS,
+            Need::Operator,
+            create,
+            ("createKey", "Makes a key; its text is shown this once."),
+        )
+        .takes("NewKey")
+        .gives(201, "MadeKey"),
+        post(
+            "/v1/tenants/{tenant}/keys/{id}/rotate",
+            Need::Operator,
+            rotate,
+            ("rotateKey", "A new text for the key; the old one opens too for a while."),
+        )
+        .may_take("KeyRotation")
+        .gives(200, "MadeKey")
+        .refuses(404, "key_not_found"),
+        delete(
+            KEY,
+            Need::Operator,
+            revoke,
+            ("revokeKey", "Revokes a key: refused from the next request on."),
+        )
+        .gives_nothing()
+        .refuses(404, "key_not_found"),
+    ]
 }
 
 async fn create(
     State(gateway): State<Gateway>,
-    Path(slug): Path<String>,
+    access: Access,
     headers: HeaderMap,
     body: Body,
 ) -> Result {
-    gateway.operator(&headers)?;
-    let access = gateway.tenant(&headers, &slug, Scope::Manage)?;
     let mut fields = body::object(&headers, body, gateway.limits.body_bytes_max).await?;
     let name = fields.string("name");
-    let scopes = fields.read("scopes", |it| {
-        let names = it.as_array().filter(|it| !it.is_empty());
-        let scopes = names.and_then(|it| {
-            it.iter().map(|it| Scope::parse(it.as_str()?)).collect::<Option<Vec<_>>>()
-        });
-        scopes.ok_or("must be a list of manage, produce, read".to_owned())
-    });
+    let scopes = read_scopes(&mut fields);
+    let rate_limit = read_rate(&mut fields);
     let expires_at = fields.parsed("expires_at", "a time of RFC 3339", wire::parse_time);
     let name = fields.need("name", name);
     let scopes = fields.need("scopes", scopes);
@@ -52,39 +82,71 @@ async fn create(
         hash: hash_key(&text),
         created_at: now,
         expires_at,
+        previous: None,
+        rate_limit,
+        portal: false,
     };
-    access.shard.put_key(&key).await?;
+    access.shard.put_key(&key).await.map_err(|it| Problem::named(it, "tenant_not_found"))?;
     let mut rendered = wire::key(&key);
     rendered["key"] = text.into();
     Ok(json_response(StatusCode::CREATED, &rendered))
 }
 
-async fn list(
-    State(gateway): State<Gateway>,
-    Path(slug): Path<String>,
-    headers: HeaderMap,
-    uri: Uri,
-) -> Result {
-    gateway.operator(&headers)?;
-    let access = gateway.tenant(&headers, &slug, Scope::Manage)?;
-    let query = Query::parse(&uri, &[])?;
-    let (limit, [skip]) = (query.limit()?, query.cursor("k")?.unwrap_or([0]));
-    let catalog = access.shard.catalog();
-    let keys = catalog.tenant(&access.slug).into_iter().flat_map(|it| it.keys.values().rev());
-    let skip = usize::try_from(skip).unwrap_or(usize::MAX);
-    let mut keys = keys.skip(skip);
-    let data: Vec<_> = keys.by_ref().take(limit).map(|it| wire::key(it)).collect();
-    let next = keys.next().map(|_| cursor("k", &[(skip + limit) as u64]));
-    Ok(page(&data, next))
+pub(super) fn read_scopes(fields: &mut Fields) -> Option<Vec<Scope>> {
+    fields.read("scopes", |it| {
+        let names = it.as_array().filter(|it| !it.is_empty());
+        let scopes = names.and_then(|it| {
+            it.iter().map(|it| Scope::parse(it.as_str()?)).collect::<Option<Vec<_>>>()
+        });
+        scopes.ok_or("must be a list of manage, produce, read".to_owned())
+    })
 }
 
-async fn revoke(
+/// A new text for the key, which keeps its id and its rights; the old text opens too until the
+/// grace is over.
+async fn rotate(
     State(gateway): State<Gateway>,
-    Path((slug, id)): Path<(String, String)>,
+    access: Access,
+    Path((_, id)): Path<(String, String)>,
     headers: HeaderMap,
+    body: Body,
 ) -> Result {
-    gateway.operator(&headers)?;
-    let access = gateway.tenant(&headers, &slug, Scope::Manage)?;
+    let bytes = body::read(&headers, body, gateway.limits.body_bytes_max).await?;
+    let given = if bytes.is_empty() { json!({}) } else { body::parse(&bytes)? };
+    let mut fields = Fields::of(given, "").map_err(Problem::invalid_fields)?;
+    let form = "a duration from \"0s\" to \"168h\"";
+    let fits = |it: &Duration| *it <= GRACE_MAX;
+    let grace = fields.parsed("grace", form, |it| wire::parse_duration(it).filter(fits));
+    fields.finish().map_err(Problem::invalid_fields)?;
+    let (text, now) = (new_key(&id, gateway.random_bytes()), gateway.clock.now());
+    let (hash, until) = (hash_key(&text), now + grace.unwrap_or(GRACE_DEFAULT));
+    let change = move |key: ApiKey| ApiKey { previous: Some((key.hash, until)), hash, ..key };
+    let changed = access.shard.update_key(&access.slug, &id, change).await;
+    let key = changed.map_err(|it| Problem::named(it, "key_not_found"))?;
+    let mut rendered = wire::key(&key);
+    rendered["key"] = text.into();
+    Ok(json_response(StatusCode::OK, &rendered))
+}
+
+async fn list(access: Access, query: Query) -> Result {
+    let (limit, list) = (query.limit()?, access.list("keys"));
+    let before = query.cursor(&list)?.map_or((u64::MAX, 0), |[at, tail]| (at, tail));
+    let place = |it: &ApiKey| {
+        let tail = TypeId::parse("key", &it.id).map_or(0, |it| it.tail() as u64);
+        (it.created_at.0, tail)
+    };
+    let catalog = access.shard.catalog();
+    let keys = catalog.tenant(&access.slug).into_iter().flat_map(|it| it.keys.values());
+    let mut keys: Vec<_> = keys.filter(|it| !it.portal && place(it) < before).collect();
+    keys.sort_by_key(|it| std::cmp::Reverse(place(it)));
+    let more = keys.len() > limit;
+    keys.truncate(limit);
+    let next = keys.last().filter(|_| more).map(|it| place(it));
+    let data: Vec<_> = keys.iter().map(|it| wire::key(it)).collect();
+    Ok(page(&data, next.map(|(at, tail)| cursor(&list, &[at, tail]))))
+}
+
+async fn revoke(access: Access, Path((_, id)): Path<(String, String)>) -> Result {
     let revoked = access.shard.revoke_key(&access.slug, &id).await;
     revoked.map_err(|it| Problem::named(it, "key_not_found"))?;
     Ok(StatusCode::NO_CONTENT.into_response())

@@ -6,8 +6,13 @@
 mod gateway;
 pub use gateway::{Gateway, Limits};
 
+mod route;
+mod admission;
 mod router;
 pub use router::router;
+
+mod openapi;
+pub use openapi::document;
 
 mod caller;
 pub use caller::{hash_key, new_key};
@@ -18,12 +23,22 @@ mod body;
 mod page;
 mod wire;
 
+mod etag;
+mod pace;
+pub use pace::Pace;
+
 mod tenants;
+mod audit;
 mod keys;
+mod portal;
 mod endpoint_body;
 mod trust_body;
+mod endpoint_patch;
 mod endpoints;
+mod event_types;
+mod json_limits;
 mod event_body;
+mod cloud_event;
 mod events_in;
 mod ndjson;
 mod events_out;
@@ -38,6 +53,7 @@ mod difference;
 mod backtest_body;
 mod backtest;
 mod quota_body;
+mod replays;
 mod plugins;
 mod invoke;
 mod ingest;

@@ -149,12 +149,25 @@ impl Incoming {
         let (mut events, mut places) =
             (Vec::with_capacity(lines.len()), Vec::with_capacity(lines.len()));
         for (line, event) in ingested(&self.gateway, &self.access, lines).await {
-            match event {
-                Ok(event) => {
+            let opinion = |it: &NewEvent| self.access.opinion(it, "").errors;
+            match event.map(|it| (opinion(&it), it)) {
+                Ok((errors, event)) if errors.is_empty() => {
                     events.push(event);
                     places.push((line, None));
                 }
+                Ok((errors, _)) => {
+                    places.push((line, Some(Problem::fields("schema_violation", errors))));
+                }
                 Err(problem) => places.push((line, Some(problem))),
+            }
+        }
+        let refused = wait_for_pace(&self.gateway, &self.access, events.len()).await;
+        if let Some(problem) = &refused {
+            let count = events.drain(..).count();
+            metrics::counter!("hookgate_events_rejected_total", "reason" => problem.code())
+                .increment(count as u64);
+            for (_, refusal) in places.iter_mut().filter(|(_, it)| it.is_none()) {
+                *refusal = Some(problem.clone());
             }
         }
         let ready = self.gateway.ready();
@@ -203,6 +216,18 @@ async fn ingested(gateway: &Gateway, access: &Access, lines: Vec<Line>) -> Vec<L
     through.extend(numbers.into_iter().zip(events));
     through.sort_by_key(|(number, _)| *number);
     through
+}
+
+/// Waits until the tenant may bring so many events: the stream slows down to its rate. What
+/// waiting would not help is refused.
+async fn wait_for_pace(gateway: &Gateway, access: &Access, count: usize) -> Option<Problem> {
+    loop {
+        let problem = gateway.meter(access, count).err()?;
+        match problem.wait() {
+            Some(wait) => tokio::time::sleep(wait).await,
+            None => return Some(problem),
+        }
+    }
 }
 
 fn answered(line: u64, appended: &Appended) -> serde_json::Value {

@@ -1,20 +1,53 @@
 use axum::{
-    Router,
     extract::State,
     response::{IntoResponse, Response},
-    routing::get,
 };
 use http::{StatusCode, header};
 use serde_json::json;
 
+use crate::api::caller::Need;
 use crate::api::gateway::Gateway;
 use crate::api::page::json_response;
+use crate::api::route::{Route, get};
 
-pub(super) fn routes() -> Router<Gateway> {
-    Router::new()
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
+/// The page fetches the document from where it came from, and nothing from anywhere else.
+const DOCS_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
+     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+pub(super) fn routes() -> Vec<Route> {
+    let open = Need::Nothing;
+    vec![
+        get("/healthz", open, healthz, ("getHealth", "The process lives.")).gives(200, "Status"),
+        get("/readyz", open, readyz, ("getReadiness", "It can take events."))
+            .gives(200, "Status")
+            .refuses(503, "unavailable"),
+        get("/metrics", open, metrics, ("getMetrics", "Metrics for Prometheus.")).gives_as(
+            200,
+            "text/plain; version=0.0.4; charset=utf-8",
+            "Text",
+        ),
+        get("/openapi.json", open, document, ("getDocument", "This document."))
+            .gives(200, "Document"),
+        get("/docs", open, docs, ("getDocs", "This document as a page to read.")).gives_as(
+            200,
+            "text/html; charset=utf-8",
+            "Text",
+        ),
+    ]
+}
+
+async fn document() -> Response {
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    (json, crate::api::openapi::document()).into_response()
+}
+
+/// The page needs nothing but this gateway.
+async fn docs() -> Response {
+    let html = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CONTENT_SECURITY_POLICY, DOCS_POLICY),
+    ];
+    (html, include_str!("docs.html")).into_response()
 }
 
 async fn healthz() -> Response {

@@ -3,6 +3,7 @@ use data_encoding::BASE64URL_NOPAD;
 use http::StatusCode;
 use serde::Serialize;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use crate::api::problem::{Problem, Result};
 use crate::api::wire;
@@ -18,16 +19,13 @@ pub(super) const EXAMINED_MAX: usize = 5000;
 pub(super) struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// Reads the query; only `known` names and those of pages may occur.
+    /// Reads the query; only `known` names may occur.
     pub(super) fn parse(uri: &http::Uri, known: &[&str]) -> Result<Self> {
         let pairs: Vec<(String, String)> =
             url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())
                 .into_owned()
                 .collect();
-        let paging = ["limit", "cursor"];
-        let unknown =
-            pairs.iter().find(|(name, _)| !known.contains(&&**name) && !paging.contains(&&**name));
-        match unknown {
+        match pairs.iter().find(|(name, _)| !known.contains(&&**name)) {
             Some((name, _)) => {
                 let detail = format!("the query has no `{name}`; there are {}", known.join(", "));
                 Err(Problem::bad_request("unknown_parameter", detail))
@@ -56,26 +54,41 @@ impl Query {
         time.map(Some).ok_or_else(|| Problem::bad_request("invalid_parameter", detail))
     }
 
-    /// The numbers that a cursor of this kind holds.
-    pub(super) fn cursor<const N: usize>(&self, kind: &str) -> Result<Option<[u64; N]>> {
+    /// The numbers that a cursor of this list holds.
+    pub(super) fn cursor<const N: usize>(&self, list: &str) -> Result<Option<[u64; N]>> {
         let Some(text) = self.get("cursor") else { return Ok(None) };
-        let invalid = || Problem::bad_request("invalid_cursor", "this cursor is of no list here");
-        parse_cursor(kind, text).map(Some).ok_or_else(invalid)
+        let invalid = || Problem::bad_request("invalid_cursor", "this cursor is not of this list");
+        parse_cursor(list, text).map(Some).ok_or_else(invalid)
     }
 }
 
-/// The numbers that a cursor of this kind holds.
-pub(super) fn parse_cursor<const N: usize>(kind: &str, text: &str) -> Option<[u64; N]> {
-    let text = String::from_utf8(BASE64URL_NOPAD.decode(text.as_bytes()).ok()?).ok()?;
-    let rest = text.strip_prefix(kind)?.strip_prefix(':')?;
-    let numbers: Option<Vec<u64>> = rest.split(':').map(|it| it.parse().ok()).collect();
-    numbers?.try_into().ok()
+const MARK_BYTES: usize = 8;
+
+/// The numbers that a cursor of this list holds.
+pub(super) fn parse_cursor<const N: usize>(list: &str, text: &str) -> Option<[u64; N]> {
+    let bytes = BASE64URL_NOPAD.decode(text.as_bytes()).ok()?;
+    let (mark, rest) = bytes.split_first_chunk::<MARK_BYTES>()?;
+    let numbers = rest.as_chunks::<8>().0.iter().map(|it| u64::from_be_bytes(*it));
+    let numbers: Vec<_> = numbers.collect();
+    let whole = numbers.len() * 8 == rest.len();
+    (whole && *mark == mark_of(list, &numbers)).then_some(())?;
+    numbers.try_into().ok()
 }
 
-/// A cursor of this kind.
-pub(super) fn cursor(kind: &str, numbers: &[u64]) -> String {
-    let numbers: Vec<_> = numbers.iter().map(u64::to_string).collect();
-    BASE64URL_NOPAD.encode(format!("{kind}:{}", numbers.join(":")).as_bytes())
+/// What binds a cursor to its list: a list is named with its tenant.
+fn mark_of(list: &str, numbers: &[u64]) -> [u8; MARK_BYTES] {
+    let mut digest = Sha256::new();
+    digest.update(list.as_bytes());
+    for number in numbers {
+        digest.update(number.to_be_bytes());
+    }
+    digest.finalize()[..MARK_BYTES].try_into().expect("a digest is long enough")
+}
+
+/// A cursor of this list.
+pub(super) fn cursor(list: &str, numbers: &[u64]) -> String {
+    let bytes: Vec<u8> = numbers.iter().flat_map(|it| it.to_be_bytes()).collect();
+    BASE64URL_NOPAD.encode(&[&mark_of(list, numbers)[..], &bytes].concat())
 }
 
 /// A page of a list.
@@ -86,4 +99,30 @@ pub(super) fn page<T: Serialize>(data: &[T], next_cursor: Option<String>) -> Res
 /// A JSON answer.
 pub(super) fn json_response(status: StatusCode, body: &impl Serialize) -> Response {
     (status, axum::Json(body)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_opens_its_own_list_only() {
+        let query = |text: &str| {
+            let uri = format!("/x?cursor={text}").parse().unwrap();
+            Query::parse(&uri, &["cursor"]).unwrap()
+        };
+        let text = cursor("events of 0/1", &[7, 8]);
+        assert_eq!(query(&text).cursor("events of 0/1").unwrap(), Some([7, 8]));
+        for (list, text) in [
+            ("events of 0/2", text.clone()),
+            ("deliveries of 0/1", text.clone()),
+            ("events of 0/1", cursor("events of 0/1", &[7])),
+            ("events of 0/1", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".to_owned()),
+            ("events of 0/1", format!("{text}AA")),
+            ("events of 0/1", "x".to_owned()),
+        ] {
+            let refused = query(&text).cursor::<2>(list).unwrap_err();
+            assert_eq!(refused.code(), "invalid_cursor", "{list} {text}");
+        }
+    }
 }

@@ -9,14 +9,15 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::stream;
-use http::{HeaderMap, HeaderValue, Uri, header};
+use http::{HeaderMap, HeaderValue, header};
 use tokio::sync::watch;
 
+use crate::api::caller::Access;
 use crate::api::gateway::Gateway;
 use crate::api::page::{Query, cursor, page};
 use crate::api::problem::{Problem, Result};
 use crate::api::{plugin_follow, plugin_wire};
-use crate::domain::{PluginName, Scope, Timestamp};
+use crate::domain::{PluginName, Timestamp};
 use crate::plugins::{Host, LEVELS, Wanted};
 
 const PING_EVERY: Duration = Duration::from_secs(15);
@@ -25,14 +26,14 @@ const AT_ONCE_MAX: usize = 500;
 
 pub(super) async fn read(
     State(gateway): State<Gateway>,
-    Path((slug, name)): Path<(String, String)>,
+    access: Access,
+    Path((_, name)): Path<(String, String)>,
     headers: HeaderMap,
-    uri: Uri,
+    query: Query,
 ) -> Result {
-    let access = gateway.tenant(&headers, &slug, Scope::Read)?;
     let plugin = access.plugin(&name)?;
-    let query = Query::parse(&uri, &["version", "level", "since", "follow"])?;
-    let (limit, before) = (query.limit()?, query.cursor("pl")?.map(|[it]| it));
+    let list = format!("{} {}", access.list("plugin-logs"), plugin.name);
+    let (limit, before) = (query.limit()?, query.cursor(&list)?.map(|[it]| it));
     let wanted = Wanted { before, ..read_wanted(&query)? };
     let (tenant, diary) = (access.slug.shared(), gateway.plugins.diary());
     if plugin_follow::flag(&query, "follow", false)? {
@@ -46,7 +47,7 @@ pub(super) async fn read(
     }
     let lines = diary.lines(&tenant, &plugin.name, &wanted, limit);
     let next = lines.last().filter(|_| lines.len() == limit);
-    let next = next.map(|it| cursor("pl", &[it.number]));
+    let next = next.map(|it| cursor(&list, &[it.number]));
     Ok(page(&lines.iter().map(plugin_wire::logged).collect::<Vec<_>>(), next))
 }
 

@@ -1,31 +1,100 @@
 use axum::{
-    Router,
     body::Body,
     extract::{Path, State},
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use crate::api::caller::Access;
+use crate::api::caller::{Access, Need};
 use crate::api::gateway::Gateway;
 use crate::api::page::{Query, json_response, page};
 use crate::api::problem::{Problem, Result};
+use crate::api::route::{Route, delete, get, post, put};
 use crate::api::{backtest, body, invoke, plugin_follow, plugin_log, plugin_wire};
 use crate::domain::{Plugin, PluginName, Scope};
 use crate::plugins::Refusal;
 
-pub(super) fn routes() -> Router<Gateway> {
-    let base = "/v1/tenants/{tenant}/plugins";
-    Router::new()
-        .route(base, get(list))
-        .route(&format!("{base}/{{name}}"), get(read).put(upload).delete(delete))
-        .route(&format!("{base}/{{name}}/versions/{{version}}/wasm"), get(component))
-        .route(&format!("{base}/{{name}}/activate"), post(activate))
-        .route(&format!("{base}/{{name}}/backtest"), post(backtest::run))
-        .route(&format!("{base}/{{name}}/invoke"), post(invoke::invoke))
-        .route(&format!("{base}/{{name}}/logs"), get(plugin_log::read))
+const PLUGIN: &str = "/v1/tenants/{tenant}/plugins/{name}";
+
+pub(super) fn routes() -> Vec<Route> {
+    let (read_, manage) = (Need::Scope(Scope::Read), Need::Scope(Scope::Manage));
+    vec![
+        get("/v1/tenants/{tenant}/plugins", read_, list, ("listPlugins", "The tenant's plugins."))
+            .gives_list("Plugin"),
+        get(PLUGIN, read_, read, ("getPlugin", "One plugin with its versions."))
+            .gives(200, "Plugin")
+            .refuses(404, "plugin_not_found"),
+        put(PLUGIN, manage, upload, ("putPlugin", "Uploads a component as a new version."))
+            .query(&["activate", "force"])
+            .takes_as("application/wasm", "Component")
+            .gives(201, "Plugin")
+            .gives(200, "Plugin")
+            .refuses(422, "invalid_plugin_name")
+            .refuses(503, "plugin_compile_failed"),
+        delete(PLUGIN, manage, remove, ("deletePlugin", "Deletes a plugin that no endpoint uses."))
+            .gives_nothing()
+            .refuses(404, "plugin_not_found")
+            .refuses(409, "plugin_in_use"),
+        get(
+            "/v1/tenants/{tenant}/plugins/{name}/versions/{version}/wasm",
+            read_,
+            component,
+            ("getComponent", "The bytes of a version."),
+        )
+        .gives_as(200, "application/wasm", "Component")
+        .refuses(404, "plugin_version_not_found"),
+    ]
+    .into_iter()
+    .chain(life())
+    .collect()
+}
+
+/// What is done with versions.
+fn life() -> Vec<Route> {
+    let (read_, manage) = (Need::Scope(Scope::Read), Need::Scope(Scope::Manage));
+    vec![
+        post(
+            "/v1/tenants/{tenant}/plugins/{name}/activate",
+            manage,
+            activate,
+            ("activatePlugin", "Rolls forward or back, for the next event on."),
+        )
+        .query(&["force"])
+        .takes("Activation")
+        .gives(200, "Plugin")
+        .refuses(404, "plugin_version_not_found"),
+        post(
+            "/v1/tenants/{tenant}/plugins/{name}/backtest",
+            manage,
+            backtest::run,
+            ("backtestPlugin", "What a version would do differently with stored events."),
+        )
+        .takes("NewBacktest")
+        .gives(200, "Backtest")
+        .gives_as(200, "application/x-ndjson", "BacktestLines")
+        .refuses(404, "plugin_version_not_found"),
+        post(
+            "/v1/tenants/{tenant}/plugins/{name}/invoke",
+            manage,
+            invoke::invoke,
+            ("invokePlugin", "Tries a plugin: nothing is sent, nothing is stored."),
+        )
+        .takes("Invocation")
+        .gives(200, "Invoked")
+        .refuses(404, "plugin_version_not_found"),
+        get(
+            "/v1/tenants/{tenant}/plugins/{name}/logs",
+            read_,
+            plugin_log::read,
+            ("listPluginLogs", "What the plugin logged, newest first."),
+        )
+        .query(&["version", "level", "since", "follow"])
+        .header("Last-Event-ID")
+        .gives_page("PluginLog")
+        .gives_as(200, "text/event-stream", "LogStream")
+        .refuses(404, "plugin_not_found"),
+    ]
 }
 
 impl Access {
@@ -39,16 +108,15 @@ impl Access {
 
 async fn upload(
     State(gateway): State<Gateway>,
-    Path((slug, name)): Path<(String, String)>,
+    access: Access,
+    Path((_, name)): Path<(String, String)>,
     headers: HeaderMap,
-    uri: Uri,
+    query: Query,
     body: Body,
 ) -> Result {
-    let access = gateway.tenant(&headers, &slug, Scope::Manage)?;
     let name = PluginName::parse(&name).ok_or_else(|| {
         Problem::unprocessable("invalid_plugin_name", "a name is [a-z0-9][a-z0-9_-]{0,63}")
     })?;
-    let query = Query::parse(&uri, &["activate", "force"])?;
     let activate = plugin_follow::flag(&query, "activate", true)?;
     let force = plugin_follow::flag(&query, "force", false)? || !activate;
     if !body::is_type(&headers, "application/wasm") {
@@ -79,12 +147,7 @@ fn refused(refusal: Refusal) -> Problem {
     }
 }
 
-async fn list(
-    State(gateway): State<Gateway>,
-    Path(slug): Path<String>,
-    headers: HeaderMap,
-) -> Result {
-    let access = gateway.tenant(&headers, &slug, Scope::Read)?;
+async fn list(State(gateway): State<Gateway>, access: Access) -> Result {
     let plugins: Vec<_> = {
         let catalog = access.shard.catalog();
         let entry = catalog.tenant(&access.slug);
@@ -97,20 +160,17 @@ async fn list(
 
 async fn read(
     State(gateway): State<Gateway>,
-    Path((slug, name)): Path<(String, String)>,
-    headers: HeaderMap,
+    access: Access,
+    Path((_, name)): Path<(String, String)>,
 ) -> Result {
-    let access = gateway.tenant(&headers, &slug, Scope::Read)?;
     let plugin = access.plugin(&name)?;
     Ok(json_response(StatusCode::OK, &plugin_wire::plugin(&gateway, &access, &plugin)))
 }
 
 async fn component(
-    State(gateway): State<Gateway>,
-    Path((slug, name, version)): Path<(String, String, u32)>,
-    headers: HeaderMap,
+    access: Access,
+    Path((_, name, version)): Path<(String, String, u32)>,
 ) -> Result {
-    let access = gateway.tenant(&headers, &slug, Scope::Read)?;
     let plugin = access.plugin(&name)?;
     let bytes = access.shard.component(access.no, &plugin.name, version)?;
     let bytes = bytes.ok_or_else(|| Problem::not_found("plugin_version_not_found"))?;
@@ -122,13 +182,13 @@ async fn component(
 
 async fn activate(
     State(gateway): State<Gateway>,
-    Path((slug, name)): Path<(String, String)>,
+    access: Access,
+    Path((_, name)): Path<(String, String)>,
     headers: HeaderMap,
-    uri: Uri,
+    query: Query,
     body: Body,
 ) -> Result {
-    let access = gateway.tenant(&headers, &slug, Scope::Manage)?;
-    let force = plugin_follow::flag(&Query::parse(&uri, &["force"])?, "force", false)?;
+    let force = plugin_follow::flag(&query, "force", false)?;
     let plugin = access.plugin(&name)?;
     let mut fields = body::object(&headers, body, gateway.limits.body_bytes_max).await?;
     let version = fields.whole("version", 1, u32::MAX);
@@ -144,12 +204,11 @@ async fn activate(
     Ok(json_response(StatusCode::OK, &plugin_wire::plugin(&gateway, &access, &plugin)))
 }
 
-async fn delete(
+async fn remove(
     State(gateway): State<Gateway>,
-    Path((slug, name)): Path<(String, String)>,
-    headers: HeaderMap,
+    access: Access,
+    Path((_, name)): Path<(String, String)>,
 ) -> Result {
-    let access = gateway.tenant(&headers, &slug, Scope::Manage)?;
     let name = access.plugin(&name)?.name;
     let deleted = access.shard.delete_plugin(&access.slug, &name).await;
     deleted.map_err(|it| Problem::named(it, "plugin_not_found"))?;

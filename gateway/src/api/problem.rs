@@ -5,6 +5,7 @@ use axum::{
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
+use crate::api::pace::TooFast;
 use crate::storage;
 
 /// The result of a handler.
@@ -28,6 +29,9 @@ struct Content {
     errors: Vec<FieldError>,
     #[serde(skip)]
     retry_after: Option<u64>,
+    /// The limit that was reached.
+    #[serde(skip)]
+    limit: Option<TooFast>,
 }
 
 /// What is wrong with one field.
@@ -56,7 +60,15 @@ impl Problem {
             code,
             errors: Vec::new(),
             retry_after: None,
+            limit: None,
         }))
+    }
+
+    /// How a refusal looks, for the document.
+    pub(super) fn example(status: u16, code: &'static str) -> serde_json::Value {
+        let status = StatusCode::from_u16(status).expect("the table has real ones");
+        let problem = Self::new(status, code, "what is wrong, and what to do");
+        serde_json::to_value(&problem).expect("a problem is plain data")
     }
 
     pub(super) fn bad_request(code: &'static str, detail: impl Into<String>) -> Self {
@@ -99,6 +111,28 @@ impl Problem {
         problem
     }
 
+    /// The limit is reached: come again later.
+    pub(super) fn too_fast(what: &str, it: &TooFast) -> Self {
+        let seconds = it.wait.as_secs_f64().ceil().max(1.0) as u64;
+        let detail = format!("too many {what}; try again in {seconds} s");
+        let mut problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail);
+        problem.0.retry_after = Some(seconds);
+        problem.0.limit = Some(*it);
+        problem
+    }
+
+    /// The tenant has as much as it may have.
+    pub(super) fn quota(detail: impl Into<String>) -> Self {
+        let mut problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "quota_exceeded", detail);
+        problem.0.retry_after = Some(5);
+        problem
+    }
+
+    /// How long to wait until a limit lets more through, if it is one of pace.
+    pub(super) fn wait(&self) -> Option<std::time::Duration> {
+        self.0.limit.map(|it| it.wait)
+    }
+
     pub(super) fn code(&self) -> &'static str {
         self.0.code
     }
@@ -114,6 +148,17 @@ impl IntoResponse for Problem {
         headers.insert(header::CONTENT_TYPE, json);
         if let Some(seconds) = self.0.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        // draft-ietf-httpapi-ratelimit-headers-10; Retry-After is what clients should heed.
+        if let (Some(TooFast { limit, .. }), Some(seconds)) = (self.0.limit, self.0.retry_after) {
+            let window = (f64::from(limit.burst) / limit.per_second).ceil().max(1.0) as u64;
+            let policy = format!("\"default\";q={};w={window}", limit.burst);
+            for (name, text) in [
+                ("ratelimit-policy", policy),
+                ("ratelimit", format!("\"default\";r=0;t={seconds}")),
+            ] {
+                headers.insert(name, HeaderValue::from_str(&text).expect("it is plain"));
+            }
         }
         if self.0.status == StatusCode::UNAUTHORIZED {
             let scheme = HeaderValue::from_static("Bearer");
@@ -144,6 +189,14 @@ impl From<storage::Refused> for Problem {
             storage::Refused::Ingests => {
                 let detail = "the tenant's ingest chain uses it; take it out there first";
                 Self::conflict("plugin_in_use", detail)
+            }
+            storage::Refused::Stale => {
+                let detail = "it is not what `If-Match` names: read it again";
+                Self::new(StatusCode::PRECONDITION_FAILED, "precondition_failed", detail)
+            }
+            storage::Refused::Limit(max) => {
+                let detail = format!("there are {max} already, which is the limit");
+                Self::unprocessable("limit_reached", detail)
             }
             storage::Refused::Invalid(detail) => Self::unprocessable("invalid_field", detail),
             storage::Refused::Storage(error) => error.into(),

@@ -37,8 +37,15 @@ pub(super) fn read(fields: &mut Fields, config: &Config) -> Option<Quota> {
         }
         None => PluginQuota::default(),
     };
+    let read = Quota {
+        events_per_second: quota.number("events_per_second", 0.001, 10_000_000.0),
+        burst: quota.whole("burst", 1, 10_000_000),
+        backlog_max: quota.whole("backlog_max", 1, u32::MAX).map(u64::from),
+        endpoints_max: quota.whole("endpoints_max", 0, 1_000_000),
+        plugins,
+    };
     quota.finish().map_err(|errors| fields.refuse_all(errors)).ok();
-    Some(Quota { plugins })
+    Some(read)
 }
 
 fn read_plugins(fields: &mut Fields, config: &Config) -> PluginQuota {
@@ -63,7 +70,20 @@ fn read_plugins(fields: &mut Fields, config: &Config) -> PluginQuota {
 
 /// The quota with what was granted; the rest is what the gateway's settings say.
 pub(super) fn render(it: &Quota) -> Value {
-    let it = it.plugins;
+    let mut quota = json!({
+        "events_per_second": it.events_per_second,
+        "burst": it.burst,
+        "backlog_max": it.backlog_max,
+        "endpoints_max": it.endpoints_max,
+        "plugins": render_plugins(&it.plugins),
+    });
+    if let Some(members) = quota.as_object_mut() {
+        members.retain(|_, value| !value.is_null());
+    }
+    quota
+}
+
+fn render_plugins(it: &PluginQuota) -> Value {
     let mut plugins = json!({
         "deadline": it.deadline.map(duration),
         "memory_bytes": it.memory_bytes_max,
@@ -75,7 +95,7 @@ pub(super) fn render(it: &Quota) -> Value {
     if let Some(members) = plugins.as_object_mut() {
         members.retain(|_, value| !value.is_null());
     }
-    json!({ "plugins": plugins })
+    plugins
 }
 
 #[cfg(test)]

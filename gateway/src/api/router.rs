@@ -9,40 +9,82 @@ use axum::{
 use http::{HeaderValue, StatusCode, header};
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::api::admission::guarded;
 use crate::api::gateway::Gateway;
 use crate::api::problem::Problem;
+use crate::api::route::Route;
 use crate::api::{
-    canary, dead_letters, deliveries, endpoints, events_in, events_out, ingest, keys, ops, plugins,
-    short, system, tail, tenants,
+    audit, canary, dead_letters, deliveries, endpoints, event_types, events_in, events_out, ingest,
+    keys, ops, plugins, portal, replays, short, system, tail, tenants,
 };
 use crate::domain::TypeId;
 
 const REQUEST_ID: &str = "x-request-id";
 const REQUEST_ID_CHARS_MAX: usize = 128;
+const TARGET_BYTES_MAX: usize = 8 * 1024 + 1;
+const HEADER_BYTES_MAX: usize = 32 * 1024 + 1;
 
-/// All routes.
+/// The name of a request: the caller's own, or a new one.
+#[derive(Debug, Clone)]
+pub(super) struct RequestId(pub(super) HeaderValue);
+
+/// The whole API, a row for each operation.
+pub(super) fn table() -> Vec<Route> {
+    let rooms = [
+        tenants::routes(),
+        audit::routes(),
+        keys::routes(),
+        portal::routes(),
+        endpoints::routes(),
+        event_types::routes(),
+        events_in::routes(),
+        events_out::routes(),
+        tail::routes(),
+        deliveries::routes(),
+        dead_letters::routes(),
+        replays::routes(),
+        plugins::routes(),
+        canary::routes(),
+        ingest::routes(),
+        short::routes(),
+        system::routes(),
+        ops::routes(),
+    ];
+    rooms.into_iter().flatten().collect()
+}
+
+/// All routes, each behind its door.
 pub fn router(gateway: Gateway) -> Router {
     let naming = gateway.clone();
-    Router::new()
-        .merge(tenants::routes())
-        .merge(keys::routes())
-        .merge(endpoints::routes())
-        .merge(tail::routes())
-        .merge(events_in::routes())
-        .merge(ingest::routes())
-        .merge(events_out::routes())
-        .merge(deliveries::routes())
-        .merge(dead_letters::routes())
-        .merge(plugins::routes())
-        .merge(canary::routes())
-        .merge(short::routes())
-        .merge(system::routes())
-        .merge(ops::routes())
+    let mut router = Router::new();
+    for route in table() {
+        router = router.route(route.path, guarded(&gateway, route));
+    }
+    router
         .fallback(async || Problem::not_found("route_not_found"))
         .layer(middleware::from_fn(as_problems))
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn(bounded))
         .layer(middleware::from_fn(move |request, next| name(naming.clone(), request, next)))
         .with_state(gateway)
+}
+
+/// Refuses a head that is larger than any client of ours needs.
+async fn bounded(request: Request, next: Next) -> Response {
+    let headers = request.headers().iter().map(|(name, it)| name.as_str().len() + it.len()).sum();
+    let target = request.uri().path_and_query().map_or(0, |it| it.as_str().len());
+    let (status, code, detail) = match (target, headers) {
+        (TARGET_BYTES_MAX.., _) => {
+            (StatusCode::URI_TOO_LONG, "uri_too_long", "a path with its query has at most 8 KiB")
+        }
+        (_, HEADER_BYTES_MAX..) => (
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "headers_too_large",
+            "all headers together have at most 32 KiB",
+        ),
+        _ => return next.run(request).await,
+    };
+    Problem::new(status, code, detail).into_response()
 }
 
 /// What the framework refuses by itself gets the form of all other problems.
@@ -52,6 +94,10 @@ async fn as_problems(request: Request, next: Next) -> Response {
         StatusCode::METHOD_NOT_ALLOWED => {
             let detail = "the route does not take this method; `Allow` tells which it takes";
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+        }
+        StatusCode::UNSUPPORTED_MEDIA_TYPE if !is_json(&response) => {
+            let detail = "`Content-Encoding` may be gzip or zstd";
+            Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", detail)
         }
         StatusCode::BAD_REQUEST if !is_json(&response) => {
             Problem::bad_request("invalid_path", "the path cannot be read")
@@ -78,13 +124,14 @@ fn panicked(_: Box<dyn Any + Send>) -> Response {
 }
 
 /// Gives each response the request's name: the caller's own, or a new one.
-async fn name(gateway: Gateway, request: Request, next: Next) -> Response {
+async fn name(gateway: Gateway, mut request: Request, next: Next) -> Response {
     let given = request.headers().get(REQUEST_ID).filter(|it| it.len() <= REQUEST_ID_CHARS_MAX);
     let name = given.cloned().unwrap_or_else(|| {
         let tail = u128::from(gateway.entropy.draw());
         let name = TypeId::new("req", gateway.clock.now(), tail).to_string();
         HeaderValue::from_str(&name).expect("it is plain")
     });
+    request.extensions_mut().insert(RequestId(name.clone()));
     let mut response = next.run(request).await;
     response.headers_mut().insert(REQUEST_ID, name);
     response

@@ -2,30 +2,46 @@
 //! endpoint like any other.
 
 use axum::{
-    Router,
     body::Body,
     extract::{Path, State},
     response::IntoResponse,
-    routing::{delete, get, post},
 };
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
 use crate::api::body;
+use crate::api::caller::{Access, Need};
 use crate::api::gateway::Gateway;
 use crate::api::page::json_response;
 use crate::api::problem::{FieldError, Problem, Result};
+use crate::api::route::{Route, delete, get, post};
 use crate::domain::{Endpoint, Scope};
 
-pub(super) fn routes() -> Router<Gateway> {
-    Router::new()
-        .route("/api/webhooks/register", post(register))
-        .route("/api/webhooks", get(list))
-        .route("/api/webhooks/{id}", delete(remove))
+pub(super) fn routes() -> Vec<Route> {
+    let (read_, manage) = (Need::Own(Scope::Read), Need::Own(Scope::Manage));
+    vec![
+        post(
+            "/api/webhooks/register",
+            manage,
+            register,
+            ("registerWebhook", "Registers an address for a type of event."),
+        )
+        .takes("NewWebhook")
+        .gives(201, "MadeWebhook"),
+        get("/api/webhooks", read_, list, ("listWebhooks", "What is registered, newest first."))
+            .gives_list("Webhook"),
+        delete("/api/webhooks/{id}", manage, remove, ("deleteWebhook", "Removes a registration."))
+            .gives_nothing()
+            .refuses(404, "endpoint_not_found"),
+    ]
 }
 
-async fn register(State(gateway): State<Gateway>, headers: HeaderMap, body: Body) -> Result {
-    let access = gateway.own_tenant(&headers, Scope::Manage)?;
+async fn register(
+    State(gateway): State<Gateway>,
+    access: Access,
+    headers: HeaderMap,
+    body: Body,
+) -> Result {
     let mut fields = body::object(&headers, body, gateway.limits.body_bytes_max).await?;
     let event_type = fields.string("event_type");
     let url = fields.string("callback_url");
@@ -54,8 +70,7 @@ fn in_short_words(problem: Problem) -> Problem {
     }
 }
 
-async fn list(State(gateway): State<Gateway>, headers: HeaderMap) -> Result {
-    let access = gateway.own_tenant(&headers, Scope::Read)?;
+async fn list(access: Access) -> Result {
     let catalog = access.shard.catalog();
     let endpoints = catalog.tenant(&access.slug).into_iter().flat_map(|it| it.endpoints.values());
     let mut endpoints: Vec<_> = endpoints.collect();
@@ -64,14 +79,9 @@ async fn list(State(gateway): State<Gateway>, headers: HeaderMap) -> Result {
     Ok(json_response(StatusCode::OK, &json!({ "data": data, "next_cursor": null })))
 }
 
-async fn remove(
-    State(gateway): State<Gateway>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Result {
-    let access = gateway.own_tenant(&headers, Scope::Manage)?;
+async fn remove(access: Access, Path(id): Path<String>) -> Result {
     let id = access.endpoint(&id)?.id;
-    let deleted = access.shard.delete_endpoint(&access.slug, &id).await;
+    let deleted = access.shard.delete_endpoint(&access.slug, &id, |_| Ok(())).await;
     deleted.map_err(|it| Problem::named(it, "endpoint_not_found"))?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -2,24 +2,19 @@
 
 use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
-use axum::{
-    Router,
-    body::Body,
-    extract::{Path, State},
-    response::Response,
-    routing::get,
-};
+use axum::{body::Body, extract::State, response::Response};
 use bytes::Bytes;
 use futures_util::stream;
-use http::{HeaderMap, HeaderValue, Uri, header};
+use http::{HeaderMap, HeaderValue, header};
 use serde_json::{Value, json};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
-use crate::api::caller::Access;
+use crate::api::caller::{Access, Need};
 use crate::api::events_out::parse_pattern;
 use crate::api::gateway::Gateway;
 use crate::api::page::Query;
 use crate::api::problem::Result;
+use crate::api::route::{Route, get};
 use crate::api::wire;
 use crate::domain::{Attempt, Event, Pattern, Scope, Seq, Verdict};
 use crate::storage::Notice;
@@ -28,8 +23,18 @@ const PING_EVERY: Duration = Duration::from_secs(15);
 /// Events that are caught up on after a reconnection.
 const CAUGHT_UP_MAX: usize = 1000;
 
-pub(super) fn routes() -> Router<Gateway> {
-    Router::new().route("/v1/tenants/{tenant}/events/tail", get(tail))
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        get(
+            "/v1/tenants/{tenant}/events/tail",
+            Need::Scope(Scope::Read),
+            tail,
+            ("tailEvents", "Accepted events and outcomes of attempts, live."),
+        )
+        .query(&["type"])
+        .header("Last-Event-ID")
+        .gives_as(200, "text/event-stream", "EventStream"),
+    ]
 }
 
 struct Watching {
@@ -44,12 +49,10 @@ struct Watching {
 
 async fn tail(
     State(gateway): State<Gateway>,
-    Path(slug): Path<String>,
+    access: Access,
     headers: HeaderMap,
-    uri: Uri,
+    query: Query,
 ) -> Result {
-    let access = gateway.tenant(&headers, &slug, Scope::Read)?;
-    let query = Query::parse(&uri, &["type"])?;
     let wanted = query.get("type").map(parse_pattern).transpose()?;
     let last_id = headers.get("last-event-id").and_then(|it| it.to_str().ok()?.parse().ok());
     let mut watching = Watching {

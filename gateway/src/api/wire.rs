@@ -70,6 +70,9 @@ pub(super) fn key(it: &ApiKey) -> Value {
         "scopes": it.scopes.iter().map(|it| it.name()).collect::<Vec<_>>(),
         "created_at": it.created_at.to_string(),
         "expires_at": it.expires_at.map(|it| it.to_string()),
+        "rate_limit": it.rate_limit.map(|it| {
+            json!({ "per_second": it.per_second, "burst": it.burst })
+        }),
     })
 }
 

@@ -9,6 +9,9 @@ pub use plugin_settings::PluginSettings;
 mod start;
 pub use start::{App, StartError};
 
+/// The API as an OpenAPI document.
+pub use crate::api::document as api_document;
+
 mod master_key;
 mod server;
 mod disk;

@@ -9,17 +9,17 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Gateway, hash_key, new_key, router};
+use crate::api::{Gateway, Pace, hash_key, new_key, router};
 use crate::app::disk::watch_space;
 use crate::app::{Config, master_key, server};
 use crate::dispatch::Dispatcher;
-use crate::domain::Slug;
-use crate::fanout;
+use crate::domain::{Quota, Slug};
 use crate::plugins::{self, Host};
-use crate::storage::{self, RunningWriters, Shard, Store};
+use crate::storage::{self, Refused, RunningWriters, Shard, Store};
 use crate::world::client::{self, HttpTransport};
 use crate::world::egress::{EgressPolicy, own_addresses};
 use crate::world::{Clock, Entropy, SystemClock, SystemEntropy};
+use crate::{fanout, replay};
 
 const SECONDS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0];
@@ -118,6 +118,7 @@ impl App {
             entropy,
             limits: config.limits.clone(),
             unready: unready.subscribe(),
+            pace: Pace::default(),
             metrics,
         };
         let stopping_front = CancellationToken::new();
@@ -250,6 +251,7 @@ fn start_rooms(
     let mut rooms = JoinSet::new();
     for shard in store.shards() {
         rooms.spawn_on(fanout::run(shard.clone(), stopping.clone()), on);
+        rooms.spawn_on(replay::run(shard.clone(), stopping.clone()), on);
         rooms.spawn_on(dispatcher(shard).run(stopping.clone()), on);
     }
     rooms
@@ -264,7 +266,11 @@ async fn prepare(
     let default = Slug::default_tenant();
     let shard = store.shard(&default);
     if shard.catalog().tenant(&default).is_none() {
-        shard.put_tenant(&default, "Default".to_owned()).await?;
+        let made = shard.put_tenant(&default, |_| Ok(("Default".to_owned(), Quota::default())));
+        made.await.map_err(|it| match it {
+            Refused::Storage(error) => StartError::Storage(error),
+            other => StartError::Machine(other.to_string()),
+        })?;
     }
     let keeper = &store.shards()[0];
     let known = keeper.catalog().operator_key().copied();

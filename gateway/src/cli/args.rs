@@ -81,6 +81,8 @@ pub(super) enum Command {
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
     },
+    /// Print the API as an OpenAPI document
+    Openapi,
     /// Print a completion script
     Completions {
         /// For which shell

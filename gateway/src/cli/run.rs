@@ -21,6 +21,10 @@ pub fn main() -> ExitCode {
             clap_complete::generate(shell, &mut Cli::command(), "hookgate", &mut std::io::stdout());
             ExitCode::SUCCESS
         }
+        Command::Openapi => {
+            output::line(crate::app::api_document().trim_end());
+            ExitCode::SUCCESS
+        }
         Command::Serve(flags) => in_runtime(serve::run(*flags)),
         Command::Demo(flags) => in_runtime(demo::run(flags)),
         command => in_runtime(async move { as_client(command, cli.client).await }),
@@ -56,6 +60,7 @@ async fn dispatch(command: Command, client: &Client) -> Result<ExitCode, Failure
         Command::Serve(_)
         | Command::Demo(_)
         | Command::Completions { .. }
+        | Command::Openapi
         | Command::PluginCompiler { .. } => unreachable!("not a client's command"),
     }
 }

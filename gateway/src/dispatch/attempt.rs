@@ -46,7 +46,10 @@ pub(super) async fn make(
         Chained::Send(rewritten) => {
             let at = (work.shard.number(), started_at);
             match request::build(endpoint, &lease.event, &rewritten, at) {
-                Ok(request) => answered(work.transport.send(request).await, work.clock.now()),
+                Ok(request) => {
+                    let request = request::marked(request, lease.trigger);
+                    answered(work.transport.send(request).await, work.clock.now())
+                }
                 Err(error) => failed("internal", error),
             }
         }

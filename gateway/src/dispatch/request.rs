@@ -4,11 +4,12 @@ use url::Url;
 
 use crate::dispatch::plugin_chain::Rewritten;
 use crate::domain::payload::{self, Payload};
-use crate::domain::{Endpoint, Event, Timestamp};
+use crate::domain::{Endpoint, Event, Timestamp, Trigger};
 use crate::world::Request;
 
 const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("hookgate/", env!("CARGO_PKG_VERSION")));
+const WEBHOOK_REPLAY: HeaderName = HeaderName::from_static("webhook-replay");
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 
@@ -31,6 +32,14 @@ pub(super) fn build(
     let pool = u64::from(shard) << 32 | u64::from(endpoint.no.0);
     let (tls, timeout) = (endpoint.tls.clone(), endpoint.timeout);
     Ok(Request { pool, url, headers, body, timeout, tls })
+}
+
+/// A replayed event says so, to receivers that must not do everything twice.
+pub(super) fn marked(mut request: Request, trigger: Trigger) -> Request {
+    if trigger == Trigger::Replay {
+        request.headers.insert(WEBHOOK_REPLAY, HeaderValue::from_static("true"));
+    }
+    request
 }
 
 fn body_and_headers(

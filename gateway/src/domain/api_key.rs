@@ -1,4 +1,4 @@
-use crate::domain::{Slug, Timestamp};
+use crate::domain::{RateLimit, Slug, Timestamp};
 
 /// What a key may do in its tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,7 +28,7 @@ impl Scope {
 }
 
 /// A tenant's key. The secret itself is shown once and never kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ApiKey {
     /// `key_…`; also the public part of the key's text.
     pub id: String,
@@ -44,6 +44,12 @@ pub struct ApiKey {
     pub created_at: Timestamp,
     /// From when on it is refused.
     pub expires_at: Option<Timestamp>,
+    /// The hash before the last rotation, and until when it opens too.
+    pub previous: Option<([u8; 32], Timestamp)>,
+    /// Requests a second that it may make.
+    pub rate_limit: Option<RateLimit>,
+    /// Whether it is a portal session: short-lived, and never the way to more rights.
+    pub portal: bool,
 }
 
 impl ApiKey {

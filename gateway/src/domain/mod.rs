@@ -30,6 +30,9 @@ pub use tenant::{Slug, Tenant, TenantNo};
 mod api_key;
 pub use api_key::{ApiKey, Scope};
 
+mod known_type;
+pub use known_type::{KnownType, Schema, Violation};
+
 mod event_type;
 pub use event_type::{EventType, Pattern};
 
@@ -60,6 +63,12 @@ pub use attempt::{Attempt, Outcome, PluginRun, Trigger, Verdict};
 
 mod dead_letter;
 pub use dead_letter::{DeadLetter, DeadReason};
+
+mod replay;
+pub use replay::{Replay, ReplayState};
+
+mod audit;
+pub use audit::AuditRecord;
 
 mod judge;
 pub use judge::{Judgement, judge};

@@ -1,8 +1,16 @@
 use std::time::Duration;
 
 /// What the operator grants one tenant beside the gateway's own settings.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Quota {
+    /// Events a second, over time.
+    pub events_per_second: Option<f64>,
+    /// Events at once after a rest; left out, those of one second.
+    pub burst: Option<u32>,
+    /// Deliveries that wait; from there on no events are taken.
+    pub backlog_max: Option<u64>,
+    /// Endpoints.
+    pub endpoints_max: Option<u32>,
     /// What its plugins may use.
     pub plugins: PluginQuota,
 }

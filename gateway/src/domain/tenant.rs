@@ -51,7 +51,7 @@ impl fmt::Debug for Slug {
 pub struct TenantNo(pub u32);
 
 /// A customer of the gateway. Nothing crosses from one to another.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Tenant {
     /// Its name in paths.
     pub slug: Slug,

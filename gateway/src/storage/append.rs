@@ -10,6 +10,10 @@ use crate::domain::{EndpointNo, EventId, EventType, Seq, Slug, TenantNo, Timesta
 pub struct NewEvent {
     /// The producer's own id, if it chose one.
     pub id: Option<EventId>,
+    /// The id it gets unless another event has it.
+    pub preferred_id: Option<EventId>,
+    /// Where it comes from with its name there: what comes from there again is the same event.
+    pub origin: Option<String>,
     /// The request's `Idempotency-Key`, if it had one.
     pub idempotency_key: Option<String>,
     /// What happened.
@@ -32,6 +36,8 @@ impl NewEvent {
     pub fn new(event_type: EventType, data: Bytes) -> Self {
         Self {
             id: None,
+            preferred_id: None,
+            origin: None,
             idempotency_key: None,
             event_type,
             timestamp: None,
@@ -47,13 +53,14 @@ impl NewEvent {
     pub(super) fn names(&self) -> impl Iterator<Item = String> {
         let id = self.id.as_ref().map(|it| format!("i:{it}"));
         let key = self.idempotency_key.as_ref().map(|it| format!("k:{it}"));
-        id.into_iter().chain(key)
+        let origin = self.origin.as_ref().map(|it| format!("o:{it}"));
+        id.into_iter().chain(key).chain(origin)
     }
 
     /// Takes the digest that tells a repeated event from another one under the same name.
     /// Taken once: what a plugin makes of the event afterwards does not count.
     pub fn seal(&mut self) {
-        let unnamed = self.id.is_none() && self.idempotency_key.is_none();
+        let unnamed = self.id.is_none() && self.idempotency_key.is_none() && self.origin.is_none();
         if unnamed || self.digest.is_some() {
             return;
         }

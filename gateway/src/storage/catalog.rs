@@ -1,7 +1,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::domain::{
-    ApiKey, Endpoint, EndpointId, EndpointNo, IngestUse, Plugin, PluginName, Slug, Tenant, TenantNo,
+    ApiKey, Endpoint, EndpointId, EndpointNo, EventType, IngestUse, KnownType, Plugin, PluginName,
+    Replay, Slug, Tenant, TenantNo,
 };
 use crate::storage::codec::decode;
 use crate::storage::fold::{Meta, kind};
@@ -36,10 +37,14 @@ pub struct TenantEntry {
     pub endpoints: BTreeMap<EndpointId, Arc<Endpoint>>,
     /// Its plugins by name.
     pub plugins: BTreeMap<PluginName, Arc<Plugin>>,
-    /// Its keys by id.
+    /// Its keys and portal sessions by id.
     pub keys: BTreeMap<String, Arc<ApiKey>>,
     /// The plugins that see its events before they are stored, in order.
     pub ingest: Arc<[IngestUse]>,
+    /// The event types that it has described.
+    pub types: BTreeMap<EventType, Arc<KnownType>>,
+    /// Its replays by id.
+    pub replays: BTreeMap<String, Arc<Replay>>,
 }
 
 impl Catalog {
@@ -127,6 +132,8 @@ impl Catalog {
                 Record::EndpointDeleted { tenant_no, id, no }
             }
             kind::INGEST => Record::IngestPut { tenant_no, chain: decode(value)? },
+            kind::EVENT_TYPE => Record::EventTypePut { tenant_no, known: decode(value)? },
+            kind::REPLAY => Record::ReplayPut { tenant_no, replay: decode(value)? },
             other => return Err(Error::corrupt(format!("catalog row of kind {other}"))),
         };
         self.apply(&record)
@@ -183,10 +190,35 @@ impl Catalog {
                 self.with(*tenant_no, |it| it.ingest = chain);
             }
             Record::OperatorKeySet(hash) => self.operator_key = Some(*hash),
+            Record::EventTypePut { .. }
+            | Record::EventTypeDeleted { .. }
+            | Record::ReplayPut { .. } => self.apply_known(record)?,
             Record::EventsAccepted(_)
             | Record::FannedOut { .. }
             | Record::Happened(_)
-            | Record::CursorsMoved(_) => {}
+            | Record::CursorsMoved(_)
+            | Record::Backfilled { .. }
+            | Record::Audited(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Event types and replays.
+    fn apply_known(&mut self, record: &Record) -> Result<()> {
+        match record {
+            Record::EventTypePut { tenant_no, known } => {
+                let known = Arc::new(known.clone().into_noun()?);
+                let name = known.name.clone();
+                self.with(*tenant_no, |it| drop(it.types.insert(name, known)));
+            }
+            Record::EventTypeDeleted { tenant_no, name } => {
+                self.with(*tenant_no, |it| it.types.retain(|key, _| key.as_str() != name));
+            }
+            Record::ReplayPut { tenant_no, replay } => {
+                let replay = Arc::new(replay.clone().into_noun()?);
+                self.with(*tenant_no, |it| drop(it.replays.insert(replay.id.clone(), replay)));
+            }
+            _ => unreachable!("followed by `apply`"),
         }
         Ok(())
     }
@@ -199,7 +231,10 @@ impl Catalog {
             None => {
                 let slug = tenant.slug.clone();
                 let (endpoints, plugins, keys, ingest) = Default::default();
-                self.tenants.insert(slug, TenantEntry { tenant, endpoints, plugins, keys, ingest });
+                let (types, replays) = Default::default();
+                let entry =
+                    TenantEntry { tenant, endpoints, plugins, keys, ingest, types, replays };
+                self.tenants.insert(slug, entry);
             }
         }
     }

@@ -61,6 +61,9 @@ pub(super) struct KeyRow {
     hash: [u8; 32],
     created_at: u64,
     expires_at: Option<u64>,
+    previous: Option<([u8; 32], u64)>,
+    rate_limit: Option<(f64, u32)>,
+    portal: bool,
 }
 
 impl From<&ApiKey> for KeyRow {
@@ -73,6 +76,9 @@ impl From<&ApiKey> for KeyRow {
             hash: it.hash,
             created_at: it.created_at.0,
             expires_at: it.expires_at.map(|it| it.0),
+            previous: it.previous.map(|(hash, until)| (hash, until.0)),
+            rate_limit: it.rate_limit.map(|it| (it.per_second, it.burst)),
+            portal: it.portal,
         }
     }
 }
@@ -87,6 +93,9 @@ impl KeyRow {
             hash: self.hash,
             created_at: Timestamp(self.created_at),
             expires_at: self.expires_at.map(Timestamp),
+            previous: self.previous.map(|(hash, until)| (hash, Timestamp(until))),
+            rate_limit: self.rate_limit.map(|(per_second, burst)| RateLimit { per_second, burst }),
+            portal: self.portal,
         })
     }
 }

@@ -2,11 +2,15 @@
 //! decision sees the one before.
 
 use crate::domain::{ApiKey, Endpoint, EndpointId, EndpointNo, Quota, Slug, Tenant, TenantNo};
+use crate::storage::audit::{Change, Noun};
 use crate::storage::catalog_row::EndpointRow;
 use crate::storage::plugin_versions::plugin_deletion;
 use crate::storage::record::Record;
 use crate::storage::shard::Shard;
 use crate::storage::{Error, Result};
+
+/// Endpoints of a tenant whose quota does not say otherwise.
+const ENDPOINTS_MAX: u32 = 10_000;
 
 /// Why a change of the catalog was not made.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -26,6 +30,12 @@ pub enum Refused {
     /// The tenant's ingest chain runs the plugin.
     #[error("the tenant's ingest chain uses it")]
     Ingests,
+    /// It is not as the caller believed it to be.
+    #[error("it has been changed meanwhile")]
+    Stale,
+    /// The tenant has as many as it may have.
+    #[error("there are {0} already, which is the limit")]
+    Limit(u32),
     /// The caller's own rule, with what it has to say.
     #[error("{0}")]
     Invalid(String),
@@ -35,45 +45,40 @@ pub enum Refused {
 }
 
 impl Shard {
-    /// Makes or renames a tenant; whether it is new.
+    /// Makes or changes a tenant; whether it is new. `change` gets it as it is, and tells name
+    /// and quota.
     ///
     /// # Errors
-    /// When storage fails.
-    pub async fn put_tenant(&self, slug: &Slug, name: String) -> Result<(Tenant, bool)> {
-        self.put_tenant_with(slug, name, None).await
-    }
-
-    /// The same with what the operator grants it; `None` leaves that as it is.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn put_tenant_with(
+    /// What `change` says, or when storage fails.
+    pub async fn put_tenant(
         &self,
         slug: &Slug,
-        name: String,
-        quota: Option<Quota>,
-    ) -> Result<(Tenant, bool)> {
+        change: impl FnOnce(Option<&Tenant>) -> Result<(String, Quota), Refused> + Send,
+    ) -> Result<(Tenant, bool), Refused> {
         let _one_at_a_time = self.configuring.lock().await;
         let now = self.clock.now();
         let known = self.catalog().tenant(slug).map(|it| it.tenant.clone());
-        let created = known.is_none();
-        let granted = known.as_ref().map(|it| it.quota);
-        let quota = quota.or(granted).unwrap_or_default();
+        let (name, quota) = change(known.as_ref())?;
         let mut records = Vec::new();
-        let tenant = match known {
+        let tenant = match known.clone() {
             Some(known) => Tenant { name, quota, updated_at: now, ..known },
             None => {
                 let no = TenantNo(self.catalog().last_tenant + 1);
                 let wrapped = self.catalog().keyring.draw(no.0, slug.as_str(), &*self.entropy);
                 let tenant = slug.to_string();
                 records.push(Record::DataKeyPut { tenant_no: no.0, tenant, wrapped });
-                let (slug, created_at) = (slug.clone(), now);
-                Tenant { slug, no, name, quota, created_at, updated_at: now }
+                Tenant { slug: slug.clone(), no, name, quota, created_at: now, updated_at: now }
             }
         };
+        let change = Change {
+            tenant: Some((slug, tenant.no)),
+            subject: format!("tenant {slug}"),
+            before: known.as_ref().map(Noun::Tenant),
+            after: Some(Noun::Tenant(&tenant)),
+        };
         records.push(Record::TenantPut((&tenant).into()));
-        self.commit(records).await?;
-        Ok((tenant, created))
+        self.commit_change(&change, records).await?;
+        Ok((tenant, known.is_none()))
     }
 
     /// Deletes a tenant with its keys, endpoints and plugins. Its events are out of reach at
@@ -83,7 +88,7 @@ impl Shard {
     /// `NotFound`, or when storage fails.
     pub async fn delete_tenant(&self, slug: &Slug) -> Result<(), Refused> {
         let _one_at_a_time = self.configuring.lock().await;
-        let records = {
+        let (tenant, records) = {
             let catalog = self.catalog();
             let entry = catalog.tenant(slug).ok_or(Refused::NotFound)?;
             let tenant_no = entry.tenant.no.0;
@@ -91,22 +96,70 @@ impl Shard {
             let keys = keys.map(|id| Record::KeyRevoked { tenant_no, id: id.clone() });
             let endpoints = entry.endpoints.values().map(|it| deletion(tenant_no, it));
             let plugins = entry.plugins.values().map(|it| plugin_deletion(tenant_no, it));
-            let mut records: Vec<_> = keys.chain(endpoints).chain(plugins).collect();
+            let types = entry.types.keys().map(|it| it.to_string());
+            let types = types.map(|name| Record::EventTypeDeleted { tenant_no, name });
+            let mut records: Vec<_> = keys.chain(endpoints).chain(plugins).chain(types).collect();
             records.push(Record::IngestPut { tenant_no, chain: Vec::new() });
             records.push(Record::TenantDeleted { slug: slug.to_string(), no: tenant_no });
-            records
+            (entry.tenant.clone(), records)
         };
-        Ok(self.commit(records).await?)
+        let change = Change {
+            tenant: Some((slug, tenant.no)),
+            subject: format!("tenant {slug}"),
+            before: Some(Noun::Tenant(&tenant)),
+            after: None,
+        };
+        Ok(self.commit_change(&change, records).await?)
     }
 
-    /// Stores a key.
+    /// Stores a new key. Portal sessions that have ended are forgotten on the way.
     ///
     /// # Errors
     /// `NotFound` when its tenant does not exist, or when storage fails.
     pub async fn put_key(&self, key: &ApiKey) -> Result<(), Refused> {
         let _one_at_a_time = self.configuring.lock().await;
-        let tenant_no = self.tenant_no(&key.tenant)?.0;
-        Ok(self.commit(vec![Record::KeyPut { tenant_no, key: key.into() }]).await?)
+        let no = self.tenant_no(&key.tenant)?;
+        let (tenant_no, now) = (no.0, self.clock.now());
+        let ended: Vec<_> = {
+            let catalog = self.catalog();
+            let keys = catalog.tenant(&key.tenant).into_iter().flat_map(|it| it.keys.values());
+            let ended = keys.filter(|it| it.portal && it.has_expired(now));
+            ended.map(|it| Record::KeyRevoked { tenant_no, id: it.id.clone() }).collect()
+        };
+        let change = Change {
+            tenant: Some((&key.tenant, no)),
+            subject: format!("key {}", key.id),
+            before: None,
+            after: Some(Noun::Key(key)),
+        };
+        let put = Record::KeyPut { tenant_no, key: key.into() };
+        Ok(self.commit_change(&change, [ended, vec![put]].concat()).await?)
+    }
+
+    /// Changes a key by `change`, which gets it as it is.
+    ///
+    /// # Errors
+    /// `NotFound`, or when storage fails.
+    pub async fn update_key(
+        &self,
+        tenant: &Slug,
+        id: &str,
+        change: impl FnOnce(ApiKey) -> ApiKey + Send,
+    ) -> Result<ApiKey, Refused> {
+        let _one_at_a_time = self.configuring.lock().await;
+        let no = self.tenant_no(tenant)?;
+        let known = self.catalog().key(id).filter(|it| it.tenant == *tenant).cloned();
+        let known = known.ok_or(Refused::NotFound)?;
+        let key = change(ApiKey::clone(&known));
+        let change = Change {
+            tenant: Some((tenant, no)),
+            subject: format!("key {id}"),
+            before: Some(Noun::Key(&known)),
+            after: Some(Noun::Key(&key)),
+        };
+        let record = Record::KeyPut { tenant_no: no.0, key: (&key).into() };
+        self.commit_change(&change, vec![record]).await?;
+        Ok(key)
     }
 
     /// Revokes a key: refused from the next request on.
@@ -115,12 +168,17 @@ impl Shard {
     /// `NotFound`, or when storage fails.
     pub async fn revoke_key(&self, tenant: &Slug, id: &str) -> Result<(), Refused> {
         let _one_at_a_time = self.configuring.lock().await;
-        let tenant_no = self.tenant_no(tenant)?.0;
-        if self.catalog().key(id).is_none_or(|it| it.tenant != *tenant) {
-            return Err(Refused::NotFound);
-        }
-        let id = id.to_owned();
-        Ok(self.commit(vec![Record::KeyRevoked { tenant_no, id }]).await?)
+        let no = self.tenant_no(tenant)?;
+        let known = self.catalog().key(id).filter(|it| it.tenant == *tenant).cloned();
+        let known = known.ok_or(Refused::NotFound)?;
+        let change = Change {
+            tenant: Some((tenant, no)),
+            subject: format!("key {id}"),
+            before: Some(Noun::Key(&known)),
+            after: None,
+        };
+        let record = Record::KeyRevoked { tenant_no: no.0, id: id.to_owned() };
+        Ok(self.commit_change(&change, vec![record]).await?)
     }
 
     /// Sets the hash of the operator's key.
@@ -159,20 +217,33 @@ impl Shard {
     /// Stores a new endpoint; `make` gets its number.
     ///
     /// # Errors
-    /// `NotFound` when the tenant does not exist, `Exists` when the id is taken.
+    /// `NotFound` when the tenant does not exist, `Exists` when the id is taken, `Limit` when
+    /// the tenant has as many as it may have.
     pub async fn create_endpoint(
         &self,
         tenant: &Slug,
         make: impl FnOnce(EndpointNo) -> Endpoint + Send,
     ) -> Result<Endpoint, Refused> {
         let _one_at_a_time = self.configuring.lock().await;
-        let tenant_no = self.tenant_no(tenant)?.0;
+        let no = self.tenant_no(tenant)?;
         let endpoint = make(EndpointNo(self.catalog().last_endpoint + 1));
-        let taken = |it: &crate::storage::TenantEntry| it.endpoints.contains_key(&endpoint.id);
-        if self.catalog().tenant(tenant).is_some_and(taken) {
-            return Err(Refused::Exists);
+        if let Some(entry) = self.catalog().tenant(tenant) {
+            if entry.endpoints.contains_key(&endpoint.id) {
+                return Err(Refused::Exists);
+            }
+            let max = entry.tenant.quota.endpoints_max.unwrap_or(ENDPOINTS_MAX);
+            if entry.endpoints.len() >= max as usize {
+                return Err(Refused::Limit(max));
+            }
         }
-        self.commit(vec![self.sealed(tenant_no, &endpoint)?]).await?;
+        let change = Change {
+            tenant: Some((tenant, no)),
+            subject: format!("endpoint {}", endpoint.id),
+            before: None,
+            after: Some(Noun::Endpoint(&endpoint)),
+        };
+        let record = self.sealed(no.0, &endpoint)?;
+        self.commit_change(&change, vec![record]).await?;
         Ok(endpoint)
     }
 
@@ -184,31 +255,50 @@ impl Shard {
         &self,
         tenant: &Slug,
         id: &EndpointId,
-        change: impl FnOnce(Endpoint) -> Result<Endpoint, String> + Send,
+        change: impl FnOnce(Endpoint) -> Result<Endpoint, Refused> + Send,
     ) -> Result<Endpoint, Refused> {
         let _one_at_a_time = self.configuring.lock().await;
-        let tenant_no = self.tenant_no(tenant)?.0;
+        let no = self.tenant_no(tenant)?;
         let known = self.catalog().tenant(tenant).and_then(|it| it.endpoints.get(id).cloned());
         let known = known.ok_or(Refused::NotFound)?;
         if known.secret_unavailable {
             return Err(Refused::SecretUnavailable);
         }
-        let mut endpoint = change(Endpoint::clone(&known)).map_err(Refused::Invalid)?;
+        let mut endpoint = change(Endpoint::clone(&known))?;
         endpoint.updated_at = self.clock.now();
-        self.commit(vec![self.sealed(tenant_no, &endpoint)?]).await?;
+        let change = Change {
+            tenant: Some((tenant, no)),
+            subject: format!("endpoint {id}"),
+            before: Some(Noun::Endpoint(&known)),
+            after: Some(Noun::Endpoint(&endpoint)),
+        };
+        let record = self.sealed(no.0, &endpoint)?;
+        self.commit_change(&change, vec![record]).await?;
         Ok(endpoint)
     }
 
-    /// Deletes an endpoint; what it has not received is cancelled.
+    /// Deletes an endpoint, if `agrees` does; what it has not received is cancelled.
     ///
     /// # Errors
-    /// `NotFound`, or when storage fails.
-    pub async fn delete_endpoint(&self, tenant: &Slug, id: &EndpointId) -> Result<(), Refused> {
+    /// `NotFound`, what `agrees` says, or when storage fails.
+    pub async fn delete_endpoint(
+        &self,
+        tenant: &Slug,
+        id: &EndpointId,
+        agrees: impl FnOnce(&Endpoint) -> Result<(), Refused> + Send,
+    ) -> Result<(), Refused> {
         let _one_at_a_time = self.configuring.lock().await;
-        let tenant_no = self.tenant_no(tenant)?.0;
+        let no = self.tenant_no(tenant)?;
         let known = self.catalog().tenant(tenant).and_then(|it| it.endpoints.get(id).cloned());
         let known = known.ok_or(Refused::NotFound)?;
-        Ok(self.commit(vec![deletion(tenant_no, &known)]).await?)
+        agrees(&known)?;
+        let change = Change {
+            tenant: Some((tenant, no)),
+            subject: format!("endpoint {id}"),
+            before: Some(Noun::Endpoint(&known)),
+            after: None,
+        };
+        Ok(self.commit_change(&change, vec![deletion(no.0, &known)]).await?)
     }
 
     fn sealed(&self, tenant_no: u32, endpoint: &Endpoint) -> Result<Record, Refused> {

@@ -8,8 +8,8 @@ use tokio::task::JoinSet;
 
 use crate::domain::{
     Attempt, DeadReason, DeliveryState, Endpoint, EndpointId, EndpointNo, Event, EventId,
-    EventType, Format, Ordering, Outcome, Retry, Secret, Seq, Signature, SigningSecret, Slug,
-    Timestamp, Verdict,
+    EventType, Format, Ordering, Outcome, Quota, Retry, Secret, Seq, Signature, SigningSecret,
+    Slug, Timestamp, Verdict,
 };
 use crate::storage::{Appended, Lease, NewEvent, Refused, Result, Shard, Store, Writers};
 use crate::world::{Clock, SimClock};
@@ -143,7 +143,11 @@ fn running(writers: Writers) -> JoinSet<()> {
 }
 
 async fn an_accepted_event_is_there_after_a_crash(bench: &mut Bench<'_>) -> Result<()> {
-    bench.shard().put_tenant(&Slug::default_tenant(), "Default".to_owned()).await?;
+    bench
+        .shard()
+        .put_tenant(&Slug::default_tenant(), |_| Ok(("Default".to_owned(), Quota::default())))
+        .await
+        .expect("a tenant");
     let Appended::New { id, seq, .. } = bench.append(event()).await? else {
         panic!("a new event is new");
     };
@@ -324,7 +328,7 @@ async fn the_catalog_survives(bench: &mut Bench<'_>) -> Result<()> {
     assert_eq!(bench.shard().component(no, &name, 2)?, Some(component));
     let taken = bench.shard().create_endpoint(&tenant, |_| Endpoint::clone(&endpoint)).await;
     assert!(matches!(taken, Err(Refused::Exists)));
-    let deleted = bench.shard().delete_endpoint(&tenant, &endpoint.id).await;
+    let deleted = bench.shard().delete_endpoint(&tenant, &endpoint.id, |_| Ok(())).await;
     deleted.expect("it is there");
     let next = bench.endpoint_with(Ordering::None, 0).await?;
     assert!(next.no > endpoint.no, "numbers are not used again");

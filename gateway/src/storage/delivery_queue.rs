@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use crate::domain::{
     Attempt, DeadReason, DeliveryKey, DeliveryState, Endpoint, EndpointNo, Event, Ordering, Seq,
-    TenantNo, Timestamp, Trigger, Verdict,
+    Slug, TenantNo, Timestamp, Trigger, Verdict,
 };
 use crate::storage::Result;
 use crate::storage::history_row::{Entry, encode_entry, reason_code, trigger_code, trigger_of};
@@ -199,12 +199,25 @@ impl Shard {
         let _one_at_a_time = self.configuring.lock().await;
         let history = self.history(key)?;
         let Some(last) = history.last() else { return Ok(false) };
-        let now = self.clock.now();
         let waiting = match last.state() {
             DeliveryState::Retrying { due } if self.queue().withdraw(due, key) => Some(due),
             DeliveryState::Retrying { .. } | DeliveryState::Pending => return Ok(false),
             _ => None,
         };
+        let record = self.requeue_record(tenant, key, &history, (trigger, waiting))?;
+        self.commit(vec![Record::Happened(record)]).await?;
+        Ok(true)
+    }
+
+    /// The record that asks for another attempt now; `waiting`: for when one was planned.
+    pub(super) fn requeue_record(
+        &self,
+        tenant: TenantNo,
+        key: DeliveryKey,
+        history: &[Entry],
+        (trigger, waiting): (Trigger, Option<Timestamp>),
+    ) -> Result<HistoryRecord> {
+        let now = self.clock.now();
         let attempts = history.iter().filter(|it| matches!(it, Entry::Attempt(_))).count();
         let entries = history.len() as u32;
         let ordering_key = self.ordering_key(key)?;
@@ -219,9 +232,8 @@ impl Shard {
         let mut record = history_record(tenant, key, entries, &entry, ordering_key);
         record.retry_was = waiting.map(|it| it.0);
         record.retry = Some((now.0, row));
-        record.dead_was = dead_since(last);
-        self.commit(vec![Record::Happened(record)]).await?;
-        Ok(true)
+        record.dead_was = history.last().and_then(dead_since);
+        Ok(record)
     }
 
     /// Throws a dead letter away. False: it is none.
@@ -257,6 +269,17 @@ impl Shard {
     /// Dead letters.
     pub fn dead(&self) -> u64 {
         self.queue().dead()
+    }
+
+    /// Deliveries of a tenant that are not finished.
+    pub fn tenant_backlog(&self, tenant: &Slug) -> u64 {
+        let endpoints: Vec<_> = {
+            let catalog = self.catalog();
+            let endpoints = catalog.tenant(tenant).into_iter().flat_map(|it| it.endpoints.values());
+            endpoints.map(|it| it.no).collect()
+        };
+        let queue = self.queue();
+        endpoints.into_iter().map(|it| queue.waiting(it)).sum()
     }
 
     /// First attempts of an endpoint that are not finished.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{DeliveryKey, EndpointNo, Seq, TenantNo, Timestamp};
+use crate::storage::audit::ALL;
 use crate::storage::codec::encode;
 use crate::storage::keys::ShardNo;
 use crate::storage::record::{EventRecord, HistoryRecord, Record};
@@ -22,6 +23,8 @@ pub(super) mod kind {
     pub(in crate::storage) const PLUGIN: u8 = 4;
     pub(in crate::storage) const DELETED_ENDPOINT: u8 = 5;
     pub(in crate::storage) const INGEST: u8 = 10;
+    pub(in crate::storage) const EVENT_TYPE: u8 = 6;
+    pub(in crate::storage) const REPLAY: u8 = 7;
 }
 
 /// The format of the store as a whole. A later one is refused.
@@ -46,6 +49,8 @@ pub(super) struct Meta {
     pub(super) operator_key: Option<[u8; 32]>,
     /// Tells which master key the data keys are wrapped with.
     pub(super) master_key: Option<[u8; 32]>,
+    /// The last audit record.
+    pub(super) last_audit: u64,
 }
 
 impl Meta {
@@ -61,6 +66,7 @@ impl Meta {
             last_endpoint: 0,
             operator_key: None,
             master_key: None,
+            last_audit: 0,
         }
     }
 }
@@ -93,6 +99,22 @@ fn fold(shard: ShardNo, meta: &mut Meta, record: &Record, changes: &mut Changes)
         Record::CursorsMoved(cursors) => {
             for (endpoint, seq) in cursors {
                 changes.put(Table::Cursors, shard.endpoint(EndpointNo(*endpoint)), encode(seq));
+            }
+        }
+        Record::Backfilled { endpoint, seqs } => {
+            for seq in seqs {
+                let key = shard.endpoint_seq(EndpointNo(*endpoint), Seq(*seq));
+                changes.put(Table::Backfills, key, encode(&()));
+                let key = DeliveryKey { seq: Seq(*seq), endpoint: EndpointNo(*endpoint) };
+                changes.put(Table::Backfills, shard.backfill(key), encode(&()));
+            }
+        }
+        Record::Audited(it) => {
+            meta.last_audit += 1;
+            let tenant = it.tenant.as_ref().map(|(_, no)| TenantNo(*no));
+            for reader in tenant.into_iter().chain([ALL]) {
+                let key = shard.audit(reader, Timestamp(it.at), meta.last_audit);
+                changes.put(Table::Audit, key, encode(it));
             }
         }
         Record::OperatorKeySet(hash) => meta.operator_key = Some(*hash),
@@ -196,6 +218,25 @@ fn fold_catalog(shard: ShardNo, meta: &mut Meta, record: &Record, changes: &mut 
                 changes.remove(Table::Components, key);
             }
         }
+        Record::IngestPut { .. }
+        | Record::EventTypePut { .. }
+        | Record::EventTypeDeleted { .. }
+        | Record::ReplayPut { .. } => fold_known(shard, record, changes),
+        Record::EventsAccepted(_)
+        | Record::FannedOut { .. }
+        | Record::Happened(_)
+        | Record::CursorsMoved(_)
+        | Record::Backfilled { .. }
+        | Record::Audited(_)
+        | Record::OperatorKeySet(_)
+        | Record::MasterKeySet(_) => unreachable!("folded by `fold`"),
+    }
+}
+
+/// Event types, replays and ingest chains.
+fn fold_known(shard: ShardNo, record: &Record, changes: &mut Changes) {
+    let row = |kind, tenant: u32, name: &str| shard.catalog(kind, TenantNo(tenant), name);
+    match record {
         Record::IngestPut { tenant_no, chain } => {
             let key = row(kind::INGEST, *tenant_no, "");
             match chain.is_empty() {
@@ -203,12 +244,17 @@ fn fold_catalog(shard: ShardNo, meta: &mut Meta, record: &Record, changes: &mut 
                 false => changes.put(Table::Catalog, key, encode(chain)),
             }
         }
-        Record::EventsAccepted(_)
-        | Record::FannedOut { .. }
-        | Record::Happened(_)
-        | Record::CursorsMoved(_)
-        | Record::OperatorKeySet(_)
-        | Record::MasterKeySet(_) => unreachable!("folded by `fold`"),
+        Record::EventTypePut { tenant_no, known } => {
+            let key = row(kind::EVENT_TYPE, *tenant_no, &known.name);
+            changes.put(Table::Catalog, key, encode(known));
+        }
+        Record::EventTypeDeleted { tenant_no, name } => {
+            changes.remove(Table::Catalog, row(kind::EVENT_TYPE, *tenant_no, name));
+        }
+        Record::ReplayPut { tenant_no, replay } => {
+            changes.put(Table::Catalog, row(kind::REPLAY, *tenant_no, &replay.id), encode(replay));
+        }
+        _ => unreachable!("folded by `fold_catalog`"),
     }
 }
 

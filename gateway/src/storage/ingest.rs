@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{IngestUse, OnIngestError, PluginName, Slug};
+use crate::domain::{IngestUse, OnIngestError, PluginName, Slug, TenantNo};
+use crate::storage::audit::{Change, Noun};
 use crate::storage::configure::Refused;
 use crate::storage::record::Record;
 use crate::storage::shard::Shard;
@@ -53,8 +54,15 @@ impl Shard {
         if chain.iter().any(|it| self.plugin(tenant, &it.plugin).is_none()) {
             return Err(Refused::NotFound);
         }
+        let before = self.ingest(tenant);
+        let change = Change {
+            tenant: Some((tenant, TenantNo(tenant_no))),
+            subject: "ingest chain".to_owned(),
+            before: Some(Noun::Ingest(&before)),
+            after: Some(Noun::Ingest(chain)),
+        };
         let chain = chain.iter().map(IngestUseRow::from).collect();
-        Ok(self.commit(vec![Record::IngestPut { tenant_no, chain }]).await?)
+        Ok(self.commit_change(&change, vec![Record::IngestPut { tenant_no, chain }]).await?)
     }
 
     /// A tenant's ingest chain.

@@ -55,6 +55,16 @@ impl ShardNo {
         self.key(&[&tenant.0.to_be_bytes(), &died_at.0.to_be_bytes(), &seq, &endpoint])
     }
 
+    /// The place of a replayed delivery among those of its event.
+    pub(super) fn backfill(self, key: DeliveryKey) -> Bytes {
+        let (seq, endpoint) = (key.seq.0.to_be_bytes(), key.endpoint.0.to_be_bytes());
+        self.key(&[&u32::MAX.to_be_bytes(), &seq, &endpoint])
+    }
+
+    pub(super) fn audit(self, tenant: TenantNo, at: Timestamp, no: u64) -> Bytes {
+        self.key(&[&tenant.0.to_be_bytes(), &at.0.to_be_bytes(), &no.to_be_bytes()])
+    }
+
     pub(super) fn catalog(self, kind: u8, tenant: TenantNo, name: &str) -> Bytes {
         self.key(&[&[kind], &tenant.0.to_be_bytes(), name.as_bytes()])
     }

@@ -95,6 +95,8 @@ pub(super) struct Lane {
     pub(super) cursor_saved: Seq,
     /// First attempts not finished, those on disk included.
     pub(super) backlog: u64,
+    /// Retries that wait for their time.
+    pub(super) retrying: u64,
     /// Whether it stands in the list of lanes with something to do.
     pub(super) listed: bool,
     /// Whether its cursor may have moved since it was saved.
@@ -115,6 +117,10 @@ impl Lane {
     pub(super) fn push_fresh(&mut self, fresh: Fresh) {
         self.loaded_to = fresh.seq;
         self.fresh.push_back(fresh);
+    }
+
+    pub(super) fn due_len(&self) -> usize {
+        self.due.len()
     }
 
     pub(super) fn push_due(&mut self, due: Due) {

@@ -30,11 +30,17 @@ mod catalog;
 pub use catalog::{Catalog, TenantEntry};
 
 mod ingest;
+mod audit;
+pub use audit::{Author, Noun};
+
 mod configure;
 pub use configure::Refused;
 
 mod plugin_versions;
 pub use plugin_versions::Uploaded;
+
+mod known_types;
+mod replays;
 
 mod read;
 
@@ -61,6 +67,7 @@ mod event_row;
 mod catalog_row;
 mod plugin_row;
 mod quota_row;
+mod known_row;
 
 pub mod conformance;
 pub mod fjall;

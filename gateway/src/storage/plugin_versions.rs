@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::domain::{
     Canary, EndpointId, Plugin, PluginName, PluginUse, PluginVersion, Slug, TenantNo,
 };
+use crate::storage::audit::{Change, Noun};
 use crate::storage::configure::Refused;
 use crate::storage::record::Record;
 use crate::storage::shard::Shard;
@@ -60,7 +61,7 @@ impl Shard {
         }
         if plugin != before {
             let component = (!same).then_some((version, component));
-            self.put(tenant_no, &plugin, component).await?;
+            self.put((tenant, tenant_no), &plugin, component).await?;
         }
         Ok(Uploaded { plugin, version, created: !same })
     }
@@ -139,18 +140,26 @@ impl Shard {
         let tenant_no = self.tenant_no(tenant)?.0;
         let mut plugin = self.plugin(tenant, name).ok_or(Refused::NotFound)?;
         change(&mut plugin)?;
-        self.put(tenant_no, &plugin, None).await?;
+        self.put((tenant, tenant_no), &plugin, None).await?;
         Ok(plugin)
     }
 
     async fn put(
         &self,
-        tenant_no: u32,
+        (tenant, tenant_no): (&Slug, u32),
         plugin: &Plugin,
         component: Option<(u32, Bytes)>,
     ) -> Result<()> {
+        let before = self.plugin(tenant, &plugin.name);
+        let change = Change {
+            tenant: Some((tenant, TenantNo(tenant_no))),
+            subject: format!("plugin {}", plugin.name),
+            before: before.as_ref().map(Noun::Plugin),
+            after: Some(Noun::Plugin(plugin)),
+        };
         let plugin = plugin.into();
-        self.commit(vec![Record::PluginPut { tenant_no, plugin, component }]).await
+        let record = Record::PluginPut { tenant_no, plugin, component };
+        self.commit_change(&change, vec![record]).await
     }
 
     /// Deletes a plugin with all its versions.
@@ -169,7 +178,13 @@ impl Shard {
         if self.ingests(tenant, name) {
             return Err(Refused::Ingests);
         }
-        Ok(self.commit(vec![plugin_deletion(tenant_no, &plugin)]).await?)
+        let change = Change {
+            tenant: Some((tenant, TenantNo(tenant_no))),
+            subject: format!("plugin {name}"),
+            before: Some(Noun::Plugin(&plugin)),
+            after: None,
+        };
+        Ok(self.commit_change(&change, vec![plugin_deletion(tenant_no, &plugin)]).await?)
     }
 
     /// Where endpoints run a plugin: the endpoint, the place in its chain, and how.
@@ -225,7 +240,7 @@ mod tests {
     use tokio::task::JoinSet;
 
     use super::*;
-    use crate::domain::{Share, Timestamp};
+    use crate::domain::{Quota, Share, Timestamp};
     use crate::storage::memory::Disk;
     use crate::storage::{Config, Store};
     use crate::world::{SeededEntropy, SimClock};
@@ -255,7 +270,7 @@ mod tests {
         let (tenant, name) = (Slug::default_tenant(), PluginName::parse("p").unwrap());
         let (store, tasks) = open(&disk);
         let shard = store.shard(&tenant);
-        shard.put_tenant(&tenant, "Default".to_owned()).await.unwrap();
+        shard.put_tenant(&tenant, |_| Ok(("Default".to_owned(), Quota::default()))).await.unwrap();
         for digest in [[1; 32], [2; 32], [3; 32]] {
             let upload = (Bytes::from_static(b"\0asm"), digest);
             shard.put_plugin(&tenant, (&name, "filter"), upload, digest == [1; 32]).await.unwrap();

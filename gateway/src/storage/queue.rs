@@ -91,6 +91,7 @@ impl Queue {
             let row: RetryRow = decode(&value)?;
             if first_load {
                 self.retrying += 1;
+                self.lane(key.endpoint).retrying += 1;
                 self.lane(key.endpoint).note_retry(OrderingKey(row.ordering_key));
             }
             self.timers.insert(due, key, row);
@@ -205,6 +206,8 @@ impl Queue {
         self.retrying = self.retrying.saturating_sub(u64::from(it.retry_was.is_some()));
         let ordering_key = OrderingKey(it.ordering_key);
         let lane = self.lane(key.endpoint);
+        lane.retrying += u64::from(it.retry.is_some());
+        lane.retrying = lane.retrying.saturating_sub(u64::from(it.retry_was.is_some()));
         if leased {
             lane.settled(key.seq, ordering_key, it.retry.is_some());
         } else if it.retry_was.is_none() && it.retry.is_some() {
@@ -243,6 +246,18 @@ impl Queue {
 
     pub(super) fn dead(&self) -> u64 {
         self.dead
+    }
+
+    /// Retries of an endpoint that are ready to be attempted.
+    pub(super) fn due(&self, endpoint: EndpointNo) -> usize {
+        let lane = self.lanes.get(endpoint.0 as usize).and_then(Option::as_ref);
+        lane.map_or(0, |it| it.due_len())
+    }
+
+    /// Deliveries of an endpoint that are not finished.
+    pub(super) fn waiting(&self, endpoint: EndpointNo) -> u64 {
+        let lane = self.lanes.get(endpoint.0 as usize).and_then(Option::as_ref);
+        lane.map_or(0, |it| it.backlog + it.retrying)
     }
 
     pub(super) fn backlog(&self, endpoint: EndpointNo) -> u64 {

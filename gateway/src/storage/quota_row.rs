@@ -7,6 +7,10 @@ use crate::domain::{PluginQuota, Quota};
 /// What a tenant is granted, on disk.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct QuotaRow {
+    events_per_second: Option<f64>,
+    burst: Option<u32>,
+    backlog_max: Option<u64>,
+    endpoints_max: Option<u32>,
     plugins: PluginQuotaRow,
 }
 
@@ -39,13 +43,14 @@ impl From<&Quota> for QuotaRow {
             log_bytes_max,
             cpu_ms_per_second: cpu_per_second.map(millis),
         };
-        Self { plugins }
+        let Quota { events_per_second, burst, backlog_max, endpoints_max, plugins: _ } = *it;
+        Self { events_per_second, burst, backlog_max, endpoints_max, plugins }
     }
 }
 
 impl QuotaRow {
     pub(super) fn into_noun(self) -> Quota {
-        let it = self.plugins;
+        let Self { events_per_second, burst, backlog_max, endpoints_max, plugins: it } = self;
         let plugins = PluginQuota {
             deadline: it.deadline_ms.map(Duration::from_millis),
             memory_bytes_max: it.memory_bytes_max,
@@ -54,6 +59,6 @@ impl QuotaRow {
             log_bytes_max: it.log_bytes_max,
             cpu_per_second: it.cpu_ms_per_second.map(Duration::from_millis),
         };
-        Quota { plugins }
+        Quota { events_per_second, burst, backlog_max, endpoints_max, plugins }
     }
 }

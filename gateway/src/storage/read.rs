@@ -9,7 +9,7 @@ use crate::domain::{
 use crate::storage::codec::decode;
 use crate::storage::fold::undelta;
 use crate::storage::history_row::{Entry, decode_entry, reason_of};
-use crate::storage::keys::{delivery_at, u64_at};
+use crate::storage::keys::{delivery_at, u32_at, u64_at};
 use crate::storage::shard::Shard;
 use crate::storage::{Result, Table};
 
@@ -33,8 +33,42 @@ impl Shard {
         endpoint: EndpointNo,
         before: Seq,
     ) -> impl Iterator<Item = Result<DeliveryKey>> + '_ {
-        let seqs = self.seqs_before(Table::ByEndpoint, endpoint.0, before);
-        seqs.map(move |seq| Ok(DeliveryKey { seq: seq?, endpoint }))
+        let mut fanned = self.seqs_before(Table::ByEndpoint, endpoint.0, before).peekable();
+        let mut replayed = self.backfills_before(endpoint, before).peekable();
+        let merged = std::iter::from_fn(move || match (fanned.peek(), replayed.peek()) {
+            (Some(Ok(one)), Some(Ok(other))) if other > one => replayed.next(),
+            (None, _) => replayed.next(),
+            _ => fanned.next(),
+        });
+        merged.map(move |seq| Ok(DeliveryKey { seq: seq?, endpoint }))
+    }
+
+    fn backfills_before(
+        &self,
+        endpoint: EndpointNo,
+        before: Seq,
+    ) -> impl Iterator<Item = Result<Seq>> + '_ {
+        let from = self.no.endpoint_seq(endpoint, Seq(0));
+        let to = self.no.endpoint_seq(endpoint, before);
+        let (from, to) = (Bound::Included(&from[..]), Bound::Excluded(&to[..]));
+        let rows = self.view.range_back(Table::Backfills, from, to);
+        rows.map(|row| Ok(Seq(u64_at(&row?.0, 4)?)))
+    }
+
+    /// The endpoints an event was given to, by fan-out or by a replay.
+    ///
+    /// # Errors
+    /// When storage cannot be read.
+    pub fn receivers(&self, seq: Seq) -> Result<Vec<EndpointNo>> {
+        let mut endpoints = self.targets(seq)?;
+        let key = |endpoint| self.no.backfill(DeliveryKey { seq, endpoint: EndpointNo(endpoint) });
+        let (from, to) = (key(0), key(u32::MAX));
+        let range = (Bound::Included(&from[..]), Bound::Included(&to[..]));
+        for row in self.view.range(Table::Backfills, range.0, range.1) {
+            endpoints.push(EndpointNo(u32_at(&row?.0, 12)?));
+        }
+        endpoints.sort_unstable();
+        Ok(endpoints)
     }
 
     fn seqs_before(

@@ -7,14 +7,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{DeliveryKey, EndpointNo, Seq};
 use crate::storage::Result;
+use crate::storage::audit::AuditRow;
 use crate::storage::catalog_row::{EndpointRow, KeyRow, TenantRow};
 use crate::storage::codec::{decode, encode};
 use crate::storage::history_row::{Entry, decode_entry};
 use crate::storage::ingest::IngestUseRow;
+use crate::storage::known_row::{KnownTypeRow, ReplayRow};
 use crate::storage::plugin_row::PluginRow;
 
 /// One change of a shard.
-#[expect(clippy::large_enum_variant, reason = "the large ones are those that come in masses")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) enum Record {
     /// Events were accepted, in this order.
@@ -49,6 +50,16 @@ pub(super) enum Record {
     MasterKeySet([u8; 32]),
     /// A tenant's ingest chain was set.
     IngestPut { tenant_no: u32, chain: Vec<IngestUseRow> },
+    /// An event type was described, or described anew.
+    EventTypePut { tenant_no: u32, known: KnownTypeRow },
+    /// An event type's description is gone.
+    EventTypeDeleted { tenant_no: u32, name: String },
+    /// A replay was asked for, came further, or ended.
+    ReplayPut { tenant_no: u32, replay: ReplayRow },
+    /// Events that a replay gave to an endpoint for the first time.
+    Backfilled { endpoint: u32, seqs: Vec<u64> },
+    /// Somebody changed something.
+    Audited(AuditRow),
 }
 
 impl Record {
@@ -60,6 +71,8 @@ impl Record {
                 | Self::FannedOut { .. }
                 | Self::Happened(_)
                 | Self::CursorsMoved(_)
+                | Self::Backfilled { .. }
+                | Self::Audited(_)
         )
     }
 }

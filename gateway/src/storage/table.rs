@@ -23,6 +23,10 @@ pub enum Table {
     Cursors,
     /// kind, tenant, name → tenants, keys, endpoints and plugins.
     Catalog,
+    /// endpoint, seq → an event that only a replay gave to the endpoint; and the same by the event.
+    Backfills,
+    /// tenant, at, number → who changed what.
+    Audit,
     /// tenant, plugin, version → the component.
     Components,
     /// The applied sequence number, counters and marks.
@@ -31,7 +35,7 @@ pub enum Table {
 
 impl Table {
     /// All tables.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Events,
         Self::ByTenant,
         Self::Ids,
@@ -42,6 +46,8 @@ impl Table {
         Self::Dead,
         Self::Cursors,
         Self::Catalog,
+        Self::Backfills,
+        Self::Audit,
         Self::Components,
         Self::Meta,
     ];
@@ -59,6 +65,8 @@ impl Table {
             Self::Dead => "dead",
             Self::Cursors => "cursors",
             Self::Catalog => "catalog",
+            Self::Backfills => "backfills",
+            Self::Audit => "audit",
             Self::Components => "components",
             Self::Meta => "meta",
         }

@@ -200,11 +200,13 @@ impl Writer {
         now: Timestamp,
     ) -> Appended {
         let seq = Seq(self.meta.last_seq + 1 + making.accepted.len() as u64);
-        let names: Vec<String> = new.names().collect();
+        let mut names: Vec<String> = new.names().collect();
+        let preferred = new.preferred_id.filter(|it| !self.is_taken(tenant_no, it, making));
+        names.extend(preferred.as_ref().map(|it| format!("i:{it}")));
         let salt = || EventId::derived(now, seq, self.shard.entropy.draw());
         let event = Event {
             seq,
-            id: new.id.clone().unwrap_or_else(salt),
+            id: new.id.or(preferred).unwrap_or_else(salt),
             tenant,
             tenant_no,
             event_type: new.event_type,
@@ -236,6 +238,13 @@ impl Writer {
         making.accepted.push(record);
         making.events.push(Arc::new(event));
         appended
+    }
+
+    /// Whether an event has this id; if that cannot be told, it counts as taken.
+    fn is_taken(&self, tenant_no: crate::domain::TenantNo, id: &EventId, making: &Making) -> bool {
+        let name = format!("i:{id}");
+        let row = self.shard.view.get(Table::Ids, &self.shard.no.id(tenant_no, &name));
+        !matches!(row, Ok(None)) || making.ids.contains_key(&(tenant_no.0, name))
     }
 
     fn save_cursors(&self, making: &mut Making) {

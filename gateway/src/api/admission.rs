@@ -1,0 +1,97 @@
+use std::sync::Arc;
+
+use axum::{
+    extract::{FromRequestParts, RawPathParams, Request},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::MethodRouter,
+};
+use http::request::Parts;
+
+use crate::api::audit;
+use crate::api::caller::{Access, Caller, Need};
+use crate::api::gateway::Gateway;
+use crate::api::page::Query;
+use crate::api::problem::Problem;
+use crate::api::route::Route;
+use crate::api::router::RequestId;
+use crate::domain::Scope;
+use crate::storage::Author;
+
+/// What the door needs to know of the operation behind it.
+#[derive(Debug, Clone)]
+pub(super) struct Door {
+    name: &'static str,
+    need: Need,
+    query: Arc<[&'static str]>,
+}
+
+/// Puts a door before the operation: nobody reaches its handler without what the table asks for.
+pub(super) fn guarded(gateway: &Gateway, route: Route) -> MethodRouter<Gateway> {
+    let door = Door { name: route.doc.name, need: route.need, query: route.doc.query.into() };
+    let gateway = gateway.clone();
+    let admit = move |params: RawPathParams, request: Request, next: Next| {
+        admit(gateway.clone(), door.clone(), params, request, next)
+    };
+    route.handler.route_layer(middleware::from_fn(admit))
+}
+
+async fn admit(
+    gateway: Gateway,
+    door: Door,
+    params: RawPathParams,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let slug = params.iter().find(|(name, _)| *name == "tenant").map(|(_, slug)| slug);
+    let admitted = match gateway.admit(door.need, request.headers(), slug) {
+        Ok(admitted) => admitted,
+        Err(problem) => return problem.into_response(),
+    };
+    let author = admitted.as_ref().and_then(|it| door.author(&it.caller, &request));
+    request.extensions_mut().insert(door);
+    if let Some(access) = admitted.and_then(|it| it.access) {
+        request.extensions_mut().insert(access);
+    }
+    match author {
+        Some(author) => author.makes(next.run(request)).await,
+        None => next.run(request).await,
+    }
+}
+
+impl Door {
+    /// In whose name the operation changes things. Taking events in changes nothing that the
+    /// audit log tells of.
+    fn author(&self, caller: &Caller, request: &Request) -> Option<Author> {
+        if request.method().is_safe() || self.need == Need::Scope(Scope::Produce) {
+            return None;
+        }
+        let name = request.extensions().get::<RequestId>();
+        let name = name.and_then(|it| it.0.to_str().ok()).unwrap_or_default();
+        Some(Author {
+            by: caller.name().to_owned(),
+            request_id: name.to_owned(),
+            operation: self.name,
+            render: audit::render,
+        })
+    }
+}
+
+/// The tenant that the caller was let into.
+impl<S: Sync> FromRequestParts<S> for Access {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        parts.extensions.remove::<Self>().ok_or_else(|| Problem::not_found("tenant_not_found"))
+    }
+}
+
+/// The query; only what the table names may occur in it.
+impl<S: Sync> FromRequestParts<S> for Query {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let door = parts.extensions.get::<Door>();
+        Self::parse(&parts.uri, door.map_or(&[], |it| &it.query))
+    }
+}

@@ -1,0 +1,123 @@
+//! Changing an endpoint by a merge patch.
+
+use axum::{
+    body::Body,
+    extract::{Path, State},
+};
+use http::{HeaderMap, StatusCode};
+use serde_json::{Value, json};
+
+use crate::api::body;
+use crate::api::caller::Access;
+use crate::api::endpoint_body::{merge, render};
+use crate::api::etag::{Belief, tagged};
+use crate::api::fields::Fields;
+use crate::api::gateway::Gateway;
+use crate::api::problem::{FieldError, Problem, Result};
+use crate::domain::{Endpoint, SigningSecret};
+use crate::storage::Refused;
+
+/// How often a patch is applied anew because somebody else was faster.
+const TRIES_MAX: u32 = 10;
+
+pub(super) async fn update(
+    State(gateway): State<Gateway>,
+    access: Access,
+    Path((_, id)): Path<(String, String)>,
+    belief: Belief,
+    headers: HeaderMap,
+    body: Body,
+) -> Result {
+    let known = access.endpoint(&id)?;
+    let patch = body::value(&headers, body, gateway.limits.body_bytes_max).await?;
+    if !patch.is_object() {
+        return Err(Problem::unprocessable("invalid_field", "a merge patch must be an object"));
+    }
+    if patch.get("id").is_some_and(|it| it.as_str() != Some(known.id.as_str())) {
+        let detail = "an endpoint keeps its id".to_owned();
+        let errors = vec![FieldError { pointer: "/id".to_owned(), detail }];
+        return Err(Problem::invalid_fields(errors));
+    }
+    if patch.get("secret").is_some() {
+        let detail = "a secret is changed by POST …/secret/rotate".to_owned();
+        let errors = vec![FieldError { pointer: "/secret".to_owned(), detail }];
+        return Err(Problem::invalid_fields(errors));
+    }
+    let mut tries = 0;
+    loop {
+        match patched(&gateway, &access, &id, &belief, patch.clone()).await {
+            // Somebody changed it between reading and writing: the patch is applied to what is
+            // there now, unless the caller has said what it believes.
+            Err(Refusal::Storage(Refused::Stale)) if !belief.is_said() && tries < TRIES_MAX => {
+                tries += 1;
+            }
+            Err(Refusal::Storage(refused)) => {
+                return Err(Problem::named(refused, "endpoint_not_found"));
+            }
+            Err(Refusal::Problem(problem)) => return Err(problem),
+            Ok(changed) => return Ok(tagged(StatusCode::OK, &render(&changed))),
+        }
+    }
+}
+
+/// Why a patch was not applied.
+enum Refusal {
+    Problem(Problem),
+    Storage(Refused),
+}
+
+/// Applies a patch to the endpoint as it is, and stores it if it is still so.
+async fn patched(
+    gateway: &Gateway,
+    access: &Access,
+    id: &str,
+    belief: &Belief,
+    patch: Value,
+) -> Result<Endpoint, Refusal> {
+    let known = access.endpoint(id).map_err(Refusal::Problem)?;
+    let shown = render(&known);
+    belief.holds(Some(&shown)).map_err(Refusal::Storage)?;
+    let mut target = shown.clone();
+    // Not shown, but there: a patch of the certificate alone must not lose the key.
+    if let Some(key) = known.tls.as_ref().and_then(|it| it.key.as_ref()) {
+        target["tls"]["key"] = key.as_str().into();
+    }
+    merge_endpoint(&mut target, patch);
+    let fields = Fields::of(target, "").map_err(Problem::invalid_fields);
+    let fields = fields.map_err(Refusal::Problem)?;
+    let wish = gateway.read_wish(access, fields).await.map_err(Refusal::Problem)?;
+    let random = || gateway.random_bytes();
+    let change = move |there: Endpoint| {
+        if render(&there) != shown {
+            return Err(Refused::Stale);
+        }
+        let mut endpoint = wish.write(there);
+        let scheme = endpoint.signature.scheme;
+        SigningSecret::provide(&mut endpoint.secrets, scheme, random);
+        Ok(endpoint)
+    };
+    let changed = access.shard.update_endpoint(&access.slug, &known.id, change).await;
+    changed.map_err(Refusal::Storage)
+}
+
+/// The two forms of `retry` exclude each other: a patch that names one drops the other.
+fn merge_endpoint(target: &mut Value, patch: Value) {
+    let retry = patch.get("retry").and_then(Value::as_object);
+    let to_schedule = retry.is_some_and(|it| it.contains_key("schedule"));
+    let to_backoff = retry.is_some_and(|it| {
+        ["base", "factor", "max_delay", "max_attempts"].iter().any(|name| it.contains_key(*name))
+    });
+    if let Some(known) = target.get_mut("retry").and_then(Value::as_object_mut) {
+        known.retain(|name, _| match name.as_str() {
+            "jitter" => true,
+            "schedule" => !to_backoff,
+            _ => to_backoff || !to_schedule,
+        });
+    }
+    let scheme = patch.pointer("/signature/scheme").filter(|it| !it.is_null());
+    if scheme.is_some_and(|it| target.pointer("/signature/scheme") != Some(it)) {
+        // Another scheme has other options.
+        target["signature"] = json!({});
+    }
+    merge(target, patch);
+}

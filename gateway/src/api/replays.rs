@@ -1,0 +1,154 @@
+use axum::{
+    body::Body,
+    extract::{Path, State},
+    response::IntoResponse,
+};
+use http::{HeaderMap, StatusCode};
+use serde_json::{Value, json};
+
+use crate::api::caller::{Access, Need};
+use crate::api::gateway::Gateway;
+use crate::api::page::{Query, cursor, json_response, page};
+use crate::api::problem::{Problem, Result};
+use crate::api::route::{Route, delete, get, post};
+use crate::api::{body, wire};
+use crate::domain::{EndpointId, Pattern, Replay, ReplayState, Scope, Seq, TypeId};
+use crate::storage::Refused;
+
+const REPLAYS: &str = "/v1/tenants/{tenant}/replays";
+const REPLAY: &str = "/v1/tenants/{tenant}/replays/{id}";
+
+pub(super) fn routes() -> Vec<Route> {
+    let read_ = Need::Scope(Scope::Read);
+    vec![
+        get(REPLAYS, read_, list, ("listReplays", "Replays, newest first.")).gives_page("Replay"),
+        post(
+            REPLAYS,
+            Need::Key(Scope::Manage),
+            start,
+            (
+                "startReplay",
+                "Sends events of the past to an endpoint, once more or for the first time.",
+            ),
+        )
+        .takes("NewReplay")
+        .gives(202, "Replay")
+        .refuses(404, "endpoint_not_found")
+        .refuses(422, "limit_replays"),
+        get(REPLAY, read_, read, ("getReplay", "How far a replay is."))
+            .gives(200, "Replay")
+            .refuses(404, "replay_not_found"),
+        delete(REPLAY, Need::Scope(Scope::Manage), stop, ("stopReplay", "Stops a replay."))
+            .gives_nothing()
+            .refuses(404, "replay_not_found"),
+    ]
+}
+
+pub(super) fn render(it: &Replay) -> Value {
+    json!({
+        "id": it.id,
+        "endpoint": it.endpoint.as_str(),
+        "since": it.since.to_string(),
+        "until": it.until.to_string(),
+        "event_types": it.event_types.iter().map(Pattern::as_str).collect::<Vec<_>>(),
+        "only": if it.undelivered_only { "undelivered" } else { "all" },
+        "status": it.state.name(),
+        "progress": it.progress(),
+        "examined": it.examined,
+        "replayed": it.replayed,
+        "created_at": it.created_at.to_string(),
+        "updated_at": it.updated_at.to_string(),
+    })
+}
+
+fn place(it: &Replay) -> (u64, u64) {
+    (it.created_at.0, TypeId::parse("rpl", &it.id).map_or(0, |it| it.tail() as u64))
+}
+
+async fn list(access: Access, query: Query) -> Result {
+    let (limit, list) = (query.limit()?, access.list("replays"));
+    let before = query.cursor(&list)?.map_or((u64::MAX, 0), |[at, tail]| (at, tail));
+    let catalog = access.shard.catalog();
+    let replays = catalog.tenant(&access.slug).into_iter().flat_map(|it| it.replays.values());
+    let mut replays: Vec<_> = replays.filter(|it| place(it) < before).collect();
+    replays.sort_by_key(|it| std::cmp::Reverse(place(it)));
+    let more = replays.len() > limit;
+    replays.truncate(limit);
+    let next = replays.last().filter(|_| more).map(|it| place(it));
+    let data: Vec<_> = replays.iter().map(|it| render(it)).collect();
+    Ok(page(&data, next.map(|(at, tail)| cursor(&list, &[at, tail]))))
+}
+
+async fn start(
+    State(gateway): State<Gateway>,
+    access: Access,
+    headers: HeaderMap,
+    body: Body,
+) -> Result {
+    let mut fields = body::object(&headers, body, gateway.limits.body_bytes_max).await?;
+    let (now, random) = access.shard.draw();
+    let form = "a time such as 2026-01-31T12:00:00Z";
+    let endpoint = fields.parsed("endpoint", "an endpoint's id", EndpointId::parse);
+    let endpoint = fields.need("endpoint", endpoint);
+    let since = fields.parsed("since", form, wire::parse_time);
+    let since = fields.need("since", since);
+    let until = fields.parsed("until", form, wire::parse_time).unwrap_or(now);
+    let event_types = fields.read("event_types", |it| {
+        let patterns = it.as_array().map(|it| it.iter().map(|it| Pattern::parse(it.as_str()?)));
+        let patterns = patterns.and_then(|it| it.collect::<Option<Vec<_>>>());
+        patterns.ok_or("must be a list of event types or patterns such as payment.*".to_owned())
+    });
+    let only = fields.parsed("only", "all or undelivered", |it| match it {
+        "all" => Some(false),
+        "undelivered" => Some(true),
+        _ => None,
+    });
+    if since.is_some_and(|it| it >= until) {
+        fields.refuse("until", "must be later than `since`");
+    }
+    fields.finish().map_err(Problem::invalid_fields)?;
+    let endpoint = access.endpoint(endpoint.as_ref().map_or("", EndpointId::as_str))?;
+    let since = since.unwrap_or_default();
+    // What is not fanned out yet reaches the endpoint anyway.
+    let last = access.shard.seq_at(until)?.0.saturating_sub(1).min(access.shard.fanned_out().0);
+    let first = access.shard.seq_at(since)?;
+    let replay = Replay {
+        id: TypeId::new("rpl", now, random).to_string(),
+        tenant: access.slug.clone(),
+        endpoint: endpoint.id,
+        endpoint_no: endpoint.no,
+        since,
+        until,
+        event_types: event_types.unwrap_or_default(),
+        undelivered_only: only.unwrap_or(false),
+        state: ReplayState::Running,
+        first,
+        last: Seq(last),
+        cursor: Seq(first.0.saturating_sub(1)),
+        examined: 0,
+        replayed: 0,
+        created_at: now,
+        updated_at: now,
+    };
+    access.shard.start_replay(&replay).await.map_err(|it| match it {
+        Refused::Limit(max) => {
+            let detail = format!("{max} replays run already; wait until one has ended");
+            Problem::unprocessable("limit_replays", detail)
+        }
+        other => Problem::named(other, "tenant_not_found"),
+    })?;
+    Ok(json_response(StatusCode::ACCEPTED, &render(&replay)))
+}
+
+async fn read(access: Access, Path((_, id)): Path<(String, String)>) -> Result {
+    let catalog = access.shard.catalog();
+    let replay = catalog.tenant(&access.slug).and_then(|it| it.replays.get(&id));
+    let replay = replay.ok_or_else(|| Problem::not_found("replay_not_found"))?;
+    Ok(json_response(StatusCode::OK, &render(replay)))
+}
+
+async fn stop(access: Access, Path((_, id)): Path<(String, String)>) -> Result {
+    let stopped = access.shard.stop_replay(&access.slug, &id).await;
+    stopped.map_err(|it| Problem::named(it, "replay_not_found"))?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}

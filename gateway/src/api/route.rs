@@ -1,0 +1,201 @@
+//! The API as a table: each row is one operation with its path, what a caller needs for it, its
+//! handler, and what the OpenAPI document says of it. The router, the admission of callers and
+//! the document are all made from these rows, so none can tell another story than the others.
+
+use axum::{
+    handler::Handler,
+    routing::{MethodFilter, MethodRouter, on},
+};
+use http::Method;
+use tower_http::decompression::RequestDecompressionLayer;
+
+use crate::api::caller::Need;
+use crate::api::gateway::Gateway;
+
+/// One operation of the API.
+pub(super) struct Route {
+    pub(super) method: Method,
+    pub(super) path: &'static str,
+    pub(super) need: Need,
+    pub(super) doc: Doc,
+    pub(super) handler: MethodRouter<Gateway>,
+}
+
+/// What the document says of an operation, beyond method, path and need.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Doc {
+    /// The `operationId`, which is stable.
+    pub(super) name: &'static str,
+    /// One sentence.
+    pub(super) summary: &'static str,
+    /// Names of query parameters; only these may occur.
+    pub(super) query: Vec<&'static str>,
+    /// Names of request headers that matter.
+    pub(super) headers: Vec<&'static str>,
+    /// Media types of the body, each with the name of its schema.
+    pub(super) bodies: Vec<(&'static str, &'static str)>,
+    /// Whether the body may be left out.
+    pub(super) body_optional: bool,
+    /// What it answers when all is well.
+    pub(super) answers: Vec<Answer>,
+    /// Codes of problems beyond those that every operation has.
+    pub(super) refusals: Vec<(u16, &'static str)>,
+}
+
+/// An answer that is no problem.
+#[derive(Debug, Clone)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) body: AnswerBody,
+    /// Whether it carries an `ETag`.
+    pub(super) tagged: bool,
+}
+
+/// What an answer carries: media type and the name of its schema.
+#[derive(Debug, Clone)]
+pub(super) enum AnswerBody {
+    Empty,
+    Json(&'static str),
+    /// A page of a list of this schema.
+    Page(&'static str),
+    Other(&'static str, &'static str),
+}
+
+/// A name for the document, and a sentence.
+type Said = (&'static str, &'static str);
+
+pub(super) fn get<H, T>(path: &'static str, need: Need, handler: H, said: Said) -> Route
+where
+    H: Handler<T, Gateway>,
+    T: 'static,
+{
+    Route::new((Method::GET, path), need, on(MethodFilter::GET, handler), said)
+}
+
+pub(super) fn put<H, T>(path: &'static str, need: Need, handler: H, said: Said) -> Route
+where
+    H: Handler<T, Gateway>,
+    T: 'static,
+{
+    Route::new((Method::PUT, path), need, on(MethodFilter::PUT, handler), said)
+}
+
+pub(super) fn post<H, T>(path: &'static str, need: Need, handler: H, said: Said) -> Route
+where
+    H: Handler<T, Gateway>,
+    T: 'static,
+{
+    Route::new((Method::POST, path), need, on(MethodFilter::POST, handler), said)
+}
+
+pub(super) fn patch<H, T>(path: &'static str, need: Need, handler: H, said: Said) -> Route
+where
+    H: Handler<T, Gateway>,
+    T: 'static,
+{
+    Route::new((Method::PATCH, path), need, on(MethodFilter::PATCH, handler), said)
+}
+
+pub(super) fn delete<H, T>(path: &'static str, need: Need, handler: H, said: Said) -> Route
+where
+    H: Handler<T, Gateway>,
+    T: 'static,
+{
+    Route::new((Method::DELETE, path), need, on(MethodFilter::DELETE, handler), said)
+}
+
+impl Route {
+    fn new(
+        (method, path): (Method, &'static str),
+        need: Need,
+        handler: MethodRouter<Gateway>,
+        (name, summary): Said,
+    ) -> Self {
+        Self { method, path, need, handler, doc: Doc { name, summary, ..Doc::default() } }
+    }
+
+    /// Query parameters, described in `schemas/parameters.json`.
+    pub(super) fn query(mut self, names: &[&'static str]) -> Self {
+        self.doc.query.extend(names);
+        self
+    }
+
+    /// Request headers, described in `schemas/parameters.json`.
+    pub(super) fn header(mut self, name: &'static str) -> Self {
+        self.doc.headers.push(name);
+        self
+    }
+
+    /// A JSON body of this schema.
+    pub(super) fn takes(self, schema: &'static str) -> Self {
+        self.takes_as("application/json", schema)
+    }
+
+    /// A JSON body that may be left out.
+    pub(super) fn may_take(mut self, schema: &'static str) -> Self {
+        self.doc.body_optional = true;
+        self.takes(schema)
+    }
+
+    /// A body of another media type.
+    pub(super) fn takes_as(mut self, media_type: &'static str, schema: &'static str) -> Self {
+        self.doc.bodies.push((media_type, schema));
+        self
+    }
+
+    fn answer(mut self, status: u16, body: AnswerBody) -> Self {
+        self.doc.answers.push(Answer { status, body, tagged: false });
+        self
+    }
+
+    /// Answers JSON of this schema.
+    pub(super) fn gives(self, status: u16, schema: &'static str) -> Self {
+        self.answer(status, AnswerBody::Json(schema))
+    }
+
+    /// Answers a page of a list.
+    pub(super) fn gives_page(self, schema: &'static str) -> Self {
+        self.query(&["limit", "cursor"]).answer(200, AnswerBody::Page(schema))
+    }
+
+    /// Answers a whole list in the form of a page.
+    pub(super) fn gives_list(self, schema: &'static str) -> Self {
+        self.answer(200, AnswerBody::Page(schema))
+    }
+
+    /// Answers without a body.
+    pub(super) fn gives_nothing(self) -> Self {
+        self.answer(204, AnswerBody::Empty)
+    }
+
+    /// Answers in another media type.
+    pub(super) fn gives_as(
+        self,
+        status: u16,
+        media_type: &'static str,
+        schema: &'static str,
+    ) -> Self {
+        self.answer(status, AnswerBody::Other(media_type, schema))
+    }
+
+    /// Its answers carry an `ETag`; what changes something honours `If-Match`.
+    pub(super) fn tagged(mut self) -> Self {
+        self.doc.answers.iter_mut().for_each(|it| it.tagged = true);
+        match self.method {
+            Method::GET | Method::POST => self,
+            _ => self.header("If-Match").refuses(412, "precondition_failed"),
+        }
+    }
+
+    /// Its body may come compressed; limits count what it unpacks to.
+    pub(super) fn compressible(mut self) -> Self {
+        self.handler = self.handler.layer(RequestDecompressionLayer::new());
+        self
+    }
+
+    /// Refuses with this status and code, beside what all operations refuse.
+    pub(super) fn refuses(mut self, status: u16, code: &'static str) -> Self {
+        self.doc.refusals.push((status, code));
+        self
+    }
+}

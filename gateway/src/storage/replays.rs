@@ -1,0 +1,248 @@
+use std::{ops::Bound, sync::Arc};
+
+use crate::domain::{
+    DeliveryKey, DeliveryState, Endpoint, Event, Replay, ReplayState, Seq, Slug, TenantNo,
+    Timestamp, Trigger,
+};
+use crate::storage::audit::{Change, Noun};
+use crate::storage::codec::decode;
+use crate::storage::fold::undelta;
+use crate::storage::keys::u64_at;
+use crate::storage::record::Record;
+use crate::storage::shard::Shard;
+use crate::storage::{Refused, Result, Table};
+
+/// Events that one step of a replay looks at.
+const EXAMINED_MAX: usize = 512;
+/// Replays of a tenant that run at the same time.
+const RUNNING_MAX: u32 = 10;
+
+impl Shard {
+    /// Stores a new replay, which runs from then on.
+    ///
+    /// # Errors
+    /// `NotFound` when the tenant does not exist, `Limit` when too many run, or when storage
+    /// fails.
+    pub async fn start_replay(&self, replay: &Replay) -> Result<(), Refused> {
+        let _one_at_a_time = self.configuring.lock().await;
+        let no = self.tenant_no(&replay.tenant)?;
+        let running = |it: &&Arc<Replay>| it.tenant == replay.tenant;
+        if self.running_replays().iter().filter(running).count() >= RUNNING_MAX as usize {
+            return Err(Refused::Limit(RUNNING_MAX));
+        }
+        self.put_replay(no, None, replay).await
+    }
+
+    /// Stops a replay; one that has ended stays as it is.
+    ///
+    /// # Errors
+    /// `NotFound`, or when storage fails.
+    pub async fn stop_replay(&self, tenant: &Slug, id: &str) -> Result<Replay, Refused> {
+        let _one_at_a_time = self.configuring.lock().await;
+        let no = self.tenant_no(tenant)?;
+        let known = self.catalog().tenant(tenant).and_then(|it| it.replays.get(id).cloned());
+        let known = known.ok_or(Refused::NotFound)?;
+        let mut replay = Replay::clone(&known);
+        if replay.state == ReplayState::Running {
+            replay.state = ReplayState::Stopped;
+            replay.updated_at = self.clock.now();
+        }
+        self.put_replay(no, Some(&known), &replay).await?;
+        Ok(replay)
+    }
+
+    async fn put_replay(
+        &self,
+        no: TenantNo,
+        before: Option<&Replay>,
+        replay: &Replay,
+    ) -> Result<(), Refused> {
+        let change = Change {
+            tenant: Some((&replay.tenant, no)),
+            subject: format!("replay {}", replay.id),
+            before: before.map(Noun::Replay),
+            after: Some(Noun::Replay(replay)),
+        };
+        let record = Record::ReplayPut { tenant_no: no.0, replay: replay.into() };
+        self.commit_change(&change, vec![record]).await?;
+        self.replays_changed.notify_one();
+        Ok(())
+    }
+
+    /// The replays that are to go on.
+    pub fn running_replays(&self) -> Vec<Arc<Replay>> {
+        let catalog = self.catalog();
+        let all = catalog.tenants().flat_map(|it| it.replays.values());
+        all.filter(|it| it.state == ReplayState::Running).cloned().collect()
+    }
+
+    /// Waits until a replay is asked for or stopped.
+    pub async fn replays_changed(&self) {
+        self.replays_changed.notified().await;
+    }
+
+    /// Retries of an endpoint, replayed deliveries among them, that are ready to be attempted.
+    pub fn due(&self, endpoint: crate::domain::EndpointNo) -> usize {
+        self.queue().due(endpoint)
+    }
+
+    /// Takes a replay further by at most `limit` deliveries.
+    ///
+    /// # Errors
+    /// When storage cannot be read or has stopped.
+    pub async fn advance_replay(&self, replay: &Replay, limit: usize) -> Result<()> {
+        let _one_at_a_time = self.configuring.lock().await;
+        let (tenant_no, known, endpoint) = {
+            let catalog = self.catalog();
+            let Some(entry) = catalog.tenant(&replay.tenant) else { return Ok(()) };
+            let endpoint = catalog.endpoint(replay.endpoint_no).cloned();
+            (entry.tenant.no, entry.replays.get(&replay.id).cloned(), endpoint)
+        };
+        // It may have been stopped since it was listed.
+        let Some(known) = known.filter(|it| it.state == ReplayState::Running) else {
+            return Ok(());
+        };
+        let mut replay = Replay::clone(&known);
+        let mut records = Vec::new();
+        match endpoint {
+            Some(endpoint) => self.take_part(&mut replay, &endpoint, limit, &mut records)?,
+            None => replay.state = ReplayState::Stopped,
+        }
+        replay.updated_at = self.clock.now();
+        records.push(Record::ReplayPut { tenant_no: tenant_no.0, replay: (&replay).into() });
+        self.commit(records).await
+    }
+
+    fn take_part(
+        &self,
+        replay: &mut Replay,
+        endpoint: &Endpoint,
+        limit: usize,
+        records: &mut Vec<Record>,
+    ) -> Result<()> {
+        let tenant = self.catalog().tenant(&replay.tenant).map(|it| it.tenant.no);
+        let Some(tenant) = tenant else { return Ok(()) };
+        let mut backfilled = Vec::new();
+        let seqs = self.seqs_after(tenant, replay.cursor, replay.last, EXAMINED_MAX)?;
+        let mut ended = seqs.len() < EXAMINED_MAX;
+        for seq in seqs {
+            if records.len() >= limit {
+                ended = false;
+                break;
+            }
+            replay.cursor = seq;
+            replay.examined += 1;
+            let Some(event) = self.event(seq)? else { continue };
+            if !wanted(replay, endpoint, &event) {
+                continue;
+            }
+            let key = DeliveryKey { seq, endpoint: endpoint.no };
+            if let Some((record, new)) = self.replayed(replay, tenant, key)? {
+                replay.replayed += 1;
+                records.push(record);
+                backfilled.extend(new.then_some(seq.0));
+            }
+        }
+        if ended {
+            replay.cursor = replay.last;
+            replay.state = ReplayState::Finished;
+        }
+        if !backfilled.is_empty() {
+            records.push(Record::Backfilled { endpoint: endpoint.no.0, seqs: backfilled });
+        }
+        Ok(())
+    }
+
+    /// The record that sets a delivery off once more, and whether the endpoint never had it.
+    fn replayed(
+        &self,
+        replay: &Replay,
+        tenant: TenantNo,
+        key: DeliveryKey,
+    ) -> Result<Option<(Record, bool)>> {
+        let history = self.history(key)?;
+        let new = match history.last().map(|it| it.state()) {
+            None if self.targets(key.seq)?.contains(&key.endpoint) => return Ok(None),
+            None => true,
+            Some(DeliveryState::Pending | DeliveryState::Retrying { .. }) => return Ok(None),
+            Some(DeliveryState::Delivered) if replay.undelivered_only => return Ok(None),
+            Some(_) => false,
+        };
+        let record = self.requeue_record(tenant, key, &history, (Trigger::Replay, None))?;
+        Ok(Some((Record::Happened(record), new)))
+    }
+
+    /// The tenant's events behind `after` up to `last`, oldest first.
+    fn seqs_after(
+        &self,
+        tenant: TenantNo,
+        after: Seq,
+        last: Seq,
+        limit: usize,
+    ) -> Result<Vec<Seq>> {
+        let least = self.no.tenant_seq(tenant, Seq(0));
+        let at = self.no.tenant_seq(tenant, after);
+        let end = self.no.tenant_seq(tenant, last);
+        // The chunk that begins at or before `after` may reach beyond it.
+        let (low, high) = (Bound::Included(&least[..]), Bound::Included(&at[..]));
+        let reaching = self.view.range_back(Table::ByTenant, low, high).next();
+        let (low, high) = (Bound::Excluded(&at[..]), Bound::Included(&end[..]));
+        let later = match after < last {
+            true => Some(self.view.range(Table::ByTenant, low, high)),
+            false => None,
+        };
+        let mut seqs = Vec::new();
+        for row in reaching.into_iter().chain(later.into_iter().flatten()) {
+            let deltas: Vec<u64> = decode(&row?.1)?;
+            seqs.extend(undelta(&deltas).into_iter().filter(|it| *it > after && *it <= last));
+            if seqs.len() >= limit {
+                break;
+            }
+        }
+        seqs.truncate(limit);
+        Ok(seqs)
+    }
+
+    /// The first place in the log from which on events were accepted at `at` or later.
+    ///
+    /// # Errors
+    /// When storage cannot be read.
+    pub fn seq_at(&self, at: Timestamp) -> Result<Seq> {
+        let (mut low, mut high) = (1, self.last_seq().0 + 1);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.event_from(Seq(middle))? {
+                Some(event) if event.accepted_at < at => low = event.seq.0 + 1,
+                _ => high = middle,
+            }
+        }
+        Ok(Seq(low))
+    }
+
+    /// The first event at `seq` or behind it: events may be gone.
+    fn event_from(&self, seq: Seq) -> Result<Option<Arc<Event>>> {
+        if let Some(event) = self.event(seq)? {
+            return Ok(Some(event));
+        }
+        let (from, to) = (self.no.seq(seq), self.no.end());
+        let range = (Bound::Included(&from[..]), Bound::Excluded(&to[..]));
+        let Some(row) = self.view.range(Table::Events, range.0, range.1).next() else {
+            return Ok(None);
+        };
+        self.event(Seq(u64_at(&row?.0, 0)?))
+    }
+}
+
+/// Whether a replay is about this event: a test's event is for nobody else, and of the rest what
+/// the replay names, or else what the endpoint wants.
+fn wanted(replay: &Replay, endpoint: &Endpoint, event: &Event) -> bool {
+    let in_time = replay.since <= event.accepted_at && event.accepted_at < replay.until;
+    let types = match replay.event_types.is_empty() {
+        true => &endpoint.event_types,
+        false => &replay.event_types,
+    };
+    event.only.is_none()
+        && in_time
+        && (types.is_empty() || types.iter().any(|it| it.matches(&event.event_type)))
+        && endpoint.filter.as_ref().is_none_or(|it| it.wants(event))
+}
