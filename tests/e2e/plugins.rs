@@ -110,6 +110,13 @@ fn uses(with: Value) -> Value {
     json!({ "plugins": [plugin_use], "retry": retry })
 }
 
+/// The same with retries for a long while.
+fn patient() -> Value {
+    let mut with = uses(json!({}));
+    with["retry"]["max_attempts"] = 50.into();
+    with
+}
+
 /// The attempts of an event's first delivery, oldest first.
 async fn attempts(gateway: &Gateway, event: &str) -> Vec<Value> {
     let deliveries = gateway.get(&format!("events/{event}/deliveries")).await;
@@ -199,7 +206,7 @@ async fn a_version_that_refuses_a_followers_configuration_is_not_activated() {
 async fn a_canary_meets_its_share_and_a_retry_meets_it_again() {
     let (folder, mut gateway, endpoint) = bench().await;
     upload_both(&gateway).await;
-    register(&gateway, &endpoint, uses(json!({}))).await;
+    register(&gateway, &endpoint, patient()).await;
     let wish = json!({ "version": 2, "share": 0.5, "compare": true });
     gateway.post("plugins/life/canary", wish).await;
     endpoint.answer_first((0..30).map(|_| 500));
@@ -243,7 +250,7 @@ async fn a_canary_meets_its_share_and_a_retry_meets_it_again() {
 async fn a_canary_that_fails_more_often_is_taken_back_and_told() {
     let (_folder, gateway, endpoint) = bench().await;
     upload_both(&gateway).await;
-    register(&gateway, &endpoint, uses(json!({}))).await;
+    register(&gateway, &endpoint, patient()).await;
     let told = TestEndpoint::start().await;
     register(&gateway, &told, json!({ "event_types": ["hookgate.**"] })).await;
     let wish = json!({ "version": 2, "share": 0.5, "abort_on_error_rate": 0.2 });
