@@ -31,8 +31,13 @@ pub async fn run(shard: Arc<Shard>, stopping: CancellationToken) {
 
 /// One step of each replay that has room; waits when none has.
 async fn advance_all(shard: &Shard) -> Result<()> {
-    let mut notices = shard.watch();
     let running = shard.running_replays();
+    if running.is_empty() {
+        shard.replays_changed().await;
+        return Ok(());
+    }
+    // Watched only meanwhile: telling what happens costs whoever makes it happen.
+    let mut notices = shard.watch();
     let mut moved = false;
     for replay in &running {
         let waiting = shard.due(replay.endpoint_no);
@@ -45,7 +50,7 @@ async fn advance_all(shard: &Shard) -> Result<()> {
         tokio::select! {
             () = shard.replays_changed() => {}
             // An attempt that ended makes room. Whether notices were missed does not matter.
-            _ = notices.recv(), if !running.is_empty() => {}
+            _ = notices.recv() => {}
         }
     }
     Ok(())

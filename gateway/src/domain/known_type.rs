@@ -8,6 +8,8 @@ use crate::domain::{EventType, Timestamp};
 const SOURCE_BYTES_MAX: usize = 64 * 1024;
 /// Violations that are told at once.
 const VIOLATIONS_MAX: usize = 100;
+/// Schemas that apply in place to one value, all `$ref`s followed.
+const UNFOLDED_MAX: u32 = 10_000;
 /// Bytes that the patterns of a schema may take when they are compiled.
 const PATTERN_BYTES_MAX: usize = 1024 * 1024;
 
@@ -41,8 +43,10 @@ impl Schema {
         if !value.is_object() && !value.is_boolean() {
             return Err("must be a JSON Schema: an object, true or false".to_owned());
         }
-        if has_bare_recursion(&value, &value, 0) {
-            return Err("a `$ref` leads back to itself without going into the data".to_owned());
+        let mut unfolded = UNFOLDED_MAX;
+        if unfolds_too_far(&value, &value, (0, &mut unfolded)) {
+            let detail = "its `$ref`s lead back to themselves, or unfold to very many schemas";
+            return Err(detail.to_owned());
         }
         // Patterns run in linear time, so that no producer can make them slow.
         let patterns =
@@ -74,11 +78,12 @@ impl Schema {
     }
 }
 
-/// Whether following `$ref` and the schemas that apply in place comes back to where it began: a
-/// validator would never end.
-fn has_bare_recursion(root: &Value, at: &Value, depth: usize) -> bool {
+/// Whether following `$ref` and the schemas that apply in place comes back to where it began, or
+/// to very many places: a validator would never end.
+fn unfolds_too_far(root: &Value, at: &Value, (depth, left): (usize, &mut u32)) -> bool {
     const DEPTH_MAX: usize = 64;
-    if depth > DEPTH_MAX {
+    *left = left.saturating_sub(1);
+    if depth > DEPTH_MAX || *left == 0 {
         return true;
     }
     let Value::Object(members) = at else { return false };
@@ -92,7 +97,7 @@ fn has_bare_recursion(root: &Value, at: &Value, depth: usize) -> bool {
         root.pointer(pointer)
     });
     let mut next = groups.chain(single).chain(dependent).chain(referred);
-    next.any(|it| has_bare_recursion(root, it, depth + 1))
+    next.any(|it| unfolds_too_far(root, it, (depth + 1, &mut *left)))
 }
 
 impl fmt::Debug for Schema {
