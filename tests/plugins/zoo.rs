@@ -307,3 +307,37 @@ async fn the_same_event_costs_the_same_fuel() {
     assert_eq!(called.verdict.expect_err("it has no end").kind, FaultKind::Timeout);
     assert!(called.fuel.is_some_and(|it| it >= 1_000_000), "{:?}", called.fuel);
 }
+
+#[tokio::test]
+async fn a_heavy_plugin_is_kept_for_one_tenant_and_configuration() {
+    let cache = tempfile::tempdir().unwrap();
+    let mut config = Config::new(cache.path().to_owned(), Compiler::InProcess);
+    // Whatever it is made of, it counts as heavy.
+    (config.kept.compiled_bytes_min, config.kept.calls_max) = (0, 3);
+    let host = Host::start(config, &SystemEntropy).unwrap();
+    let counting = filter(
+        "",
+        1,
+        &format!(
+            "(i32.store (i32.const 512) (i32.add (i32.const 1) (i32.load (i32.const 512))))
+             (i32.store8 (i32.const 600) (i32.add (i32.const 48) (i32.load (i32.const 512))))
+             (if (i32.eq (local.get 13) (i32.const 4)) (then unreachable))
+             {}",
+            dropping(600, 1)
+        ),
+    );
+    let counting = host.check(counting.into()).await.unwrap();
+    let ask = async |tenant: &str, config: &[(&str, &str)], data: &str| {
+        let called = call_as(tenant, &host, &counting, config, data).await;
+        called.verdict.map_err(|it| it.kind)
+    };
+    let said = |count: &str| Ok(Verdict::Drop(count.to_owned()));
+    assert_eq!(ask("one", &[], "1").await, said("1"));
+    assert_eq!(ask("one", &[], "1").await, said("2"));
+    assert_eq!(ask("other", &[], "1").await, said("1"), "another tenant has its own");
+    assert_eq!(ask("one", &[("a", "b")], "1").await, said("1"), "another configuration too");
+    assert_eq!(ask("one", &[], "1").await, said("3"));
+    assert_eq!(ask("one", &[], "1").await, said("1"), "it was asked often enough");
+    assert_eq!(ask("one", &[], "true").await, Err(FaultKind::Trap));
+    assert_eq!(ask("one", &[], "1").await, said("1"), "after a trap it is not used again");
+}

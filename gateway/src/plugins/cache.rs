@@ -3,7 +3,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -11,6 +11,9 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use crate::plugins::Digest;
+
+/// Bytes of compiled code that are kept.
+const BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Cache {
@@ -23,6 +26,7 @@ impl Cache {
     /// Opens the folder for an engine of this kind; `fresh` is the key of a new folder.
     pub(super) fn open(folder: &Path, engine: u64, fresh: [u8; 32]) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
         let path = folder.join("key");
         let key = match fs::read(&path) {
             Ok(bytes) if bytes.len() == 32 => bytes.try_into().expect("32 bytes"),
@@ -81,7 +85,32 @@ impl Cache {
             io::Write::write_all(&mut file, bytes)?;
             file.persist(&path).map_err(|it| it.error)?;
         }
+        self.trim(&path)?;
         Ok(path)
+    }
+
+    /// Removes what was compiled longest ago, until the rest fits. What runs stays mapped.
+    fn trim(&self, newest: &Path) -> io::Result<()> {
+        let mut kept = Vec::new();
+        for entry in fs::read_dir(&self.folder)? {
+            // Somebody else may have been quicker.
+            let known = entry.and_then(|it| Ok((it.path(), it.metadata()?)));
+            let Ok((path, about)) = known else { continue };
+            if path.extension().is_some_and(|it| it == "cwasm") && path != newest {
+                kept.push((about.modified()?, about.len(), path));
+            }
+        }
+        kept.sort();
+        let mut bytes: u64 = kept.iter().map(|(_, bytes, _)| bytes).sum();
+        for (_, size, path) in kept {
+            if bytes <= BYTES_MAX {
+                break;
+            }
+            bytes -= size;
+            fs::remove_file(&path)?;
+            fs::remove_file(path.with_extension("mac"))?;
+        }
+        Ok(())
     }
 
     fn path(&self, digest: Digest) -> PathBuf {

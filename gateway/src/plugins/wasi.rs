@@ -24,8 +24,8 @@ const PACKAGES: [&str; 7] = [
 /// Bytes that a guest may draw or write at once.
 const CHUNK_BYTES_MAX: u64 = 64 * 1024;
 
-/// What a function says: a value, or nothing to say.
-type Stub = fn(&mut StoreContextMut<'_, State>, &[Val]) -> wasmtime::Result<Option<Val>>;
+/// Called on a resource, with arguments: a value, or nothing to say.
+type Stub = fn(&mut StoreContextMut<'_, State>, u32, &[Val]) -> wasmtime::Result<Option<Val>>;
 
 /// Whether an import is WASI as the sandbox knows it.
 pub(super) fn is_known(import: &str) -> bool {
@@ -61,7 +61,8 @@ pub(super) fn add_to_linker(
                                 "the plugin used {full}, which the sandbox does not give"
                             );
                         };
-                        let value = stub(&mut store, arguments)?;
+                        let on = release(&mut store, arguments)?;
+                        let value = stub(&mut store, on, arguments)?;
                         if let (Some(place), Some(value)) = (results.first_mut(), value) {
                             *place = value;
                         }
@@ -77,22 +78,24 @@ pub(super) fn add_to_linker(
 
 /// Resources of one name are of one type, in whichever interface they are used.
 fn kind(resource: &str) -> u32 {
-    resource.bytes().fold(17, |hash: u32, it| hash.wrapping_mul(31).wrapping_add(u32::from(it)))
+    // As `wasi:http` calls it.
+    let name = if resource == "io-error" { "error" } else { resource };
+    name.bytes().fold(17, |hash: u32, it| hash.wrapping_mul(31).wrapping_add(u32::from(it)))
 }
 
 fn stub(interface: &str, function: &str) -> Option<Stub> {
     let package = interface.split('/').next().unwrap_or_default();
     Some(match (package, function) {
-        ("wasi:cli", "get-environment" | "get-arguments") => |_, _| some(Val::List(Vec::new())),
-        ("wasi:filesystem", "get-directories") => |_, _| some(Val::List(Vec::new())),
-        ("wasi:filesystem", "filesystem-error-code") => |_, _| some(Val::Option(None)),
-        ("wasi:cli", "initial-cwd") => |_, _| some(Val::Option(None)),
+        ("wasi:cli", "get-environment" | "get-arguments") => |_, _, _| some(Val::List(Vec::new())),
+        ("wasi:filesystem", "get-directories") => |_, _, _| some(Val::List(Vec::new())),
+        ("wasi:filesystem", "filesystem-error-code") => |_, _, _| some(Val::Option(None)),
+        ("wasi:cli", "initial-cwd") => |_, _, _| some(Val::Option(None)),
         ("wasi:cli", "get-terminal-stdin" | "get-terminal-stdout" | "get-terminal-stderr") => {
-            |_, _| some(Val::Option(None))
+            |_, _, _| some(Val::Option(None))
         }
-        ("wasi:cli", "get-stdin") => |store, _| resource(store, "input-stream", 0),
-        ("wasi:cli", "get-stdout") => |store, _| resource(store, "output-stream", 1),
-        ("wasi:cli", "get-stderr") => |store, _| resource(store, "output-stream", 2),
+        ("wasi:cli", "get-stdin") => |store, _, _| resource(store, "input-stream", 0),
+        ("wasi:cli", "get-stdout") => |store, _, _| resource(store, "output-stream", 1),
+        ("wasi:cli", "get-stderr") => |store, _, _| resource(store, "output-stream", 2),
         ("wasi:io", _) => return io_stub(function),
         ("wasi:clocks" | "wasi:random", _) => return world_stub(interface, function),
         _ => return None,
@@ -107,31 +110,33 @@ fn io_stub(function: &str) -> Option<Stub> {
         | "input-stream.skip"
         | "input-stream.blocking-skip"
         | "output-stream.splice"
-        | "output-stream.blocking-splice" => |_, _| some(closed()),
+        | "output-stream.blocking-splice" => |_, _, _| some(closed()),
         "input-stream.subscribe" | "output-stream.subscribe" => {
-            |store, _| resource(store, "pollable", 0)
+            |store, _, _| resource(store, "pollable", 0)
         }
         "output-stream.check-write" => {
-            |_, _| some(Val::Result(Ok(Some(Box::new(Val::U64(CHUNK_BYTES_MAX))))))
+            |_, _, _| some(Val::Result(Ok(Some(Box::new(Val::U64(CHUNK_BYTES_MAX))))))
         }
-        "output-stream.write" | "output-stream.blocking-write-and-flush" => |store, arguments| {
-            write(store, arguments)?;
-            some(Val::Result(Ok(None)))
-        },
+        "output-stream.write" | "output-stream.blocking-write-and-flush" => {
+            |store, on, arguments| {
+                write(store, on, arguments);
+                some(Val::Result(Ok(None)))
+            }
+        }
         "output-stream.flush"
         | "output-stream.blocking-flush"
         | "output-stream.write-zeroes"
-        | "output-stream.blocking-write-zeroes-and-flush" => |_, _| some(Val::Result(Ok(None))),
-        "pollable.ready" => |_, _| some(Val::Bool(true)),
-        "pollable.block" => |_, _| Ok(None),
-        "poll" => |_, arguments| {
+        | "output-stream.blocking-write-zeroes-and-flush" => |_, _, _| some(Val::Result(Ok(None))),
+        "pollable.ready" => |_, _, _| some(Val::Bool(true)),
+        "pollable.block" => |_, _, _| Ok(None),
+        "poll" => |_, _, arguments| {
             let count = match arguments.first() {
                 Some(Val::List(pollables)) => pollables.len(),
                 _ => 0,
             };
             some(Val::List((0..count as u32).map(Val::U32).collect()))
         },
-        "error.to-debug-string" => |_, _| some(Val::String("closed".into())),
+        "error.to-debug-string" => |_, _, _| some(Val::String("closed".into())),
         _ => return None,
     })
 }
@@ -139,15 +144,15 @@ fn io_stub(function: &str) -> Option<Stub> {
 fn world_stub(interface: &str, function: &str) -> Option<Stub> {
     Some(match (interface, function) {
         ("wasi:clocks/monotonic-clock", "now") => {
-            |store, _| some(Val::U64(store.data().now_ms().saturating_mul(1_000_000)))
+            |store, _, _| some(Val::U64(store.data().now_ms().saturating_mul(1_000_000)))
         }
-        ("wasi:clocks/monotonic-clock", "resolution") => |_, _| some(Val::U64(1_000_000)),
+        ("wasi:clocks/monotonic-clock", "resolution") => |_, _, _| some(Val::U64(1_000_000)),
         ("wasi:clocks/monotonic-clock", "subscribe-instant" | "subscribe-duration") => {
-            |store, _| resource(store, "pollable", 0)
+            |store, _, _| resource(store, "pollable", 0)
         }
-        ("wasi:clocks/wall-clock", "now") => |store, _| some(datetime(store.data().now_ms())),
-        ("wasi:clocks/wall-clock", "resolution") => |_, _| some(datetime(1)),
-        (_, "get-random-bytes" | "get-insecure-random-bytes") => |store, arguments| {
+        ("wasi:clocks/wall-clock", "now") => |store, _, _| some(datetime(store.data().now_ms())),
+        ("wasi:clocks/wall-clock", "resolution") => |_, _, _| some(datetime(1)),
+        (_, "get-random-bytes" | "get-insecure-random-bytes") => |store, _, arguments| {
             let wanted = match arguments.first() {
                 Some(Val::U64(wanted)) => *wanted,
                 _ => 0,
@@ -159,9 +164,9 @@ fn world_stub(interface: &str, function: &str) -> Option<Stub> {
             some(Val::List(drawn.collect()))
         },
         (_, "get-random-u64" | "get-insecure-random-u64") => {
-            |store, _| some(Val::U64(store.data_mut().draw()))
+            |store, _, _| some(Val::U64(store.data_mut().draw()))
         }
-        (_, "insecure-seed" | "get-insecure-seed") => |store, _| {
+        (_, "insecure-seed" | "get-insecure-seed") => |store, _, _| {
             let seed = [store.data_mut().draw(), store.data_mut().draw()];
             some(Val::Tuple(seed.map(Val::U64).into()))
         },
@@ -194,11 +199,27 @@ fn resource(
     some(Val::Resource(own.try_into_resource_any(store)?))
 }
 
-fn write(store: &mut StoreContextMut<'_, State>, arguments: &[Val]) -> wasmtime::Result<()> {
-    let [Val::Resource(stream), Val::List(bytes)] = arguments else { return Ok(()) };
-    let stream = ResourceDynamic::try_from_resource_any(*stream, &mut *store)?;
+/// Gives back what a call has borrowed, which must not outlive it. Which resource it is called on.
+fn release(store: &mut StoreContextMut<'_, State>, arguments: &[Val]) -> wasmtime::Result<u32> {
+    let mut first = None;
+    for argument in arguments {
+        match argument {
+            Val::Resource(resource) => {
+                let resource = ResourceDynamic::try_from_resource_any(*resource, &mut *store)?;
+                first = first.or(Some(resource.rep()));
+            }
+            Val::List(several) => {
+                release(store, several)?;
+            }
+            _ => {}
+        }
+    }
+    Ok(first.unwrap_or_default())
+}
+
+fn write(store: &mut StoreContextMut<'_, State>, stream: u32, arguments: &[Val]) {
+    let Some(Val::List(bytes)) = arguments.get(1) else { return };
     let bytes = bytes.iter().map(|it| if let Val::U8(it) = it { *it } else { b'?' });
     let bytes: Vec<_> = bytes.collect();
-    store.data_mut().write(stream.rep() == 2, &bytes);
-    Ok(())
+    store.data_mut().write(stream == 2, &bytes);
 }

@@ -187,10 +187,11 @@ fn run(shared: &Shared, call: &Call<Question>, quota: &PluginQuota) -> Called<An
     called
 }
 
-/// Moves the engine's clock while anything runs, and rests otherwise.
+/// Moves the engine's clock while anything runs, and rests otherwise. It stops last: without it
+/// nothing would end a guest that loops.
 fn tick(shared: &Shared) {
     let mut state = shared.lock();
-    while !state.stopping {
+    while !state.stopping || state.running > 0 {
         if state.running == 0 {
             state = shared.running.wait(state).unwrap_or_else(PoisonError::into_inner);
             continue;
