@@ -71,7 +71,10 @@ impl Pool {
             }
         };
         let route = Route { prepared: entry.prepared.clone(), tls };
-        let fits = |it: &Idle| it.route.shares_with(&route) && it.is_fit();
+        // One that was put back while the policy changed is judged here.
+        let permitted =
+            |it: &Idle| it.route.is_under(policy) || it.route.is_permitted(policy, &it.connection);
+        let fits = |it: &Idle| it.route.shares_with(&route) && it.is_fit() && permitted(it);
         let found = std::iter::from_fn(|| entry.kept.pop()).find(fits);
         Ok((route, found.map(|it| it.connection)))
     }
