@@ -6,6 +6,7 @@
 
 mod bound;
 mod load;
+mod neighbours;
 mod sending;
 
 use std::time::{Duration, Instant};
@@ -29,6 +30,11 @@ fn main() {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         return runtime.block_on(sending::tick());
     }
+    // `-- neighbours` measures those alone.
+    if std::env::args().any(|it| it == "neighbours") {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        return runtime.block_on(neighbours::all());
+    }
     sending::cost();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -37,6 +43,7 @@ fn main() {
         end_to_end().await;
         plugin_calls().await;
         memory().await;
+        neighbours::all().await;
     });
 }
 
@@ -156,7 +163,11 @@ async fn memory() {
 }
 
 fn resident(pid: u32) -> u64 {
+    resident_kib(pid) / 1024
+}
+
+pub(crate) fn resident_kib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|it| it.starts_with("VmRSS")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }

@@ -13,6 +13,7 @@ mod tls;
 mod hooks;
 mod plugins;
 mod process;
+mod scheduling;
 mod stream;
 
 use hookgate_tests::{Gateway, TestEndpoint};

@@ -7,7 +7,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use hookgate::{
@@ -28,6 +28,8 @@ pub struct Sim {
     pub receiver: Arc<Receiver>,
     /// Ids of the events that were acknowledged, with their bodies.
     pub acknowledged: BTreeMap<String, Bytes>,
+    /// How much is attempted at once.
+    pub config: dispatch::Config,
     disk: Disk,
     clock: Arc<dyn Clock>,
     entropy: Arc<SeededEntropy>,
@@ -42,11 +44,14 @@ impl Sim {
         let receiver = Receiver {
             entropy: SeededEntropy::new(seed ^ 0xdead),
             refusing: Mutex::new(refusing),
+            moods: Mutex::default(),
             got: Mutex::default(),
+            started: now(),
         };
         Self {
             receiver: Arc::new(receiver),
             acknowledged: BTreeMap::new(),
+            config: dispatch::Config { in_flight_max: 16, ..Default::default() },
             disk: Disk::default(),
             clock: Arc::new(SimClock::starting_at(Timestamp(1_800_000_000_000))),
             entropy,
@@ -70,7 +75,7 @@ impl Sim {
                 transport: self.receiver.clone(),
                 clock: self.clock.clone(),
                 entropy: self.entropy.clone(),
-                config: dispatch::Config { in_flight_max: 16 },
+                config: self.config.clone(),
             };
             tasks.spawn(dispatcher.run(stopping));
         }
@@ -111,9 +116,15 @@ impl Sim {
 
     /// Publishes an event; once acknowledged it must never be lost.
     pub async fn publish(&mut self, n: u64) {
+        self.publish_keyed(n, None).await;
+    }
+
+    /// The same with an ordering key.
+    pub async fn publish_keyed(&mut self, n: u64, ordering_key: Option<String>) {
         let body = Bytes::from(format!("{{\"n\":{n}}}"));
         let event_type = EventType::parse("invoice.paid").expect("a type");
-        let event = NewEvent::new(event_type, body.clone());
+        let mut event = NewEvent::new(event_type, body.clone());
+        event.ordering_key = ordering_key;
         let appended = self.shard().append(&Slug::default_tenant(), vec![event], true).await;
         if let Ok([Appended::New { id, .. }]) = appended.as_deref() {
             self.acknowledged.insert(id.to_string(), body);
@@ -137,12 +148,34 @@ pub struct Received {
     pub body: Bytes,
     /// Whether it was accepted.
     pub accepted: bool,
+    /// When it came, since the simulation began.
+    pub at: Duration,
+    /// When it was answered.
+    pub answered: Duration,
+}
+
+/// How a receiver answers.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Mood {
+    /// With this status and `Retry-After`.
+    Answers(u16, Option<&'static str>),
+    /// Not within the timeout.
+    Hangs,
+}
+
+type Answer = Result<Response, (FailureClass, String)>;
+
+fn now() -> Instant {
+    Instant::now()
 }
 
 /// The receivers: they refuse a share of what they get, by the seed.
 pub struct Receiver {
     entropy: SeededEntropy,
     refusing: Mutex<f64>,
+    /// Receivers that answer otherwise, by the endpoint's number.
+    moods: Mutex<BTreeMap<u32, Mood>>,
+    started: Instant,
     got: Mutex<Vec<Received>>,
 }
 
@@ -157,7 +190,41 @@ impl Receiver {
         *self.refusing.lock().unwrap_or_else(PoisonError::into_inner) = share;
     }
 
-    fn answer(&self) -> Result<Response, (FailureClass, String)> {
+    /// From now on this endpoint answers so; `None`: as the others.
+    pub fn be(&self, endpoint: EndpointNo, mood: Option<Mood>) {
+        let mut moods = self.moods.lock().unwrap_or_else(PoisonError::into_inner);
+        match mood {
+            Some(mood) => drop(moods.insert(endpoint.0, mood)),
+            None => drop(moods.remove(&endpoint.0)),
+        }
+    }
+
+    /// What an endpoint got, in order.
+    pub fn got_by(&self, endpoint: EndpointNo) -> Vec<Received> {
+        let mut got = self.got();
+        got.retain(|it| it.pool as u32 == endpoint.0);
+        got
+    }
+
+    async fn moody(&self, mood: Mood, timeout: Duration) -> Answer {
+        match mood {
+            Mood::Hangs => {
+                tokio::time::sleep(timeout).await;
+                Err((FailureClass::Timeout, "no answer in time".to_owned()))
+            }
+            Mood::Answers(status, retry_after) => {
+                tokio::time::sleep(Duration::from_millis(self.entropy.draw() % 20)).await;
+                let mut headers = HeaderMap::new();
+                if let Some(text) = retry_after {
+                    headers.insert("retry-after", text.parse().expect("a value"));
+                }
+                let status = StatusCode::from_u16(status).expect("a status");
+                Ok(Response { status, headers, body: Bytes::new(), body_truncated: false })
+            }
+        }
+    }
+
+    fn answer(&self) -> Answer {
         let refusing = *self.refusing.lock().unwrap_or_else(PoisonError::into_inner);
         let status = match self.entropy.fraction() < refusing {
             true if self.entropy.draw().is_multiple_of(3) => {
@@ -174,11 +241,19 @@ impl Receiver {
 #[async_trait]
 impl Transport for Receiver {
     async fn send(&self, request: Request) -> SendResult {
-        tokio::time::sleep(Duration::from_millis(self.entropy.draw() % 500)).await;
-        let answer = self.answer();
+        let at = self.started.elapsed();
+        let moods = self.moods.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let answer = match moods.get(&(request.pool as u32)) {
+            Some(mood) => self.moody(mood.clone(), request.timeout).await,
+            None => {
+                tokio::time::sleep(Duration::from_millis(self.entropy.draw() % 500)).await;
+                self.answer()
+            }
+        };
         let accepted = answer.as_ref().is_ok_and(|it| it.status.is_success());
         let id = request.headers["webhook-id"].to_str().expect("an id").to_owned();
-        let received = Received { id, pool: request.pool, body: request.body, accepted };
+        let (pool, body, answered) = (request.pool, request.body, self.started.elapsed());
+        let received = Received { id, pool, body, accepted, at, answered };
         self.got.lock().unwrap_or_else(PoisonError::into_inner).push(received);
         SendResult { answer, timings: Timings::default() }
     }

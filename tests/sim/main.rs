@@ -1,6 +1,8 @@
 //! Whole-gateway tests in simulated time. Every failure prints a seed; the seed replays it:
 //! `SEED=42 cargo test -p hookgate-tests --test sim`. `SEEDS=5000` runs more of them.
 
+mod scheduling;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,

@@ -163,15 +163,17 @@ async fn redrive(
 ) -> Result {
     let fields = body::object(&headers, body, gateway.limits.body_bytes_max).await?;
     let selection = Selection::read(fields)?;
-    let mut redriven = 0;
     // The oldest first, in the order they were accepted.
-    for key in selection.find(&access)?.into_iter().rev() {
-        let dead = matches!(access.shard.state(key)?, crate::domain::DeliveryState::Dead { .. });
-        let live = access.shard.catalog().endpoint(key.endpoint).is_some();
-        if dead && live && access.shard.requeue(access.no, key, Trigger::Manual).await? {
-            redriven += 1;
+    let mut keys = selection.find(&access)?;
+    keys.reverse();
+    let mut dead = Vec::with_capacity(keys.len());
+    for key in keys {
+        let is_dead = matches!(access.shard.state(key)?, crate::domain::DeliveryState::Dead { .. });
+        if is_dead && access.shard.catalog().endpoint(key.endpoint).is_some() {
+            dead.push(key);
         }
     }
+    let redriven = access.shard.requeue_many(access.no, &dead, Trigger::Manual).await?;
     Ok(json_response(StatusCode::ACCEPTED, &json!({ "redriven": redriven })))
 }
 

@@ -54,6 +54,8 @@ mod backtest_body;
 mod backtest;
 mod quota_body;
 mod replays;
+mod explain;
+mod stats;
 mod plugins;
 mod invoke;
 mod ingest;

@@ -63,7 +63,12 @@ async fn readyz(State(gateway): State<Gateway>) -> Response {
 
 async fn metrics(State(gateway): State<Gateway>) -> Response {
     let (mut fresh, mut retrying, mut dead, mut endpoints) = (0, 0, 0, 0);
+    let (mut overdue, mut oldest) = (0, std::time::Duration::ZERO);
     for shard in gateway.store.shards() {
+        // A store that cannot be read says so elsewhere.
+        let late = shard.overdue().unwrap_or_default();
+        overdue += late.count;
+        oldest = oldest.max(late.oldest);
         let unfinished = shard.unfinished();
         fresh += unfinished.0;
         retrying += unfinished.1;
@@ -73,6 +78,8 @@ async fn metrics(State(gateway): State<Gateway>) -> Response {
     for (state, count) in [("ready", fresh), ("scheduled", retrying)] {
         metrics::gauge!("hookgate_deliveries_pending", "state" => state).set(count as f64);
     }
+    metrics::gauge!("hookgate_deliveries_overdue").set(overdue as f64);
+    metrics::gauge!("hookgate_deliveries_oldest_overdue_seconds").set(oldest.as_secs_f64());
     metrics::gauge!("hookgate_dead_letters").set(dead as f64);
     metrics::gauge!("hookgate_endpoints").set(endpoints as f64);
     let text = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];

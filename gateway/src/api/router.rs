@@ -14,8 +14,8 @@ use crate::api::gateway::Gateway;
 use crate::api::problem::Problem;
 use crate::api::route::Route;
 use crate::api::{
-    audit, canary, dead_letters, deliveries, endpoints, event_types, events_in, events_out, ingest,
-    keys, ops, plugins, portal, replays, short, system, tail, tenants,
+    audit, canary, dead_letters, deliveries, endpoints, event_types, events_in, events_out,
+    explain, ingest, keys, ops, plugins, portal, replays, short, stats, system, tail, tenants,
 };
 use crate::domain::TypeId;
 
@@ -43,6 +43,8 @@ pub(super) fn table() -> Vec<Route> {
         deliveries::routes(),
         dead_letters::routes(),
         replays::routes(),
+        explain::routes(),
+        stats::routes(),
         plugins::routes(),
         canary::routes(),
         ingest::routes(),

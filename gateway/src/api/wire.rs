@@ -46,6 +46,15 @@ pub(super) fn duration(it: Duration) -> String {
     }
 }
 
+/// A short duration, to the microsecond.
+pub(super) fn duration_exact(it: Duration) -> String {
+    let micros = it.as_micros();
+    match micros % 1000 {
+        0 => format!("{}ms", micros / 1000),
+        rest => format!("{}.{rest:03}ms", micros / 1000),
+    }
+}
+
 /// A time of RFC 3339.
 pub(super) fn parse_time(text: &str) -> Option<Timestamp> {
     let parsed: jiff::Timestamp = text.parse().ok()?;
@@ -136,8 +145,10 @@ pub(super) fn delivery(shard: &Shard, key: DeliveryKey, event: &Event) -> Result
 }
 
 pub(super) fn attempt(shard: &Shard, it: &Attempt, event: &Event) -> Value {
-    let headers =
-        it.response_headers.iter().map(|(name, value)| (name.clone(), value.clone().into()));
+    let object = |headers: &[(String, String)]| {
+        let headers = headers.iter().map(|(name, value)| (name.clone(), value.clone().into()));
+        Value::Object(headers.collect())
+    };
     json!({
         "id": it.id,
         "delivery_id": delivery_id(it.delivery, event.accepted_at),
@@ -147,12 +158,29 @@ pub(super) fn attempt(shard: &Shard, it: &Attempt, event: &Event) -> Value {
         "trigger": it.trigger.name(),
         "started_at": it.started_at.to_string(),
         "duration": format!("{}ms", it.duration.as_millis()),
+        "timings": timings(it),
         "outcome": it.outcome.name,
         "status_code": it.outcome.status_code,
         "error": it.outcome.error,
         "plugins": it.plugins.iter().map(plugin_wire::run).collect::<Vec<_>>(),
-        "response_headers": Value::Object(headers.collect()),
+        "request_headers": object(&it.request_headers),
+        "response_headers": object(&it.response_headers),
         "response_body": String::from_utf8_lossy(&it.response_body),
+        "response_truncated": it.response_truncated,
+    })
+}
+
+/// Where an attempt's time went; null where a part did not happen.
+fn timings(it: &Attempt) -> Value {
+    let part = |it: Option<Duration>| it.map(duration_exact);
+    json!({
+        "queue": duration_exact(it.spent.queue),
+        "plugin": part(it.spent.plugin),
+        "resolve": part(it.spent.resolve),
+        "connect": part(it.spent.connect),
+        "tls": part(it.spent.tls),
+        "first_byte": part(it.spent.first_byte),
+        "total": duration_exact(it.duration),
     })
 }
 

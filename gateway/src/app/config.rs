@@ -96,6 +96,12 @@ pub struct FileConfig {
     pub log_format: Option<String>,
     /// Attempts in flight at once.
     pub in_flight_max: Option<usize>,
+    /// How much of that replays and redrives may take, in percent.
+    pub replay_percent: Option<usize>,
+    /// An endpoint is disabled after so many hours with nothing but failures.
+    pub disable_after_hours: Option<u64>,
+    /// A delivery is given up when its event is as old as this, in hours.
+    pub expire_after_hours: Option<u64>,
     /// Shards of a new store.
     pub shards: Option<u16>,
     /// What plugins may use.
@@ -169,6 +175,9 @@ impl FileConfig {
             shutdown_grace_seconds: self.shutdown_grace_seconds.or(other.shutdown_grace_seconds),
             log_format: self.log_format.or(other.log_format),
             in_flight_max: self.in_flight_max.or(other.in_flight_max),
+            replay_percent: self.replay_percent.or(other.replay_percent),
+            disable_after_hours: self.disable_after_hours.or(other.disable_after_hours),
+            expire_after_hours: self.expire_after_hours.or(other.expire_after_hours),
             shards: self.shards.or(other.shards),
             plugins: self.plugins.or(other.plugins),
         }
@@ -181,6 +190,7 @@ impl Config {
     /// # Errors
     /// When a value is out of bounds.
     pub fn new(given: FileConfig, compiler: plugins::Compiler) -> Result<Self, ConfigError> {
+        let dispatch = dispatch_config(&given)?;
         let data_dir = given.data_dir.unwrap_or_else(|| PathBuf::from("hookgate-data"));
         let invalid = |key| move |detail| ConfigError::Invalid { key, detail };
         let egress = Egress {
@@ -195,10 +205,6 @@ impl Config {
         let egress = egress.into_policy()?;
         let mut storage = storage::Config::default();
         storage.shards = bounded("shards", given.shards, 1..=256, storage.shards)?;
-        let mut dispatch = dispatch::Config::default();
-        let in_flight_max = dispatch.in_flight_max;
-        dispatch.in_flight_max =
-            bounded("in_flight_max", given.in_flight_max, 1..=65_536, in_flight_max)?;
         let mut plugins = plugins::Config::new(data_dir.join("plugins"), compiler);
         given.plugins.apply(&mut plugins)?;
         let grace = bounded("shutdown_grace_seconds", given.shutdown_grace_seconds, 0..=3600, 30)?;
@@ -223,6 +229,23 @@ impl Config {
             plugins,
         })
     }
+}
+
+fn dispatch_config(given: &FileConfig) -> Result<dispatch::Config, ConfigError> {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let default = dispatch::Config::default();
+    let hours = |it: Duration| it.as_secs() / HOUR.as_secs();
+    let (disable, expire) = (hours(default.disable_after), hours(default.expire_after));
+    let disable = bounded("disable_after_hours", given.disable_after_hours, 1..=8760, disable)?;
+    let expire = bounded("expire_after_hours", given.expire_after_hours, 1..=8760, expire)?;
+    let (in_flight, replay) = (default.in_flight_max, default.bulk_percent);
+    Ok(dispatch::Config {
+        in_flight_max: bounded("in_flight_max", given.in_flight_max, 1..=65_536, in_flight)?,
+        bulk_percent: bounded("replay_percent", given.replay_percent, 1..=100, replay)?,
+        disable_after: HOUR * disable as u32,
+        expire_after: HOUR * expire as u32,
+        ..default
+    })
 }
 
 /// What is said about where deliveries may go.

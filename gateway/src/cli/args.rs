@@ -57,6 +57,11 @@ pub(super) enum Command {
     /// Look events up
     #[command(subcommand)]
     Events(resources::Events),
+    /// Tell why each endpoint did or did not get an event
+    Explain {
+        /// The event's id
+        event: String,
+    },
     /// Register, change and test endpoints
     #[command(subcommand)]
     Endpoints(resources::Endpoints),

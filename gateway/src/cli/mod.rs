@@ -11,6 +11,7 @@ mod demo;
 mod receiver;
 mod login;
 mod resources;
+mod explain;
 mod send;
 mod tail;
 mod sse;

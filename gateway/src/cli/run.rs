@@ -4,7 +4,7 @@ use clap::{CommandFactory, Parser, error::ErrorKind};
 
 use crate::cli::args::{Cli, Command};
 use crate::cli::client::{Client, Failure};
-use crate::cli::{demo, login, output, plugin, resources, send, serve, tail};
+use crate::cli::{demo, explain, login, output, plugin, resources, send, serve, tail};
 use crate::plugins::compiler_main;
 
 const USAGE: u8 = 64;
@@ -49,6 +49,7 @@ async fn dispatch(command: Command, client: &Client) -> Result<ExitCode, Failure
     match command {
         Command::Send(flags) => send::run(client, flags).await,
         Command::Tail(flags) => tail::run(client, flags).await,
+        Command::Explain { event } => explain::run(client, &event).await,
         Command::Events(it) => resources::events(client, it).await,
         Command::Endpoints(it) => resources::endpoints(client, it).await,
         Command::Deliveries(it) => resources::deliveries(client, it).await,

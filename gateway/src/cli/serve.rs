@@ -83,6 +83,15 @@ pub(super) struct Flags {
     /// Attempts in flight at once [default: 1024]
     #[arg(long, env = "HOOKGATE_IN_FLIGHT_MAX", value_name = "N")]
     in_flight_max: Option<usize>,
+    /// How much of that replays and redrives may take, in percent [default: 20]
+    #[arg(long, env = "HOOKGATE_REPLAY_PERCENT", value_name = "N")]
+    replay_percent: Option<usize>,
+    /// Disable an endpoint after so many hours with nothing but failures [default: 120]
+    #[arg(long, env = "HOOKGATE_DISABLE_AFTER_HOURS", value_name = "N")]
+    disable_after_hours: Option<u64>,
+    /// Give a delivery up when its event is as old as this, in hours [default: 720]
+    #[arg(long, env = "HOOKGATE_EXPIRE_AFTER_HOURS", value_name = "N")]
+    expire_after_hours: Option<u64>,
     /// Shards of a new store [default: 1]
     #[arg(long, env = "HOOKGATE_SHARDS", value_name = "N")]
     shards: Option<u16>,
@@ -111,6 +120,9 @@ impl Flags {
             shutdown_grace_seconds: self.shutdown_grace_seconds,
             log_format: self.log_format,
             in_flight_max: self.in_flight_max,
+            replay_percent: self.replay_percent,
+            disable_after_hours: self.disable_after_hours,
+            expire_after_hours: self.expire_after_hours,
             shards: self.shards,
             plugins: self.plugins,
         };

@@ -1,68 +1,59 @@
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use http::{HeaderMap, header};
 use tokio::time::Instant;
 
-use crate::dispatch::plugin_chain::{Chain, Chained};
+use crate::dispatch::bulletins::Death;
+use crate::dispatch::dispatcher::Ended;
+use crate::dispatch::evidence::{Finished, masked_headers};
+use crate::dispatch::floor::disable;
+use crate::dispatch::lane::Told;
+use crate::dispatch::plugin_chain::{Chain, Chained, Rewritten};
 use crate::dispatch::{Dispatcher, request};
 use crate::domain::{
-    Attempt, DeadReason, Endpoint, Judgement, OnError, Outcome, Timestamp, TypeId, Verdict, judge,
+    Attempt, DeadReason, Endpoint, Judgement, Outcome, Spent, Timestamp, TypeId, Verdict, judge,
 };
-use crate::plugins::Fault;
-use crate::storage::{Lease, Refused, Result};
-use crate::world::{Response, SendResult};
+use crate::storage::{Lease, Result};
 
-const HEADERS_KEPT_MAX: usize = 16;
-const HEADER_BYTES_KEPT_MAX: usize = 256;
-
-/// What an attempt came to, before it is judged.
-struct Finished {
-    name: &'static str,
-    status: Option<u16>,
-    error: Option<String>,
-    retry_after: Option<Duration>,
-    headers: Vec<(String, String)>,
-    body: Bytes,
-    /// Set where there is nothing to judge.
-    verdict: Option<Verdict>,
-}
+/// Attempts that a fault of ours may cost a delivery.
+const INTERNAL_MAX: u32 = 5;
+/// The longest that an endpoint as a whole is left alone because it asked for it; a delivery may
+/// wait longer.
+const PAUSE_MAX: Duration = Duration::from_secs(3600);
 
 /// Makes one attempt and settles it. When it cannot be made yet, the delivery goes back to its
-/// place, and its endpoint rests until the time that this tells.
+/// place, and `ended` tells until when its endpoint rests.
 pub(super) async fn make(
     work: &Dispatcher,
     lease: Lease,
     endpoint: &Arc<Endpoint>,
-) -> Result<Option<Instant>> {
+    ended: &mut Ended,
+) -> Result<()> {
     let (started_at, started) = (work.clock.now(), Instant::now());
+    let mut spent = Spent { queue: started_at - lease.due, ..Spent::default() };
     let chain = Chain::resolve(work, endpoint, &lease.event);
     let (chained, plugins) = chain.run(work, (endpoint, &lease.event)).await;
+    if !endpoint.plugins.is_empty() {
+        spent.plugin = Some(started.elapsed());
+    }
     let finished = match chained {
         Chained::Deferred(wait) => {
             metrics::counter!("hookgate_deliveries_deferred_total").increment(1);
-            return Ok(Some(Instant::now() + wait));
+            ended.deferred = Some(Instant::now() + wait);
+            return Ok(());
         }
-        Chained::Send(rewritten) => {
-            let at = (work.shard.number(), started_at);
-            match request::build(endpoint, &lease.event, &rewritten, at) {
-                Ok(request) => {
-                    let request = request::marked(request, lease.trigger);
-                    answered(work.transport.send(request).await, work.clock.now())
-                }
-                Err(error) => failed("internal", error),
-            }
-        }
+        Chained::Send(rewritten) => send(work, &lease, (endpoint, &rewritten), started_at).await,
         Chained::Dropped(reason) => Finished {
             verdict: Some(Verdict::Filtered(reason.clone())),
-            ..failed("filtered", reason)
+            ..Finished::failed("filtered", reason)
         },
-        Chained::Failed(fault, on_error) => plugin_failed(fault, on_error),
+        Chained::Failed(fault, on_error) => Finished::plugin_failed(fault, on_error),
     };
     let verdict = decide(work, &lease, endpoint, &finished);
     let duration = started.elapsed();
     count(work, &lease, &finished, &verdict, duration);
+    learn(ended, &lease, endpoint, (&finished, &verdict), duration);
     let gone = verdict == Verdict::Dead(DeadReason::Gone);
+    let timings = finished.timings;
     let attempt = Attempt {
         id: TypeId::new("att", started_at, work.shard.draw().1).to_string(),
         delivery: lease.key,
@@ -70,26 +61,62 @@ pub(super) async fn make(
         trigger: lease.trigger,
         started_at,
         duration,
+        spent: Spent {
+            resolve: timings.resolve,
+            connect: timings.connect,
+            tls: timings.tls,
+            first_byte: timings.first_byte,
+            ..spent
+        },
         outcome: Outcome {
             name: finished.name.to_owned(),
             status_code: finished.status,
             error: finished.error,
         },
         plugins,
+        request_headers: finished.request_headers,
         response_headers: finished.headers,
         response_body: finished.body,
+        response_truncated: finished.truncated,
         verdict,
     };
-    work.shard.settle(lease, attempt).await?;
     if gone {
-        disable(work, endpoint).await?;
+        // First, so that its next delivery is not tried as well.
+        disable(work, endpoint, "it answered 410 Gone".to_owned()).await;
     }
-    Ok(None)
+    work.shard.settle(lease, attempt).await
+}
+
+async fn send(
+    work: &Dispatcher,
+    lease: &Lease,
+    (endpoint, rewritten): (&Endpoint, &Rewritten),
+    started_at: Timestamp,
+) -> Finished {
+    let at = (work.shard.number(), started_at);
+    let request = match request::build(endpoint, &lease.event, rewritten, at) {
+        Ok(request) => request,
+        Err(error) => return Finished::failed("internal", error),
+    };
+    let request = request::marked(request, lease.trigger);
+    let sent = work.transport.send(request).await;
+    let mut finished = Finished::answered(sent, work.clock.now());
+    // What went wrong should show what was sent; of what went well it is not worth its bytes. It
+    // is made again rather than copied each time.
+    if finished.name != "delivered"
+        && let Ok(request) = request::build(endpoint, &lease.event, rewritten, at)
+    {
+        finished.request_headers = masked_headers(&request.headers);
+    }
+    finished
 }
 
 fn decide(work: &Dispatcher, lease: &Lease, endpoint: &Endpoint, it: &Finished) -> Verdict {
     if let Some(verdict) = &it.verdict {
         return verdict.clone();
+    }
+    if it.name == "internal" && lease.round + 1 >= INTERNAL_MAX {
+        return Verdict::Dead(DeadReason::InternalError);
     }
     let verdict = judge(&Judgement {
         retry: &endpoint.retry,
@@ -111,65 +138,30 @@ fn decide(work: &Dispatcher, lease: &Lease, endpoint: &Endpoint, it: &Finished) 
     }
 }
 
-fn answered(sent: SendResult, now: Timestamp) -> Finished {
-    let response = match sent.answer {
-        Ok(response) => response,
-        Err((class, error)) => return failed(class.name(), error),
+/// What the attempt tells of its endpoint, and of its tenant.
+fn learn(
+    ended: &mut Ended,
+    lease: &Lease,
+    endpoint: &Arc<Endpoint>,
+    (finished, verdict): (&Finished, &Verdict),
+    duration: Duration,
+) {
+    ended.latency = duration;
+    let test = lease.event.only.is_some();
+    ended.told = match finished.name {
+        "delivered" => Told::Took,
+        // A test may be made just because it is known to fail.
+        _ if test || !finished.blames_endpoint() => Told::Nothing,
+        _ => {
+            let slower = matches!(finished.status, Some(429 | 503));
+            let pause = finished.retry_after.filter(|_| slower).map(|it| it.min(PAUSE_MAX));
+            Told::Failed { slower, pause: pause.filter(|it| !it.is_zero()) }
+        }
     };
-    let status = response.status.as_u16();
-    let name = match status {
-        200..=299 => "delivered",
-        301..=303 | 307 | 308 => "redirect_refused",
-        _ => "http_status",
-    };
-    Finished {
-        name,
-        status: Some(status),
-        error: (name != "delivered").then(|| format!("the endpoint answered {}", response.status)),
-        retry_after: retry_after(&response.headers, now),
-        headers: kept_headers(&response),
-        body: response.body,
-        verdict: None,
-    }
-}
-
-/// Seconds, or a date of [RFC 9110](https://www.rfc-editor.org/rfc/rfc9110#name-retry-after);
-/// anything else is as if it were not there.
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = jiff::fmt::rfc2822::parse(text).ok()?.timestamp().as_millisecond();
-    Some(Timestamp(u64::try_from(date).ok()?) - now)
-}
-
-fn kept_headers(response: &Response) -> Vec<(String, String)> {
-    let kept = response.headers.iter().take(HEADERS_KEPT_MAX);
-    let text = |value: &[u8]| {
-        let cut = &value[..value.len().min(HEADER_BYTES_KEPT_MAX)];
-        String::from_utf8_lossy(cut).into_owned()
-    };
-    kept.map(|(name, value)| (name.to_string(), text(value.as_bytes()))).collect()
-}
-
-fn plugin_failed(fault: Fault, on_error: OnError) -> Finished {
-    let dead = on_error == OnError::DeadLetter;
-    Finished {
-        verdict: dead.then_some(Verdict::Dead(DeadReason::PluginError)),
-        ..failed(fault.kind.name(), fault.detail)
-    }
-}
-
-fn failed(name: &'static str, error: String) -> Finished {
-    Finished {
-        name,
-        status: None,
-        error: Some(error),
-        retry_after: None,
-        headers: Vec::new(),
-        body: Bytes::new(),
-        verdict: None,
+    if let Verdict::Dead(reason) = verdict
+        && !test
+    {
+        ended.death = Death::of(lease, endpoint, *reason);
     }
 }
 
@@ -202,20 +194,5 @@ fn count(
     if *verdict == Verdict::Delivered {
         let since = work.clock.now() - lease.event.accepted_at;
         metrics::histogram!("hookgate_delivery_end_to_end_seconds").record(since.as_secs_f64());
-    }
-}
-
-/// 410 Gone means it does not want to be asked again.
-async fn disable(work: &Dispatcher, endpoint: &Endpoint) -> Result<()> {
-    let change = |mut endpoint: Endpoint| {
-        endpoint.enabled = false;
-        endpoint.disabled_reason = Some("it answered 410 Gone".to_owned());
-        Ok(endpoint)
-    };
-    tracing::warn!(endpoint = %endpoint.id, "the endpoint answered 410 Gone and is disabled");
-    match work.shard.update_endpoint(&endpoint.tenant, &endpoint.id, change).await {
-        Err(Refused::Storage(error)) => Err(error),
-        // It is gone or cannot be written: nothing is sent to it either way.
-        Ok(_) | Err(_) => Ok(()),
     }
 }

@@ -1,33 +1,59 @@
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use futures_util::FutureExt;
-use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Duration, Instant},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::dispatch::attempt;
-use crate::dispatch::lanes::Lanes;
-use crate::domain::{DeadReason, Endpoint, EndpointNo, Ordering};
+use crate::dispatch::bulletins::Death;
+use crate::dispatch::capacity::Begun;
+use crate::dispatch::floor::Floor;
+use crate::dispatch::lane::{Limits, Told};
+use crate::domain::{Claim, DeadReason, Endpoint};
 use crate::plugins::Host;
 use crate::storage::{Lease, Result, Shard};
 use crate::world::{Clock, Entropy, Transport};
 
-/// Deliveries that an endpoint gets in one turn.
-const QUANTUM: usize = 16;
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// Whose attempt ended; when it could not be made, until when the endpoint rests.
-type Ended = (EndpointNo, Option<Instant>);
-
-/// How much is attempted at once.
+/// How much is attempted at once, and for how long.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Attempts in flight, all endpoints of a shard together.
     pub in_flight_max: usize,
+    /// Bytes of the events in flight.
+    pub in_flight_bytes_max: usize,
+    /// How much of that one tenant may hold, in percent.
+    pub tenant_percent: usize,
+    /// How much all endpoints may hold that fail, are slow or have not taken anything yet.
+    pub doubtful_percent: usize,
+    /// How much retries may hold.
+    pub retry_percent: usize,
+    /// How much replays and redrives may hold.
+    pub bulk_percent: usize,
+    /// An endpoint is disabled after so long with nothing but failures.
+    pub disable_after: Duration,
+    /// A delivery is given up when its event is as old as this.
+    pub expire_after: Duration,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { in_flight_max: 1024 }
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        Self {
+            in_flight_max: 1024,
+            in_flight_bytes_max: 64 * 1024 * 1024,
+            tenant_percent: 50,
+            doubtful_percent: 50,
+            retry_percent: 25,
+            bulk_percent: 20,
+            disable_after: 5 * DAY,
+            expire_after: 30 * DAY,
+        }
     }
 }
 
@@ -48,103 +74,106 @@ pub struct Dispatcher {
     pub config: Config,
 }
 
+/// What became of an attempt that was begun.
+pub(super) struct Ended {
+    pub(super) begun: Begun,
+    pub(super) limits: Limits,
+    pub(super) told: Told,
+    pub(super) latency: Duration,
+    pub(super) death: Option<Death>,
+    /// When it could not be made: until when its endpoint rests.
+    pub(super) deferred: Option<Instant>,
+    /// Whether it was for one of the gateway's own events.
+    pub(super) operational: bool,
+}
+
 impl Dispatcher {
     /// Works until told to stop, then finishes what is in flight.
     pub async fn run(self, stopping: CancellationToken) {
-        let this = Arc::new(self);
-        let mut lanes = Lanes::default();
+        let work = Arc::new(self);
+        let mut floor = Floor::new(work.clone());
         let mut in_flight = JoinSet::new();
         // Plugins that were given up for a while and can be run again.
-        let mut recovered = this.plugins.as_ref().map(|it| it.breakers().watch_closed());
+        let mut recovered = work.plugins.as_ref().map(|it| it.breakers().watch_closed());
         loop {
-            if let Err(error) = this.start_attempts(&mut lanes, &mut in_flight) {
-                tracing::error!(%error, "deliveries cannot be read; trying again");
-                tokio::time::sleep(TRY_AGAIN_AFTER).await;
-            }
-            let wake = lanes.wakes_at();
+            floor.start_attempts(&mut in_flight).await;
+            let (wake, idle) = (floor.wakes_at(), floor.is_idle());
             tokio::select! {
                 biased;
                 () = stopping.cancelled() => break,
                 Some(ended) = in_flight.join_next() => {
-                    lanes.ended(ended.expect("attempts catch their panics"));
+                    floor.ended(ended.expect("attempts catch their panics"));
                     while let Some(ended) = in_flight.try_join_next() {
-                        lanes.ended(ended.expect("attempts catch their panics"));
+                        floor.ended(ended.expect("attempts catch their panics"));
                     }
                 }
-                () = changed(&mut recovered) => lanes.wake_deferred(),
-                () = until(wake) => lanes.wake(now()),
-                ready = this.shard.ready(), if !lanes.has_turns() => match ready {
-                    Ok(endpoints) => endpoints.into_iter().for_each(|it| lanes.queue(it)),
-                    Err(error) => {
-                        tracing::error!(%error, "the queue cannot be read; trying again");
-                        tokio::time::sleep(TRY_AGAIN_AFTER).await;
-                    }
-                },
+                () = floor.chores_done() => {}
+                () = changed(&mut recovered) => floor.wake_deferred(),
+                () = until(wake) => floor.wake(),
+                ready = work.shard.ready(), if idle => floor.welcome(ready),
             }
         }
-        while in_flight.join_next().await.is_some() {}
-    }
-
-    fn start_attempts(
-        self: &Arc<Self>,
-        lanes: &mut Lanes,
-        in_flight: &mut JoinSet<Ended>,
-    ) -> Result<()> {
-        while in_flight.len() < self.config.in_flight_max {
-            let Some(no) = lanes.next() else { return Ok(()) };
-            let endpoint = self.shard.catalog().endpoint(no).cloned();
-            if endpoint.as_ref().is_some_and(|it| it.secret_unavailable) {
-                // Unsigned, or without its headers, nothing may go: what is due waits.
-                lanes.rest(no);
-                continue;
-            }
-            let limits =
-                endpoint.as_ref().map_or((64, None), |it| (it.max_in_flight, it.rate_limit));
-            let ordering = endpoint.as_ref().map_or(Ordering::None, |it| it.ordering);
-            let wanted = QUANTUM.min(self.config.in_flight_max - in_flight.len());
-            let room = lanes.room(no, limits, wanted, now());
-            let leases = self.shard.lease((no, ordering), room)?;
-            lanes.started(no, leases.len());
-            match leases.len() {
-                0 => lanes.rest(no),
-                taken if taken == room => lanes.queue(no),
-                _ => {}
-            }
-            for lease in leases {
-                in_flight.spawn(self.clone().guarded(lease, endpoint.clone()));
-            }
+        while let Some(ended) = in_flight.join_next().await {
+            floor.ended(ended.expect("attempts catch their panics"));
         }
-        Ok(())
+        floor.finish().await;
     }
 
-    /// A panic in an attempt is a fault of ours: it must not take the others along.
-    async fn guarded(self: Arc<Self>, lease: Lease, endpoint: Option<Arc<Endpoint>>) -> Ended {
-        let no = lease.key.endpoint;
-        let work = AssertUnwindSafe(self.work(lease, endpoint)).catch_unwind().await;
+    /// A panic in an attempt is a fault of ours: it must not take the others along, and is not
+    /// repeated for ever.
+    pub(super) async fn guarded(
+        self: Arc<Self>,
+        lease: Lease,
+        endpoint: Option<Arc<Endpoint>>,
+        (begun, limits): (Begun, Limits),
+    ) -> Ended {
+        let (key, operational) = (lease.key, lease.is_operational());
+        let (told, latency) = (Told::Nothing, Duration::ZERO);
+        let (death, deferred) = (None, None);
+        let mut ended = Ended { begun, limits, told, latency, death, deferred, operational };
+        let work = AssertUnwindSafe(self.work(lease, endpoint, &mut ended)).catch_unwind().await;
         match work {
-            Ok(Ok(deferred)) => return (no, deferred),
+            Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::warn!(%error, "an attempt could not be recorded; it will be repeated");
                 tokio::time::sleep(TRY_AGAIN_AFTER).await;
             }
             Err(_) => {
-                tracing::error!(endpoint = no.0, "an attempt panicked; it will be repeated");
+                let strikes = self.shard.strike(key.endpoint, key.seq);
+                tracing::error!(endpoint = key.endpoint.0, strikes, "an attempt panicked");
                 tokio::time::sleep(TRY_AGAIN_AFTER).await;
             }
         }
-        (no, None)
+        ended
     }
 
-    async fn work(&self, lease: Lease, endpoint: Option<Arc<Endpoint>>) -> Result<Option<Instant>> {
-        match endpoint {
-            None => self.shard.cancel(lease).await.map(|()| None),
-            // A test reaches a disabled endpoint too.
-            Some(it) if !it.enabled && lease.event.only.is_none() => {
-                metrics::counter!("hookgate_deliveries_total", "outcome" => "dead").increment(1);
-                self.shard.give_up(lease, DeadReason::EndpointDisabled).await.map(|()| None)
-            }
-            Some(endpoint) => attempt::make(self, lease, &endpoint).await,
+    async fn work(
+        &self,
+        lease: Lease,
+        endpoint: Option<Arc<Endpoint>>,
+        ended: &mut Ended,
+    ) -> Result<()> {
+        let Some(endpoint) = endpoint else { return self.shard.cancel(lease).await };
+        let reason = self.hopeless(&lease, &endpoint);
+        let Some(reason) = reason else {
+            return attempt::make(self, lease, &endpoint, ended).await;
+        };
+        metrics::counter!("hookgate_deliveries_total", "outcome" => "dead").increment(1);
+        ended.death = Death::of(&lease, &endpoint, reason);
+        self.shard.give_up(lease, reason).await
+    }
+
+    /// Why there is to be no attempt.
+    fn hopeless(&self, lease: &Lease, endpoint: &Endpoint) -> Option<DeadReason> {
+        // A test reaches a disabled endpoint too.
+        if !endpoint.enabled && lease.event.only.is_none() {
+            return Some(DeadReason::EndpointDisabled);
         }
+        let live = matches!(lease.share, Claim::First | Claim::Retry);
+        if live && self.clock.now() - lease.event.accepted_at >= self.config.expire_after {
+            return Some(DeadReason::Expired);
+        }
+        self.shard.is_poison(lease.key).then_some(DeadReason::InternalError)
     }
 }
 
@@ -164,8 +193,4 @@ async fn until(at: Option<Instant>) {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
-}
-
-fn now() -> Instant {
-    Instant::now()
 }

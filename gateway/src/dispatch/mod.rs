@@ -6,8 +6,16 @@
 mod dispatcher;
 pub use dispatcher::{Config, Dispatcher};
 
-mod lanes;
+mod floor;
+mod scheduler;
+mod capacity;
+mod shares;
+mod lane;
+mod breaker;
+mod pace;
 mod attempt;
+mod evidence;
+mod bulletins;
 mod plugin_chain;
 mod plugin_watch;
 mod operational;

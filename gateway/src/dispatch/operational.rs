@@ -1,5 +1,5 @@
 //! Events that the gateway itself raises at a tenant: ordinary ones, durable, signed, and
-//! delivered to whoever subscribes to their type.
+//! delivered to those endpoints that ask for `hookgate.…` by name.
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -7,10 +7,19 @@ use serde_json::Value;
 use crate::domain::{EventType, Slug};
 use crate::storage::{NewEvent, Shard};
 
-/// Raises one. **Nobody may raise one on account of another**, or they would never end.
+/// Raises one, if an endpoint asks for its type. **Nobody may raise one on account of another**,
+/// or they would never end.
 pub(super) async fn raise(shard: &Shard, tenant: &Slug, event_type: &str, data: &Value) {
     let event_type = EventType::parse(event_type).expect("it is well formed");
     debug_assert!(event_type.is_operational(), "{event_type}");
+    let wanted = {
+        let catalog = shard.catalog();
+        let mut endpoints = catalog.tenant(tenant).into_iter().flat_map(|it| it.endpoints.values());
+        endpoints.any(|it| it.enabled && it.wants_type(&event_type))
+    };
+    if !wanted {
+        return;
+    }
     let event = NewEvent::new(event_type, Bytes::from(data.to_string()));
     if let Err(error) = shard.append(tenant, vec![event], true).await {
         tracing::error!(%error, %tenant, "an operational event cannot be stored");

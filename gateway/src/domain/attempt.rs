@@ -61,6 +61,24 @@ pub struct PluginRun {
     pub duration: Duration,
 }
 
+/// Where the time of an attempt went. A part that did not happen is `None`: a kept connection
+/// needs neither look-up nor handshake.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// From when it could have been made to when it was.
+    pub queue: Duration,
+    /// The endpoint's plugins.
+    pub plugin: Option<Duration>,
+    /// Name resolution.
+    pub resolve: Option<Duration>,
+    /// TCP connect.
+    pub connect: Option<Duration>,
+    /// TLS handshake.
+    pub tls: Option<Duration>,
+    /// From the request's last byte to the head of the answer.
+    pub first_byte: Option<Duration>,
+}
+
 /// One request made for a delivery: history, never edited.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
@@ -76,14 +94,20 @@ pub struct Attempt {
     pub started_at: Timestamp,
     /// How long it took, plugins included.
     pub duration: Duration,
+    /// Where that time went.
+    pub spent: Spent,
     /// How it ended.
     pub outcome: Outcome,
     /// The plugins it ran, in their order.
     pub plugins: Vec<PluginRun>,
+    /// The head of the request as it was sent, if it failed; what may be secret is masked.
+    pub request_headers: Vec<(String, String)>,
     /// The head of the answer, in the order it came.
     pub response_headers: Vec<(String, String)>,
     /// The first 4 KiB of the answer's body.
     pub response_body: Bytes,
+    /// Whether there was more of it.
+    pub response_truncated: bool,
     /// What followed.
     pub verdict: Verdict,
 }
@@ -99,4 +123,30 @@ pub enum Verdict {
     RetryAt(Timestamp),
     /// Given up.
     Dead(DeadReason),
+}
+
+#[cfg(test)]
+impl Attempt {
+    /// An attempt of nothing in particular.
+    pub(crate) fn for_tests() -> Self {
+        Self {
+            id: "att_1".into(),
+            delivery: DeliveryKey {
+                seq: crate::domain::Seq(1),
+                endpoint: crate::domain::EndpointNo(1),
+            },
+            number: 1,
+            trigger: Trigger::Schedule,
+            started_at: Timestamp(0),
+            duration: Duration::ZERO,
+            spent: Spent::default(),
+            outcome: Outcome { name: "delivered".into(), status_code: Some(200), error: None },
+            plugins: Vec::new(),
+            request_headers: Vec::new(),
+            response_headers: Vec::new(),
+            response_body: Bytes::new(),
+            response_truncated: false,
+            verdict: Verdict::Delivered,
+        }
+    }
 }

@@ -13,16 +13,19 @@ pub enum DeadReason {
     EndpointDisabled,
     /// Its time ran out before it could be delivered.
     Expired,
+    /// A fault of the gateway's own hit it again and again.
+    InternalError,
 }
 
 impl DeadReason {
     /// Each reason with its name in the API.
-    pub const NAMES: [(Self, &'static str); 5] = [
+    pub const NAMES: [(Self, &'static str); 6] = [
         (Self::RetriesExhausted, "retries_exhausted"),
         (Self::Gone, "gone"),
         (Self::PluginError, "plugin_error"),
         (Self::EndpointDisabled, "endpoint_disabled"),
         (Self::Expired, "expired"),
+        (Self::InternalError, "internal_error"),
     ];
 
     /// Its name in the API.

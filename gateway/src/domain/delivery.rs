@@ -27,6 +27,19 @@ pub fn delivery_id(key: DeliveryKey, accepted_at: Timestamp) -> String {
     TypeId::new("dlv", accepted_at, tail).to_string()
 }
 
+/// Whose capacity an attempt uses, so that no kind of work crowds out another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Claim {
+    /// The first attempt of a delivery.
+    First,
+    /// A further attempt, by the endpoint's retry policy.
+    Retry,
+    /// Somebody asked for this one and waits for it: a test, a manual retry.
+    Asked,
+    /// One of many that were asked for at once: a replay, a redrive.
+    Bulk,
+}
+
 /// Where a delivery stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeliveryState {

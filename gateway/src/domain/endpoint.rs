@@ -2,8 +2,8 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use crate::domain::event::is_chosen_id;
 use crate::domain::{
-    ClientTls, Event, Filter, Pattern, PluginName, Retry, Secret, Signature, SigningSecret, Slug,
-    Timestamp, TypeId,
+    ClientTls, Event, EventType, Filter, Pattern, PluginName, Retry, Secret, Signature,
+    SigningSecret, Slug, Timestamp, TypeId,
 };
 
 /// An endpoint's number within its shard: short enough for every key, never used again.
@@ -190,15 +190,17 @@ impl Endpoint {
         if let Some(only) = event.only {
             return only == self.no;
         }
-        let (types, event_type) = (&self.event_types, &event.event_type);
-        // What the gateway itself tells is for those who ask for it by name.
-        let asked = |it: &Pattern| !event_type.is_operational() || it.is_operational();
         self.enabled
-            && match types.is_empty() {
-                true => !event_type.is_operational(),
-                false => types.iter().any(|it| it.matches(event_type) && asked(it)),
-            }
+            && self.wants_type(&event.event_type)
             && self.filter.as_ref().is_none_or(|it| it.wants(event))
+    }
+
+    /// Whether it wants events of this type. The gateway's own events go to those only that ask
+    /// for `hookgate.…` by name: whoever asks for everything means everything of the tenant's.
+    pub fn wants_type(&self, event_type: &EventType) -> bool {
+        let operational = event_type.is_operational();
+        let fits = |it: &Pattern| (!operational || it.is_operational()) && it.matches(event_type);
+        (self.event_types.is_empty() && !operational) || self.event_types.iter().any(fits)
     }
 
     /// The secrets that sign at `now`, newest first.

@@ -41,6 +41,14 @@ impl Filter {
     /// Whether the event is wanted. What cannot be evaluated, such as a comparison with a member
     /// that is not there, is not wanted.
     pub fn wants(&self, event: &Event) -> bool {
+        self.evaluate(event) == Ok(true)
+    }
+
+    /// What it comes to.
+    ///
+    /// # Errors
+    /// A sentence that tells why it cannot be evaluated, or is no condition.
+    pub fn evaluate(&self, event: &Event) -> Result<bool, String> {
         let data = serde_json::from_slice(&event.data).unwrap_or(serde_json::Value::Null);
         let metadata = event.metadata.iter().map(|(key, it)| (key.clone(), it.clone().into()));
         let mut context = Context::with_env(Arc::new(Env::stdlib()));
@@ -52,7 +60,11 @@ impl Filter {
             "metadata",
             cel_value(serde_json::Value::Object(metadata.collect())),
         );
-        matches!(self.program.execute(&context), Ok(Value::Bool(true)))
+        match self.program.execute(&context) {
+            Ok(Value::Bool(wanted)) => Ok(wanted),
+            Ok(_) => Err("it is neither true nor false".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
     }
 }
 
@@ -111,6 +123,15 @@ mod tests {
             let filter = Filter::compile(source).unwrap();
             assert_eq!(filter.wants(&event), expected, "{source}");
         }
+    }
+
+    #[test]
+    fn it_tells_why_it_cannot_be_evaluated() {
+        let event = event("order.created", r#"{"amount": 1200}"#);
+        let told = |source| Filter::compile(source).unwrap().evaluate(&event);
+        assert_eq!(told("data.amount > 2000"), Ok(false));
+        assert!(told("data.missing > 1").unwrap_err().contains("missing"));
+        assert!(told("data.amount").is_err());
     }
 
     #[test]

@@ -56,10 +56,10 @@ mod retry;
 pub use retry::{Retry, RetryPolicy};
 
 mod delivery;
-pub use delivery::{DeliveryKey, DeliveryState, delivery_id};
+pub use delivery::{Claim, DeliveryKey, DeliveryState, delivery_id};
 
 mod attempt;
-pub use attempt::{Attempt, Outcome, PluginRun, Trigger, Verdict};
+pub use attempt::{Attempt, Outcome, PluginRun, Spent, Trigger, Verdict};
 
 mod dead_letter;
 pub use dead_letter::{DeadLetter, DeadReason};
@@ -75,6 +75,9 @@ pub use judge::{Judgement, judge};
 
 mod share;
 pub use share::Share;
+
+mod health;
+pub use health::{Breaker, Health};
 
 mod plugin;
 pub use plugin::{Canary, Plugin, PluginName, PluginVersion};

@@ -193,12 +193,7 @@ impl Catalog {
             Record::EventTypePut { .. }
             | Record::EventTypeDeleted { .. }
             | Record::ReplayPut { .. } => self.apply_known(record)?,
-            Record::EventsAccepted(_)
-            | Record::FannedOut { .. }
-            | Record::Happened(_)
-            | Record::CursorsMoved(_)
-            | Record::Backfilled { .. }
-            | Record::Audited(_) => {}
+            _ => debug_assert!(!record.is_catalog(), "a record that is not followed"),
         }
         Ok(())
     }

@@ -9,9 +9,11 @@ use tokio::task::JoinSet;
 use crate::domain::{
     Attempt, DeadReason, DeliveryState, Endpoint, EndpointId, EndpointNo, Event, EventId,
     EventType, Format, Ordering, Outcome, Quota, Retry, Secret, Seq, Signature, SigningSecret,
-    Slug, Timestamp, Verdict,
+    Slug, Spent, Timestamp, Verdict,
 };
-use crate::storage::{Appended, Lease, NewEvent, Refused, Result, Shard, Store, Writers};
+use crate::storage::{
+    Allowance, Appended, Backlog, Lease, NewEvent, Refused, Result, Shard, Store, Writers,
+};
 use crate::world::{Clock, SimClock};
 
 /// Opens the store under test: the same one each time.
@@ -103,11 +105,12 @@ impl<'a> Bench<'a> {
     /// Waits until the endpoint has something to lend, and borrows it.
     async fn lease(&self, endpoint: &Endpoint, limit: usize) -> Result<Vec<Lease>> {
         loop {
-            let leases = self.shard().lease((endpoint.no, endpoint.ordering), limit)?;
-            if !leases.is_empty() {
-                return Ok(leases);
+            let allowed = Allowance::of(limit);
+            let lent = self.shard().lease((endpoint.no, endpoint.ordering), allowed).await?;
+            if !lent.leases.is_empty() {
+                return Ok(lent.leases);
             }
-            self.shard().ready().await?;
+            self.shard().ready().await;
         }
     }
 
@@ -121,8 +124,11 @@ impl<'a> Bench<'a> {
             duration: Duration::from_millis(3),
             outcome: Outcome { name: "x".to_owned(), status_code: Some(1), error: None },
             plugins: Vec::new(),
+            spent: Spent::default(),
+            request_headers: Vec::new(),
             response_headers: Vec::new(),
             response_body: Bytes::from_static(b"body"),
+            response_truncated: false,
             verdict,
         };
         self.shard().settle(lease, attempt).await
@@ -192,7 +198,8 @@ async fn what_was_not_settled_comes_again(bench: &mut Bench<'_>) -> Result<()> {
     let endpoint = bench.endpoint_with(Ordering::None, 3).await?;
     let mut leases = bench.lease(&endpoint, 3).await?;
     assert_eq!(leases.len(), 3);
-    assert!(bench.shard().lease((endpoint.no, Ordering::None), 3)?.is_empty(), "each is lent once");
+    let lent = bench.shard().lease((endpoint.no, Ordering::None), Allowance::of(3)).await?;
+    assert!(lent.leases.is_empty(), "each is lent once");
     let first = leases.remove(0);
     let (done, event) = (first.key, first.event.clone());
     bench.settle(first, Verdict::Delivered).await?;
@@ -275,7 +282,7 @@ async fn strict_order_waits_for_the_head(bench: &mut Bench<'_>) -> Result<()> {
 async fn a_long_backlog_stays_on_disk(bench: &mut Bench<'_>) -> Result<()> {
     const EVENTS: usize = 3000;
     let endpoint = bench.endpoint_with(Ordering::None, EVENTS).await?;
-    assert_eq!(bench.shard().backlog(endpoint.no), EVENTS as u64);
+    assert_eq!(bench.shard().backlog(endpoint.no)?.first, EVENTS as u64);
     let mut last = Seq(0);
     for round in 0..30 {
         if round == 15 {
@@ -289,7 +296,7 @@ async fn a_long_backlog_stays_on_disk(bench: &mut Bench<'_>) -> Result<()> {
         }
     }
     bench.written().await?;
-    assert_eq!(bench.shard().backlog(endpoint.no), 0);
+    assert_eq!(bench.shard().backlog(endpoint.no)?, Backlog::default());
     assert_eq!(bench.shard().unfinished(), (0, 0));
     bench.crash().await?;
     assert_eq!(bench.shard().unfinished(), (0, 0));

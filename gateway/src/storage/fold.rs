@@ -117,9 +117,21 @@ fn fold(shard: ShardNo, meta: &mut Meta, record: &Record, changes: &mut Changes)
                 changes.put(Table::Audit, key, encode(it));
             }
         }
+        Record::HealthNoted { endpoint, health } => {
+            let key = shard.endpoint(EndpointNo(*endpoint));
+            match health {
+                Some(health) => changes.put(Table::Health, key, encode(health)),
+                None => changes.remove(Table::Health, key),
+            }
+        }
         Record::OperatorKeySet(hash) => meta.operator_key = Some(*hash),
         Record::MasterKeySet(fingerprint) => meta.master_key = Some(*fingerprint),
-        _ => fold_catalog(shard, meta, record, changes),
+        _ => {
+            if let Record::EndpointDeleted { no, .. } = record {
+                changes.remove(Table::Health, shard.endpoint(EndpointNo(*no)));
+            }
+            fold_catalog(shard, meta, record, changes);
+        }
     }
 }
 
@@ -158,11 +170,12 @@ fn fold_history(shard: ShardNo, it: &HistoryRecord, changes: &mut Changes) {
     let key = DeliveryKey { seq: Seq(it.seq), endpoint: EndpointNo(it.endpoint) };
     let tenant = TenantNo(it.tenant_no);
     changes.put(Table::History, shard.history(key, it.entry), it.row.clone());
-    if let Some(due) = it.retry_was {
-        changes.remove(Table::Retries, shard.retry(Timestamp(due), key));
+    if let Some((share, due)) = it.retry_was {
+        changes.remove(Table::Retries, shard.retry(share, Timestamp(due), key));
     }
     if let Some((due, retry)) = &it.retry {
-        changes.put(Table::Retries, shard.retry(Timestamp(*due), key), encode(retry));
+        let row = shard.retry(retry.share, Timestamp(*due), key);
+        changes.put(Table::Retries, row, encode(retry));
     }
     if let Some(died_at) = it.dead_was {
         changes.remove(Table::Dead, shard.dead(tenant, Timestamp(died_at), key));
@@ -226,6 +239,7 @@ fn fold_catalog(shard: ShardNo, meta: &mut Meta, record: &Record, changes: &mut 
         | Record::FannedOut { .. }
         | Record::Happened(_)
         | Record::CursorsMoved(_)
+        | Record::HealthNoted { .. }
         | Record::Backfilled { .. }
         | Record::Audited(_)
         | Record::OperatorKeySet(_)

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    Attempt, DeadReason, DeliveryKey, DeliveryState, Outcome, PluginName, PluginRun, Timestamp,
-    Trigger, Verdict,
+    Attempt, DeadReason, DeliveryKey, DeliveryState, Outcome, PluginName, PluginRun, Spent,
+    Timestamp, Trigger, Verdict,
 };
 use crate::storage::codec::{decode_with_tail, encode_with_tail};
 use crate::storage::{Error, Result};
@@ -64,6 +64,7 @@ impl Entry {
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "the large one is the one that comes in masses")]
 #[derive(Serialize, Deserialize)]
 enum Head {
     Attempt(AttemptHead),
@@ -79,13 +80,19 @@ struct AttemptHead {
     trigger: u8,
     started_at: u64,
     duration_us: u64,
+    spent_us: SpentRow,
     outcome: String,
     status_code: Option<u16>,
     error: Option<String>,
     plugins: Vec<PluginRunRow>,
+    request_headers: Vec<(String, String)>,
     response_headers: Vec<(String, String)>,
+    response_truncated: bool,
     verdict: VerdictRow,
 }
+
+/// Queue, plugin, resolve, connect, TLS, first byte; in microseconds.
+type SpentRow = (u64, [Option<u64>; 5]);
 
 #[derive(Serialize, Deserialize)]
 struct PluginRunRow {
@@ -142,11 +149,14 @@ impl From<&Attempt> for AttemptHead {
             trigger: trigger_code(it.trigger),
             started_at: it.started_at.0,
             duration_us: micros(it.duration),
+            spent_us: spent_row(&it.spent),
             outcome: it.outcome.name.clone(),
             status_code: it.outcome.status_code,
             error: it.outcome.error.clone(),
+            request_headers: it.request_headers.clone(),
             plugins: it.plugins.iter().map(PluginRunRow::from).collect(),
             response_headers: it.response_headers.clone(),
+            response_truncated: it.response_truncated,
             verdict: match &it.verdict {
                 Verdict::Delivered => VerdictRow::Delivered,
                 Verdict::Filtered(reason) => VerdictRow::Filtered(reason.clone()),
@@ -166,6 +176,7 @@ impl AttemptHead {
             trigger: trigger_of(self.trigger),
             started_at: Timestamp(self.started_at),
             duration: Duration::from_micros(self.duration_us),
+            spent: spent_of(self.spent_us),
             outcome: Outcome {
                 name: self.outcome,
                 status_code: self.status_code,
@@ -176,8 +187,10 @@ impl AttemptHead {
                 .into_iter()
                 .map(PluginRunRow::into_noun)
                 .collect::<Result<_>>()?,
+            request_headers: self.request_headers,
             response_headers: self.response_headers,
             response_body,
+            response_truncated: self.response_truncated,
             verdict: match self.verdict {
                 VerdictRow::Delivered => Verdict::Delivered,
                 VerdictRow::Filtered(reason) => Verdict::Filtered(reason),
@@ -212,8 +225,19 @@ impl PluginRunRow {
     }
 }
 
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+fn micros(it: Duration) -> u64 {
+    u64::try_from(it.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn spent_row(it: &Spent) -> SpentRow {
+    let parts = [it.plugin, it.resolve, it.connect, it.tls, it.first_byte];
+    (micros(it.queue), parts.map(|it| it.map(micros)))
+}
+
+fn spent_of((queue, parts): SpentRow) -> Spent {
+    let [plugin, resolve, connect, tls, first_byte] = parts.map(|it| it.map(Duration::from_micros));
+    let queue = Duration::from_micros(queue);
+    Spent { queue, plugin, resolve, connect, tls, first_byte }
 }
 
 /// The place in the table of names is the code on disk: new names go to the end.
@@ -248,6 +272,11 @@ mod tests {
             trigger: Trigger::Replay,
             started_at: Timestamp(5),
             duration: Duration::from_micros(77),
+            spent: Spent {
+                queue: Duration::from_millis(3),
+                first_byte: Some(Duration::from_micros(60)),
+                ..Spent::default()
+            },
             outcome: Outcome {
                 name: "http_status".into(),
                 status_code: Some(500),
@@ -260,8 +289,10 @@ mod tests {
                 outcome: "rewrite".into(),
                 duration: Duration::from_micros(21),
             }],
+            request_headers: vec![("content-type".into(), "application/json".into())],
             response_headers: vec![("server".into(), "x".into())],
             response_body: Bytes::from_static(b"\x00\xff"),
+            response_truncated: true,
             verdict: Verdict::Dead(DeadReason::Gone),
         };
         let at = Timestamp(9);

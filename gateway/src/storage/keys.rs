@@ -45,9 +45,9 @@ impl ShardNo {
         self.key(&[&seq, &endpoint, &entry.to_be_bytes()])
     }
 
-    pub(super) fn retry(self, due: Timestamp, key: DeliveryKey) -> Bytes {
+    pub(super) fn retry(self, share: u8, due: Timestamp, key: DeliveryKey) -> Bytes {
         let (seq, endpoint) = (key.seq.0.to_be_bytes(), key.endpoint.0.to_be_bytes());
-        self.key(&[&due.0.to_be_bytes(), &seq, &endpoint])
+        self.key(&[&endpoint, &[share], &due.0.to_be_bytes(), &seq])
     }
 
     pub(super) fn dead(self, tenant: TenantNo, died_at: Timestamp, key: DeliveryKey) -> Bytes {
@@ -87,6 +87,14 @@ impl ShardNo {
 pub(super) fn u64_at(key: &[u8], offset: usize) -> Result<u64> {
     let bytes = key.get(2 + offset..2 + offset + 8).ok_or_else(|| Error::corrupt("short key"))?;
     Ok(u64::from_be_bytes(bytes.try_into().expect("eight bytes")))
+}
+
+/// The waiting delivery named in a key of [`ShardNo::retry`]: its share's code, due time and name.
+pub(super) fn retry_at(key: &[u8]) -> Result<(u8, Timestamp, DeliveryKey)> {
+    let endpoint = EndpointNo(u32_at(key, 0)?);
+    let share = *key.get(6).ok_or_else(|| Error::corrupt("short key"))?;
+    let seq = Seq(u64_at(key, 13)?);
+    Ok((share, Timestamp(u64_at(key, 5)?), DeliveryKey { seq, endpoint }))
 }
 
 /// The number in `key` at `offset` behind the shard.

@@ -1,75 +1,24 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::domain::{Ordering, Seq, Timestamp};
+use crate::domain::{Claim, Seq, Timestamp};
 use crate::storage::record::RetryRow;
+use crate::storage::taken::{Allowance, Fresh, OrderingKey, STRICT, Taken};
+use crate::storage::waiting::{Due, Waiting};
 
 /// First attempts of one endpoint that are kept in memory; more stay on disk.
 pub(super) const FRESH_MAX: usize = 1024;
 /// Events that wait behind a busy ordering key in memory; beyond, the lane waits as a whole.
 const HELD_MAX: usize = 1024;
-/// The ordering key of all events of a strictly ordered endpoint.
-const STRICT: OrderingKey = OrderingKey(1);
-
-/// A digest of an event's ordering key at an endpoint: deliveries with the same one go one at a
-/// time. Zero is unordered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(super) struct OrderingKey(pub(super) u64);
-
-impl OrderingKey {
-    pub(super) fn of(ordering: Ordering, key: Option<&str>) -> Self {
-        match (ordering, key) {
-            (Ordering::None, _) | (Ordering::Key, None) => Self(0),
-            (Ordering::Strict, _) => STRICT,
-            (Ordering::Key, Some(key)) => {
-                // Two keys with one digest only wait for each other without need.
-                let low = crc32fast::hash(key.as_bytes());
-                let high = crc32fast::hash(format!("{key}{low}").as_bytes());
-                Self((u64::from(high) << 32 | u64::from(low)).max(2))
-            }
-        }
-    }
-
-    fn is_ordered(self) -> bool {
-        self != Self(0)
-    }
-}
-
-/// A delivery that has no attempt yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Fresh {
-    pub(super) seq: Seq,
-    pub(super) key: OrderingKey,
-}
-
-/// A delivery whose retry is due.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Due {
-    pub(super) seq: Seq,
-    pub(super) due: Timestamp,
-    pub(super) row: RetryRow,
-}
-
-/// What a lane gives out.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Taken {
-    Fresh(Fresh),
-    Due(Due),
-}
-
-impl Taken {
-    pub(super) fn seq(&self) -> Seq {
-        match self {
-            Self::Fresh(it) => it.seq,
-            Self::Due(it) => it.seq,
-        }
-    }
-
-    pub(super) fn key(&self) -> OrderingKey {
-        match self {
-            Self::Fresh(it) => it.key,
-            Self::Due(it) => OrderingKey(it.row.ordering_key),
-        }
-    }
+/// Where first attempts and retries are both ready, every so many-th is a retry.
+const RETRY_EVERY: u8 = 4;
+/// Where something live is ready, every so many-th is a replay or redrive.
+const BULK_EVERY: u8 = 5;
+/// What is remembered of a delivery on loan.
+#[derive(Debug, Clone, Copy)]
+struct Loan {
+    fresh: bool,
+    holds: bool,
+    key: OrderingKey,
 }
 
 /// One endpoint's deliveries that are not finished: the head in memory, the rest on disk.
@@ -78,13 +27,18 @@ pub(super) struct Lane {
     fresh: VecDeque<Fresh>,
     held: BTreeMap<OrderingKey, VecDeque<Fresh>>,
     held_len: usize,
-    due: VecDeque<Due>,
-    /// First attempts on loan.
-    leased: BTreeSet<Seq>,
+    /// First attempts that somebody waits for: tests, and what was asked for early.
+    asked: VecDeque<Fresh>,
+    pub(super) retries: Waiting,
+    pub(super) asked_again: Waiting,
+    pub(super) bulk: Waiting,
+    loans: BTreeMap<Seq, Loan>,
     /// Ordering keys on loan.
     leased_keys: BTreeSet<OrderingKey>,
     /// Ordering keys with an unfinished delivery ahead of the fresh ones, and how many.
     busy: BTreeMap<OrderingKey, u32>,
+    /// Faults of ours while a delivery was attempted.
+    strikes: BTreeMap<Seq, u8>,
     /// Up to here deliveries were taken from the disk or the fan-out.
     pub(super) loaded_to: Seq,
     /// The last delivery there is.
@@ -95,13 +49,19 @@ pub(super) struct Lane {
     pub(super) cursor_saved: Seq,
     /// First attempts not finished, those on disk included.
     pub(super) backlog: u64,
-    /// Retries that wait for their time.
+    /// Deliveries that wait for another attempt, those on disk included.
     pub(super) retrying: u64,
+    /// The lane's entry among the timers.
+    pub(super) timer: Option<Timestamp>,
     /// Whether it stands in the list of lanes with something to do.
     pub(super) listed: bool,
+    /// Whether it stands in the list of lanes that may be overdue.
+    pub(super) watched: bool,
+    /// Whether its endpoint is left alone for a while, so that nothing counts as overdue.
+    pub(super) resting: bool,
     /// Whether its cursor may have moved since it was saved.
     pub(super) moved: bool,
-    turn: bool,
+    turn: u8,
 }
 
 impl Lane {
@@ -119,52 +79,121 @@ impl Lane {
         self.fresh.push_back(fresh);
     }
 
-    pub(super) fn due_len(&self) -> usize {
-        self.due.len()
+    /// Puts a delivery before all others. Where older ones are still on disk, it will be met
+    /// again when they are read, and must be known then.
+    pub(super) fn push_asked(&mut self, seq: Seq, current: bool) {
+        self.asked.push_back(Fresh { seq, key: OrderingKey::NONE });
+        if current {
+            self.loaded_to = seq;
+        } else {
+            self.recovered_to = self.recovered_to.max(seq);
+        }
     }
 
-    pub(super) fn push_due(&mut self, due: Due) {
-        self.due.push_back(due);
+    /// Lets a waiting first attempt go next. False: it is not in memory, or keeps an order.
+    pub(super) fn promote(&mut self, seq: Seq) -> bool {
+        let Some(place) = self.fresh.iter().position(|it| it.seq == seq) else { return false };
+        if self.fresh[place].key.is_ordered() {
+            return false;
+        }
+        self.asked.extend(self.fresh.remove(place));
+        true
     }
 
-    /// A retry waits for its time: its ordering key stays busy.
-    pub(super) fn note_retry(&mut self, key: OrderingKey) {
+    /// Whether it is in memory or on loan already.
+    pub(super) fn knows(&self, seq: Seq) -> bool {
+        self.loans.contains_key(&seq) || self.asked.iter().any(|it| it.seq == seq)
+    }
+
+    pub(super) fn waiting(&mut self, share: Claim) -> &mut Waiting {
+        match share {
+            Claim::First | Claim::Retry => &mut self.retries,
+            Claim::Asked => &mut self.asked_again,
+            Claim::Bulk => &mut self.bulk,
+        }
+    }
+
+    fn all_waiting(&self) -> [&Waiting; 3] {
+        [&self.retries, &self.asked_again, &self.bulk]
+    }
+
+    /// A delivery waits for its time: its ordering key stays busy.
+    pub(super) fn note_busy(&mut self, key: OrderingKey) {
         if key.is_ordered() {
             *self.busy.entry(key).or_default() += 1;
         }
     }
 
-    pub(super) fn may_have_work(&self) -> bool {
-        !self.fresh.is_empty() || !self.due.is_empty() || self.loaded_to < self.last
+    fn has_fresh(&self) -> bool {
+        !self.fresh.is_empty() || self.loaded_to < self.last
     }
 
-    /// The next delivery that may be attempted now. Retries and first attempts take turns, so
-    /// that neither starves the other.
-    pub(super) fn take(&mut self) -> Option<Taken> {
-        self.turn = !self.turn;
-        let taken = match self.turn {
-            true => self.take_fresh().map(Taken::Fresh).or_else(|| self.take_due()),
-            false => self.take_due().or_else(|| self.take_fresh().map(Taken::Fresh)),
-        }?;
-        if let Taken::Fresh(fresh) = taken {
-            self.leased.insert(fresh.seq);
-            self.note_retry(fresh.key);
-        }
-        if taken.key().is_ordered() {
-            self.leased_keys.insert(taken.key());
+    pub(super) fn has_asked(&self, now: Timestamp) -> bool {
+        !self.asked.is_empty() || self.asked_again.is_ready(now)
+    }
+
+    pub(super) fn may_have_work(&self, now: Timestamp) -> bool {
+        self.has_fresh()
+            || !self.asked.is_empty()
+            || self.all_waiting().iter().any(|it| it.is_ready(now))
+    }
+
+    /// When a waiting delivery comes due next.
+    pub(super) fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
+        self.all_waiting().iter().filter_map(|it| it.next_after(now)).min()
+    }
+
+    /// The next delivery that may be attempted now: what somebody waits for, then first attempts
+    /// with retries in between, then replays. Nothing starves, and nothing crowds out what is new.
+    pub(super) fn take(&mut self, now: Timestamp, allowed: &mut Allowance) -> Option<Taken> {
+        let taken = self.choose(now, *allowed)?;
+        allowed.spend(taken.share());
+        let (fresh, holds, key) = (matches!(taken, Taken::Fresh(..)), taken.holds(), taken.key());
+        self.loans.insert(taken.seq(), Loan { fresh, holds, key });
+        if key.is_ordered() {
+            self.leased_keys.insert(key);
+            if fresh {
+                self.note_busy(key);
+            }
         }
         Some(taken)
     }
 
-    fn take_due(&mut self) -> Option<Taken> {
-        let free = |it: &Due| !self.leased_keys.contains(&OrderingKey(it.row.ordering_key));
-        let place = self.due.iter().position(free)?;
-        self.due.remove(place).map(Taken::Due)
+    fn choose(&mut self, now: Timestamp, allowed: Allowance) -> Option<Taken> {
+        if let Some(fresh) = self.asked.pop_front() {
+            return Some(Taken::Fresh(fresh, Claim::Asked));
+        }
+        if let Some(due) = self.take_waiting(Claim::Asked, now) {
+            return Some(due);
+        }
+        if allowed.any == 0 {
+            return None;
+        }
+        self.turn = (self.turn + 1) % (RETRY_EVERY * BULK_EVERY);
+        let (retries, bulk) = (allowed.retries > 0, allowed.bulk > 0);
+        let first = |it: &mut Self| it.take_fresh().map(|fresh| Taken::Fresh(fresh, Claim::First));
+        let retry = |it: &mut Self| retries.then(|| it.take_waiting(Claim::Retry, now)).flatten();
+        let repeat = |it: &mut Self| bulk.then(|| it.take_waiting(Claim::Bulk, now)).flatten();
+        let early = match self.turn {
+            turn if turn % BULK_EVERY == 0 => repeat(self),
+            turn if turn % RETRY_EVERY == 0 => retry(self),
+            _ => None,
+        };
+        early.or_else(|| first(self)).or_else(|| retry(self)).or_else(|| repeat(self))
+    }
+
+    fn take_waiting(&mut self, share: Claim, now: Timestamp) -> Option<Taken> {
+        let keys = std::mem::take(&mut self.leased_keys);
+        let free = |it: &Due| !keys.contains(&OrderingKey(it.row.ordering_key));
+        let taken = self.waiting(share).take(now, free);
+        self.leased_keys = keys;
+        taken.map(Taken::Due)
     }
 
     fn take_fresh(&mut self) -> Option<Fresh> {
         while let Some(fresh) = self.fresh.front().copied() {
-            if !self.busy.contains_key(&fresh.key) {
+            let waits = self.busy.contains_key(&fresh.key) || self.leased_keys.contains(&fresh.key);
+            if !waits {
                 self.fresh.pop_front();
                 return Some(fresh);
             }
@@ -180,35 +209,52 @@ impl Lane {
 
     /// Takes back what was given out and not settled.
     pub(super) fn give_back(&mut self, taken: Taken) {
+        self.loans.remove(&taken.seq());
         self.leased_keys.remove(&taken.key());
         match taken {
-            Taken::Fresh(fresh) => {
-                self.leased.remove(&fresh.seq);
+            Taken::Fresh(fresh, Claim::Asked) => self.asked.push_front(fresh),
+            Taken::Fresh(fresh, _) => {
                 self.free(fresh.key);
                 self.fresh.push_front(fresh);
             }
-            Taken::Due(due) => self.due.push_front(due),
+            Taken::Due(due) => {
+                self.waiting(due.row.share()).insert(due);
+                self.release(OrderingKey(due.row.ordering_key));
+            }
         }
     }
 
-    /// An attempt of `seq` has been recorded; `retrying` tells whether another follows.
-    pub(super) fn settled(&mut self, seq: Seq, key: OrderingKey, retrying: bool) {
-        if self.leased.remove(&seq) {
+    /// An attempt of `seq` has been recorded, and `next` follows.
+    pub(super) fn settled(&mut self, seq: Seq, key: OrderingKey, next: Option<&RetryRow>) {
+        let loan = self.loans.remove(&seq);
+        if loan.is_some_and(|it| it.fresh) {
             self.backlog = self.backlog.saturating_sub(1);
         }
         self.leased_keys.remove(&key);
-        if !retrying {
-            self.free(key);
+        self.strikes.remove(&seq);
+        let held = loan.is_none_or(|it| it.holds);
+        match next.is_some_and(|it| it.holds) {
+            false if held => self.free(key),
+            _ => self.release(key),
         }
     }
 
+    /// One delivery less of this key is ahead of the fresh ones.
     fn free(&mut self, key: OrderingKey) {
-        let Some(count) = self.busy.get_mut(&key) else { return };
-        *count -= 1;
-        if *count > 0 {
+        if let Some(count) = self.busy.get_mut(&key) {
+            *count -= 1;
+            if *count == 0 {
+                self.busy.remove(&key);
+            }
+        }
+        self.release(key);
+    }
+
+    /// Lets the fresh ones of a key that is free again back into their places.
+    fn release(&mut self, key: OrderingKey) {
+        if self.busy.contains_key(&key) {
             return;
         }
-        self.busy.remove(&key);
         let Some(held) = self.held.remove(&key) else { return };
         self.held_len -= held.len();
         for fresh in held.into_iter().rev() {
@@ -216,20 +262,59 @@ impl Lane {
         }
     }
 
+    /// A fault of ours hit this delivery once more; how often by now.
+    pub(super) fn strike(&mut self, seq: Seq) -> u8 {
+        let strikes = self.strikes.entry(seq).or_default();
+        *strikes = strikes.saturating_add(1);
+        *strikes
+    }
+
+    pub(super) fn strikes(&self, seq: Seq) -> u8 {
+        self.strikes.get(&seq).copied().unwrap_or_default()
+    }
+
     /// Up to here every delivery has history.
     pub(super) fn cursor(&self) -> Seq {
         let on_disk = (self.loaded_to < self.last).then(|| self.loaded_to.next());
         let held = self.held.values().filter_map(|it| it.front()).map(|it| it.seq).min();
-        let fresh = self.fresh.iter().map(|it| it.seq).min();
-        let leased = self.leased.first().copied();
+        let fresh = self.fresh.iter().chain(&self.asked).map(|it| it.seq).min();
+        let leased = self.loans.iter().find(|(_, it)| it.fresh).map(|(seq, _)| *seq);
         let first = [on_disk, held, fresh, leased].into_iter().flatten().min();
         first.map_or(self.last, |it| Seq(it.0 - 1))
+    }
+
+    /// How many could be attempted now and are not.
+    pub(super) fn overdue(&self, now: Timestamp) -> u64 {
+        let lent = self.loans.values().filter(|it| it.fresh).count() as u64;
+        let ready: usize = self.all_waiting().iter().map(|it| it.ready(now)).sum();
+        self.backlog.saturating_sub(lent) + ready as u64
+    }
+
+    /// The first delivery that could be attempted and is not.
+    pub(super) fn first_overdue(&self) -> Option<Seq> {
+        let on_disk = (self.loaded_to < self.last).then(|| self.loaded_to.next());
+        let fresh = self.fresh.front().into_iter().chain(self.asked.front()).map(|it| it.seq).min();
+        fresh.or(on_disk)
+    }
+
+    /// The delivery that `seq` waits for because of its ordering key.
+    pub(super) fn behind(&self, seq: Seq, key: OrderingKey) -> Option<Seq> {
+        if !key.is_ordered() {
+            return None;
+        }
+        let lent = self.loans.iter().filter(|(_, it)| it.key == key).map(|(seq, _)| *seq);
+        let holding = |it: &&Due| it.row.holds && it.row.ordering_key == key.0;
+        let waiting = self.retries.rows().filter(holding).map(|it| it.seq);
+        let fresh = self.fresh.iter().filter(|it| it.key == key).map(|it| it.seq);
+        lent.chain(waiting).chain(fresh).filter(|it| *it < seq).min()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NOW: Timestamp = Timestamp(1000);
 
     fn lane(keys: &[u64]) -> Lane {
         let mut lane = Lane::default();
@@ -242,16 +327,22 @@ mod tests {
     }
 
     fn take(lane: &mut Lane) -> Option<u64> {
-        lane.take().map(|it| it.seq().0)
+        lane.take(NOW, &mut Allowance::of(1)).map(|it| it.seq().0)
+    }
+
+    fn again(seq: u64, share: Claim, key: u64) -> Due {
+        let holds = share == Claim::Retry && key != 0;
+        let row = RetryRow { ordering_key: key, holds, ..RetryRow::of(share) };
+        Due { seq: Seq(seq), due: Timestamp(0), row }
     }
 
     #[test]
     fn unordered_deliveries_go_side_by_side() {
         let mut lane = lane(&[0, 0, 0]);
         assert_eq!([take(&mut lane), take(&mut lane)], [Some(1), Some(2)]);
-        lane.settled(Seq(2), OrderingKey(0), false);
+        lane.settled(Seq(2), OrderingKey(0), None);
         assert_eq!(lane.cursor(), Seq(0));
-        lane.settled(Seq(1), OrderingKey(0), false);
+        lane.settled(Seq(1), OrderingKey(0), None);
         assert_eq!(lane.cursor(), Seq(2));
     }
 
@@ -260,12 +351,14 @@ mod tests {
         let mut lane = lane(&[1, 1]);
         assert_eq!(take(&mut lane), Some(1));
         assert_eq!(take(&mut lane), None);
-        lane.settled(Seq(1), STRICT, true);
+        let retry = again(1, Claim::Retry, 1);
+        lane.settled(Seq(1), STRICT, Some(&retry.row));
         assert_eq!(take(&mut lane), None, "the first waits for its retry");
-        let row = RetryRow { ordering_key: 1, ..RetryRow::default() };
-        lane.push_due(Due { seq: Seq(1), due: Timestamp(0), row });
+        assert_eq!(lane.behind(Seq(2), STRICT), None, "where it waits is not told yet");
+        lane.retries.insert(retry);
+        assert_eq!(lane.behind(Seq(2), STRICT), Some(Seq(1)));
         assert_eq!(take(&mut lane), Some(1));
-        lane.settled(Seq(1), STRICT, false);
+        lane.settled(Seq(1), STRICT, None);
         assert_eq!(take(&mut lane), Some(2));
     }
 
@@ -275,16 +368,64 @@ mod tests {
         assert_eq!([take(&mut lane), take(&mut lane)], [Some(1), Some(3)]);
         assert_eq!([take(&mut lane), take(&mut lane)], [Some(4), None]);
         assert_eq!(lane.cursor(), Seq(0));
-        lane.settled(Seq(1), OrderingKey(7), false);
+        lane.settled(Seq(1), OrderingKey(7), None);
         assert_eq!(lane.cursor(), Seq(1), "the second is held, not forgotten");
         assert_eq!(take(&mut lane), Some(2));
     }
 
     #[test]
+    fn a_replay_goes_alone_but_holds_nobody_back() {
+        let mut lane = lane(&[1, 1]);
+        lane.bulk.insert(again(90, Claim::Bulk, 1));
+        assert_eq!(take(&mut lane), Some(1));
+        assert_eq!(take(&mut lane), None, "one at a time");
+        lane.settled(Seq(1), STRICT, None);
+        assert_eq!(take(&mut lane), Some(2), "what is new goes first");
+        lane.settled(Seq(2), STRICT, None);
+        assert_eq!(take(&mut lane), Some(90));
+        lane.settled(Seq(90), STRICT, Some(&again(90, Claim::Bulk, 1).row));
+        lane.last = Seq(91);
+        lane.push_fresh(Fresh { seq: Seq(91), key: STRICT });
+        assert_eq!(take(&mut lane), Some(91), "its retry does not hold the order");
+    }
+
+    #[test]
     fn what_is_given_back_comes_again() {
         let mut lane = lane(&[1, 1]);
-        let taken = lane.take().unwrap();
+        let taken = lane.take(NOW, &mut Allowance::of(1)).unwrap();
         lane.give_back(taken);
         assert_eq!([take(&mut lane), take(&mut lane)], [Some(1), None]);
+    }
+
+    #[test]
+    fn shares_take_turns_and_keep_their_bounds() {
+        let mut lane = lane(&[0; 40]);
+        for seq in 0..20 {
+            lane.retries.insert(again(100 + seq, Claim::Retry, 0));
+            lane.bulk.insert(again(200 + seq, Claim::Bulk, 0));
+        }
+        let mut allowed = Allowance { any: 20, retries: 20, bulk: 20 };
+        let taken: Vec<_> = std::iter::from_fn(|| {
+            (allowed.any > 0).then(|| lane.take(NOW, &mut allowed).unwrap().share())
+        })
+        .collect();
+        let count = |share| taken.iter().filter(|it| **it == share).count();
+        assert_eq!([Claim::First, Claim::Retry, Claim::Bulk].map(count), [12, 4, 4]);
+        let mut allowed = Allowance { any: 40, retries: 1, bulk: 0 };
+        while lane.take(NOW, &mut allowed).is_some() {}
+        assert_eq!(allowed, Allowance { any: 40 - 28 - 1, retries: 0, bulk: 0 });
+        lane.asked_again.insert(again(300, Claim::Asked, 0));
+        let asked = lane.take(NOW, &mut Allowance::default()).unwrap();
+        assert_eq!(asked.share(), Claim::Asked, "it goes beside every bound");
+    }
+
+    #[test]
+    fn a_waiting_delivery_can_be_asked_for() {
+        let mut lane = lane(&[0, 0, 0]);
+        assert!(lane.promote(Seq(3)) && !lane.promote(Seq(3)));
+        assert_eq!([take(&mut lane), take(&mut lane)], [Some(3), Some(1)]);
+        assert_eq!(lane.cursor(), Seq(0));
+        lane.settled(Seq(3), OrderingKey(0), None);
+        assert_eq!(lane.backlog, 2);
     }
 }

@@ -20,8 +20,28 @@ pub use shard::{Notice, Shard};
 mod append;
 pub use append::{Appended, NewEvent};
 
-mod delivery_queue;
-pub use delivery_queue::Lease;
+mod lend;
+pub use lend::{Lease, Lent};
+
+mod requeue;
+
+mod look;
+pub use look::{Backlog, Overdue};
+
+mod taken;
+pub use taken::Allowance;
+
+mod lane;
+
+mod queue;
+pub use queue::Ready;
+
+mod queue_load;
+mod waiting;
+mod health;
+
+mod stats;
+pub use stats::Figures;
 
 mod keyring;
 pub use keyring::{MasterKey, MasterKeys};
@@ -50,8 +70,6 @@ pub use history_row::Entry;
 mod writer;
 mod record;
 mod fold;
-mod queue;
-mod lane;
 mod timers;
 mod tail;
 

@@ -1,21 +1,18 @@
 //! The durable queue of deliveries, as it stands in memory: a lane for each endpoint and the
 //! retries that wait for their time. All of it is derived from the view and can be made again.
 
-use std::{collections::VecDeque, ops::Bound};
+use std::collections::{BTreeSet, VecDeque};
 
-use crate::domain::{DeliveryKey, EndpointNo, Seq, Timestamp};
-use crate::storage::catalog::Catalog;
-use crate::storage::codec::decode;
-use crate::storage::fold::undelta;
+use crate::domain::{Claim, DeliveryKey, EndpointNo, Seq, Timestamp};
+use crate::storage::Result;
 use crate::storage::journal::View;
-use crate::storage::keys::{ShardNo, delivery_at, u64_at};
-use crate::storage::lane::{Due, FRESH_MAX, Fresh, Lane, OrderingKey, Taken};
-use crate::storage::record::{HistoryRecord, Record, RetryRow};
+use crate::storage::keys::ShardNo;
+use crate::storage::lane::Lane;
+use crate::storage::queue_load::{load_fresh, load_waiting};
+use crate::storage::record::{HistoryRecord, Record, WAITING_SHARES};
+use crate::storage::taken::{Allowance, Fresh, OrderingKey, Taken};
 use crate::storage::timers::Timers;
-use crate::storage::{Result, Table};
-
-/// Retries read from disk at once when those in memory are used up.
-const RETRIES_LOADED: usize = 50_000;
+use crate::storage::waiting::Due;
 
 /// The lanes and the timers of a shard.
 #[derive(Debug, Default)]
@@ -24,117 +21,86 @@ pub(super) struct Queue {
     lanes: Vec<Option<Box<Lane>>>,
     /// Lanes that may have something to do since they were last looked at.
     active: VecDeque<EndpointNo>,
+    /// Lanes that may have something overdue: all that have, and some that had.
+    watched: BTreeSet<EndpointNo>,
     moved: Vec<EndpointNo>,
     timers: Timers,
-    retrying: u64,
-    dead: u64,
+    pub(super) fresh: u64,
+    pub(super) retrying: u64,
+    pub(super) dead: u64,
+}
+
+/// A lane that may have something to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ready {
+    /// Whose.
+    pub endpoint: EndpointNo,
+    /// Whether somebody waits for one of its deliveries.
+    pub asked: bool,
+}
+
+/// What could be attempted now and is not.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Overdue {
+    pub(super) count: u64,
+    pub(super) first: Option<Seq>,
+    pub(super) due: Option<Timestamp>,
 }
 
 impl Queue {
-    /// Rebuilds it from the view. Reads what is unfinished, not what is stored.
-    pub(super) fn load(
-        view: &dyn View,
-        shard: ShardNo,
-        catalog: &Catalog,
-        fanned_out: Seq,
-    ) -> Result<Self> {
-        let mut queue = Self::default();
-        for endpoint in catalog.endpoints() {
-            let cursor = match view.get(Table::Cursors, &shard.endpoint(endpoint.no))? {
-                Some(row) => Seq(decode(&row)?),
-                None => Seq(0),
-            };
-            let lane = queue.lane(endpoint.no);
-            (lane.loaded_to, lane.last, lane.cursor_saved) = (cursor, cursor, cursor);
-            lane.recovered_to = fanned_out;
-            for seqs in chunks_after(view, shard, endpoint.no, cursor) {
-                for seq in seqs? {
-                    lane.last = lane.last.max(seq);
-                    let key = DeliveryKey { seq, endpoint: endpoint.no };
-                    lane.backlog += u64::from(!has_history(view, shard, key)?);
-                }
-            }
-            if lane.backlog == 0 {
-                lane.loaded_to = lane.last;
-            }
-            queue.activate(endpoint.no);
+    /// Looks at the lanes whose time has come; tells when the next one's comes.
+    pub(super) fn advance(&mut self, now: Timestamp) -> Option<Timestamp> {
+        while let Some(endpoint) = self.timers.pop(now) {
+            self.lane(endpoint).timer = None;
+            self.rearm(endpoint, now);
+            self.activate(endpoint, now);
         }
-        queue.load_retries(view, shard, Timestamp(0), usize::MAX)?;
-        let (from, to) = (shard.all(), shard.end());
-        let range = (Bound::Included(&from[..]), Bound::Excluded(&to[..]));
-        queue.dead = view.range(Table::Dead, range.0, range.1).count() as u64;
-        Ok(queue)
+        self.timers.next()
     }
 
-    /// Reads retries into the timers; on the first load also counts them and notes their keys.
-    fn load_retries(
-        &mut self,
-        view: &dyn View,
-        shard: ShardNo,
-        from: Timestamp,
-        limit: usize,
-    ) -> Result<()> {
-        let least = DeliveryKey { seq: Seq(0), endpoint: EndpointNo(0) };
-        let (from, to) = (shard.retry(from, least), shard.end());
-        let range = (Bound::Included(&from[..]), Bound::Excluded(&to[..]));
-        let first_load = limit == usize::MAX;
-        let mut last = None;
-        for (read, row) in view.range(Table::Retries, range.0, range.1).enumerate() {
-            let (key, value) = row?;
-            let (due, key) = (Timestamp(u64_at(&key, 0)?), delivery_at(&key, 8)?);
-            // Rows of one instant stay together, so that none is left behind.
-            if read >= limit && last != Some(due) {
-                self.timers.stop_at(due);
-                break;
-            }
-            last = Some(due);
-            let row: RetryRow = decode(&value)?;
-            if first_load {
-                self.retrying += 1;
-                self.lane(key.endpoint).retrying += 1;
-                self.lane(key.endpoint).note_retry(OrderingKey(row.ordering_key));
-            }
-            self.timers.insert(due, key, row);
-        }
-        Ok(())
-    }
-
-    /// Moves what is due into its lane; tells when something will be due next.
-    pub(super) fn advance(
-        &mut self,
-        view: &dyn View,
-        shard: ShardNo,
-        now: Timestamp,
-    ) -> Result<Option<Timestamp>> {
-        loop {
-            while let Some((due, key, row)) = self.timers.pop(now) {
-                self.lane(key.endpoint).push_due(Due { seq: key.seq, due, row });
-                self.activate(key.endpoint);
-            }
-            let Some(from) = self.timers.wants_loading() else { break };
-            self.load_retries(view, shard, from, RETRIES_LOADED)?;
-        }
-        Ok(self.timers.next())
+    /// Sets the lane's timer to what comes due next.
+    pub(super) fn rearm(&mut self, endpoint: EndpointNo, now: Timestamp) {
+        let lane = self.lane(endpoint);
+        let next = lane.next_due(now);
+        let was = std::mem::replace(&mut lane.timer, next);
+        self.timers.set(endpoint, was, next);
     }
 
     /// Lanes that may have something to do, each once.
-    pub(super) fn take_active(&mut self) -> Vec<EndpointNo> {
-        let active: Vec<_> = self.active.drain(..).collect();
-        for endpoint in &active {
-            self.lane(*endpoint).listed = false;
-        }
-        active
+    pub(super) fn take_active(&mut self, now: Timestamp) -> Vec<Ready> {
+        let active = std::mem::take(&mut self.active);
+        let ready = |endpoint: EndpointNo| {
+            let lane = self.lane(endpoint);
+            lane.listed = false;
+            Ready { endpoint, asked: lane.has_asked(now) }
+        };
+        active.into_iter().map(ready).collect()
     }
 
-    pub(super) fn activate(&mut self, endpoint: EndpointNo) {
+    pub(super) fn activate(&mut self, endpoint: EndpointNo, now: Timestamp) {
         let lane = self.lane(endpoint);
-        if lane.may_have_work() && !std::mem::replace(&mut lane.listed, true) {
+        if !lane.may_have_work(now) {
+            return;
+        }
+        let (listed, watched) = (lane.listed, lane.watched || lane.resting);
+        lane.listed = true;
+        lane.watched |= !lane.resting;
+        if !listed {
             self.active.push_back(endpoint);
         }
+        if !watched {
+            self.watched.insert(endpoint);
+        }
     }
 
-    /// Hands over deliveries that were just fanned out.
-    pub(super) fn enqueue(&mut self, endpoint: EndpointNo, fresh: Fresh) {
+    /// Hands over deliveries that were just fanned out. What somebody `asked` for goes first.
+    pub(super) fn enqueue(
+        &mut self,
+        endpoint: EndpointNo,
+        fresh: Fresh,
+        asked: bool,
+        now: Timestamp,
+    ) {
         let lane = self.lane(endpoint);
         if fresh.seq <= lane.last {
             return;
@@ -142,84 +108,152 @@ impl Queue {
         let current = lane.is_current();
         lane.last = fresh.seq;
         lane.backlog += 1;
-        if current {
-            lane.push_fresh(fresh);
+        match (asked, current) {
+            (true, _) => lane.push_asked(fresh.seq, current),
+            (false, true) => lane.push_fresh(fresh),
+            (false, false) => {}
         }
-        self.activate(endpoint);
+        self.fresh += 1;
+        self.activate(endpoint, now);
     }
 
     /// The next delivery of an endpoint that may be attempted now. `key` tells the ordering key
     /// of what is read back from disk.
     pub(super) fn take(
         &mut self,
-        view: &dyn View,
-        shard: ShardNo,
+        (view, shard): (&dyn View, ShardNo),
         endpoint: EndpointNo,
+        allowed: &mut Allowance,
+        now: Timestamp,
         key: &dyn Fn(Seq) -> OrderingKey,
     ) -> Result<Option<Taken>> {
-        loop {
-            let lane = self.lane(endpoint);
-            if let Some(taken) = lane.take() {
-                return Ok(Some(taken));
+        let lane = self.lane(endpoint);
+        while lane.wants_loading() && load_fresh(lane, view, shard, endpoint, key)? {}
+        for (code, share) in WAITING_SHARES.into_iter().enumerate() {
+            if let Some(from) = lane.waiting(share).wants_loading(now) {
+                load_waiting(lane, view, shard, (endpoint, code as u8), from)?;
             }
-            if !lane.wants_loading() || !load_fresh(lane, view, shard, endpoint, key)? {
-                return Ok(None);
-            }
+        }
+        Ok(lane.take(now, allowed))
+    }
+
+    /// After lending: keeps the timer right, and tells what of a share is ready and was not lent
+    /// because its allowance is used up.
+    pub(super) fn lent(
+        &mut self,
+        endpoint: EndpointNo,
+        allowed: Allowance,
+        now: Timestamp,
+    ) -> (bool, bool) {
+        let lane = self.lane(endpoint);
+        let retries = allowed.retries == 0 && lane.retries.is_ready(now);
+        let bulk = allowed.bulk == 0 && lane.bulk.is_ready(now);
+        self.rearm(endpoint, now);
+        (retries, bulk)
+    }
+
+    pub(super) fn give_back(&mut self, endpoint: EndpointNo, taken: Taken, now: Timestamp) {
+        self.lane(endpoint).give_back(taken);
+        self.activate(endpoint, now);
+    }
+
+    /// Takes a waiting delivery out, to be put elsewhere. False: it is due or on loan already.
+    pub(super) fn withdraw(&mut self, share: Claim, due: Timestamp, key: DeliveryKey) -> bool {
+        let lane = self.lane(key.endpoint);
+        !lane.knows(key.seq) && lane.waiting(share).remove(due, key.seq)
+    }
+
+    /// Lets a waiting first attempt go before the others.
+    pub(super) fn promote(&mut self, key: DeliveryKey, now: Timestamp) -> bool {
+        let promoted = self.lane(key.endpoint).promote(key.seq);
+        if promoted {
+            self.activate(key.endpoint, now);
+        }
+        promoted
+    }
+
+    /// Whether the endpoint is left alone for a while.
+    pub(super) fn rest(&mut self, endpoint: EndpointNo, resting: bool) {
+        let lane = self.lane(endpoint);
+        lane.resting = resting;
+        if !resting && !std::mem::replace(&mut lane.watched, true) {
+            self.watched.insert(endpoint);
         }
     }
 
-    pub(super) fn give_back(&mut self, endpoint: EndpointNo, taken: Taken) {
-        self.lane(endpoint).give_back(taken);
-        self.activate(endpoint);
-    }
-
-    /// Takes a waiting retry out, to be put elsewhere. False: it is due or on loan already.
-    pub(super) fn withdraw(&mut self, due: Timestamp, key: DeliveryKey) -> bool {
-        self.timers.remove(due, key)
-    }
-
     /// Follows a committed record; whether somebody should look for work.
-    pub(super) fn follow(&mut self, record: &Record, leased: bool) -> bool {
+    pub(super) fn follow(&mut self, record: &Record, leased: bool, now: Timestamp) -> bool {
         match record {
-            Record::Happened(it) => self.follow_history(it, leased),
+            Record::Happened(it) => self.follow_history(it, leased, now),
             Record::FannedOut { targets, .. } => {
                 // A lane that waits for its rows to be on disk can go on now.
                 for endpoint in targets.iter().flat_map(|(_, endpoints)| endpoints) {
-                    self.activate(EndpointNo(*endpoint));
+                    self.activate(EndpointNo(*endpoint), now);
+                }
+                !self.active.is_empty()
+            }
+            // It may have been enabled, or may take more now.
+            Record::EndpointPut { endpoint, .. } => {
+                let endpoint = EndpointNo(endpoint.no);
+                let lane = self.lanes.get_mut(endpoint.0 as usize).and_then(Option::as_deref_mut);
+                if lane.is_some_and(|it| !std::mem::replace(&mut it.listed, true)) {
+                    self.active.push_back(endpoint);
                 }
                 !self.active.is_empty()
             }
             Record::EndpointDeleted { no, .. } => {
-                if let Some(lane) = self.lanes.get_mut(*no as usize) {
-                    *lane = None;
-                }
+                self.forget(EndpointNo(*no));
                 false
             }
             _ => false,
         }
     }
 
-    fn follow_history(&mut self, it: &HistoryRecord, leased: bool) -> bool {
+    /// Its endpoint is gone, and with it all that it has not received.
+    fn forget(&mut self, endpoint: EndpointNo) {
+        let place = self.lanes.get_mut(endpoint.0 as usize);
+        let Some(lane) = place.and_then(Option::take) else { return };
+        self.timers.set(endpoint, lane.timer, None);
+        self.watched.remove(&endpoint);
+        self.active.retain(|it| *it != endpoint);
+        self.fresh = self.fresh.saturating_sub(lane.backlog);
+        self.retrying = self.retrying.saturating_sub(lane.retrying);
+    }
+
+    fn follow_history(&mut self, it: &HistoryRecord, leased: bool, now: Timestamp) -> bool {
         let key = DeliveryKey { seq: Seq(it.seq), endpoint: EndpointNo(it.endpoint) };
         self.dead = self.dead + u64::from(it.dead.is_some()) - u64::from(it.dead_was.is_some());
-        self.retrying += u64::from(it.retry.is_some());
-        self.retrying = self.retrying.saturating_sub(u64::from(it.retry_was.is_some()));
+        let known = self.lanes.get(key.endpoint.0 as usize).is_some_and(Option::is_some);
+        if !known {
+            // The endpoint was deleted while this was under way.
+            return false;
+        }
         let ordering_key = OrderingKey(it.ordering_key);
+        let (more, less) = (u64::from(it.retry.is_some()), u64::from(it.retry_was.is_some()));
+        self.retrying = (self.retrying + more).saturating_sub(less);
         let lane = self.lane(key.endpoint);
-        lane.retrying += u64::from(it.retry.is_some());
-        lane.retrying = lane.retrying.saturating_sub(u64::from(it.retry_was.is_some()));
+        lane.retrying = (lane.retrying + more).saturating_sub(less);
+        let backlog = lane.backlog;
         if leased {
-            lane.settled(key.seq, ordering_key, it.retry.is_some());
-        } else if it.retry_was.is_none() && it.retry.is_some() {
-            lane.note_retry(ordering_key);
+            lane.settled(key.seq, ordering_key, it.retry.as_ref().map(|(_, row)| row));
+        } else if it.retry_was.is_none() && it.retry.is_some_and(|(_, row)| row.holds) {
+            lane.note_busy(ordering_key);
         }
-        if let Some((due, row)) = it.retry {
-            self.timers.insert(Timestamp(due), key, row);
+        if let Some((due, row)) = it.retry
+            && !lane.knows(key.seq)
+        {
+            lane.waiting(row.share()).insert(Due { due: Timestamp(due), seq: key.seq, row });
         }
-        if leased && !std::mem::replace(&mut self.lane(key.endpoint).moved, true) {
+        let finished = backlog - lane.backlog;
+        let moved = leased && !std::mem::replace(&mut lane.moved, true);
+        self.fresh = self.fresh.saturating_sub(finished);
+        if moved {
             self.moved.push(key.endpoint);
         }
-        self.activate(key.endpoint);
+        if it.retry.is_some() {
+            self.rearm(key.endpoint, now);
+        }
+        self.activate(key.endpoint, now);
         true
     }
 
@@ -240,90 +274,44 @@ impl Queue {
 
     /// Deliveries that are not finished: first attempts and retries.
     pub(super) fn unfinished(&self) -> (u64, u64) {
-        let fresh = self.lanes.iter().flatten().map(|it| it.backlog).sum();
-        (fresh, self.retrying)
+        (self.fresh, self.retrying)
     }
 
     pub(super) fn dead(&self) -> u64 {
         self.dead
     }
 
-    /// Retries of an endpoint that are ready to be attempted.
-    pub(super) fn due(&self, endpoint: EndpointNo) -> usize {
-        let lane = self.lanes.get(endpoint.0 as usize).and_then(Option::as_ref);
-        lane.map_or(0, |it| it.due_len())
+    /// What could be attempted now and is not, of endpoints that are not left alone on purpose.
+    /// Looks at lanes that have something to do, at no others and at nothing stored.
+    pub(super) fn overdue(&mut self, now: Timestamp) -> Overdue {
+        let mut sum = Overdue::default();
+        for endpoint in std::mem::take(&mut self.watched) {
+            let lane = self.lane(endpoint);
+            let count = lane.overdue(now);
+            lane.watched = count > 0 && !lane.resting;
+            if !lane.watched {
+                continue;
+            }
+            let first = lane.first_overdue();
+            let due = lane.retries.first_due().filter(|it| *it <= now);
+            sum.count += count;
+            sum.first = sum.first.into_iter().chain(first).min();
+            sum.due = sum.due.into_iter().chain(due).min();
+            self.watched.insert(endpoint);
+        }
+        sum
     }
 
-    /// Deliveries of an endpoint that are not finished.
-    pub(super) fn waiting(&self, endpoint: EndpointNo) -> u64 {
-        let lane = self.lanes.get(endpoint.0 as usize).and_then(Option::as_ref);
-        lane.map_or(0, |it| it.backlog + it.retrying)
+    /// An endpoint's lane, if it has one.
+    pub(super) fn peek(&self, endpoint: EndpointNo) -> Option<&Lane> {
+        self.lanes.get(endpoint.0 as usize).and_then(Option::as_deref)
     }
 
-    pub(super) fn backlog(&self, endpoint: EndpointNo) -> u64 {
-        let lane = self.lanes.get(endpoint.0 as usize).and_then(Option::as_ref);
-        lane.map_or(0, |it| it.backlog)
-    }
-
-    fn lane(&mut self, endpoint: EndpointNo) -> &mut Lane {
+    pub(super) fn lane(&mut self, endpoint: EndpointNo) -> &mut Lane {
         let place = endpoint.0 as usize;
         if self.lanes.len() <= place {
             self.lanes.resize_with(place + 1, || None);
         }
         self.lanes[place].get_or_insert_default()
     }
-}
-
-/// Fills an empty lane from disk; false: nothing was there yet.
-fn load_fresh(
-    lane: &mut Lane,
-    view: &dyn View,
-    shard: ShardNo,
-    endpoint: EndpointNo,
-    key: &dyn Fn(Seq) -> OrderingKey,
-) -> Result<bool> {
-    let before = lane.loaded_to;
-    let mut loaded = 0;
-    for seqs in chunks_after(view, shard, endpoint, before) {
-        for seq in seqs? {
-            let delivery = DeliveryKey { seq, endpoint };
-            if seq <= lane.recovered_to && has_history(view, shard, delivery)? {
-                lane.loaded_to = seq;
-                continue;
-            }
-            lane.push_fresh(Fresh { seq, key: key(seq) });
-            loaded += 1;
-        }
-        if loaded >= FRESH_MAX {
-            break;
-        }
-    }
-    Ok(lane.loaded_to > before)
-}
-
-/// The endpoint's deliveries behind `after`, in chunks as they were written.
-fn chunks_after<'a>(
-    view: &'a dyn View,
-    shard: ShardNo,
-    endpoint: EndpointNo,
-    after: Seq,
-) -> impl Iterator<Item = Result<Vec<Seq>>> + 'a {
-    let least = shard.endpoint_seq(endpoint, Seq(0));
-    let at = shard.endpoint_seq(endpoint, after);
-    let end = shard.endpoint_seq(endpoint, Seq(u64::MAX));
-    // The chunk that begins at or before `after` may reach beyond it.
-    let (low, high) = (Bound::Included(&least[..]), Bound::Included(&at[..]));
-    let reaching = view.range_back(Table::ByEndpoint, low, high).next();
-    let (low, high) = (Bound::Excluded(&at[..]), Bound::Included(&end[..]));
-    let later = view.range(Table::ByEndpoint, low, high);
-    reaching.into_iter().chain(later).map(move |row| {
-        let (_, value) = row?;
-        let deltas: Vec<u64> = decode(&value)?;
-        Ok(undelta(&deltas).into_iter().filter(|it| *it > after).collect())
-    })
-}
-
-pub(super) fn has_history(view: &dyn View, shard: ShardNo, key: DeliveryKey) -> Result<bool> {
-    let first = shard.history(key, 0);
-    Ok(view.get(Table::History, &first)?.is_some())
 }

@@ -5,11 +5,12 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{DeliveryKey, EndpointNo, Seq};
+use crate::domain::{Claim, DeliveryKey, EndpointNo, Seq};
 use crate::storage::Result;
 use crate::storage::audit::AuditRow;
 use crate::storage::catalog_row::{EndpointRow, KeyRow, TenantRow};
 use crate::storage::codec::{decode, encode};
+use crate::storage::health::HealthRow;
 use crate::storage::history_row::{Entry, decode_entry};
 use crate::storage::ingest::IngestUseRow;
 use crate::storage::known_row::{KnownTypeRow, ReplayRow};
@@ -26,6 +27,8 @@ pub(super) enum Record {
     Happened(HistoryRecord),
     /// All deliveries of these endpoints up to these events have history.
     CursorsMoved(Vec<(u32, u64)>),
+    /// An endpoint's health changed; nothing is remembered of one that is well.
+    HealthNoted { endpoint: u32, health: Option<HealthRow> },
     /// A tenant was made or changed.
     TenantPut(TenantRow),
     /// A tenant and its catalog are gone.
@@ -73,6 +76,7 @@ impl Record {
                 | Self::CursorsMoved(_)
                 | Self::Backfilled { .. }
                 | Self::Audited(_)
+                | Self::HealthNoted { .. }
         )
     }
 }
@@ -111,8 +115,8 @@ pub(super) struct HistoryRecord {
     pub(super) row: Bytes,
     /// The digest of its ordering key, or zero.
     pub(super) ordering_key: u64,
-    /// The retry that is over now.
-    pub(super) retry_was: Option<u64>,
+    /// The wait that is over now: the share's code and the due time.
+    pub(super) retry_was: Option<(u8, u64)>,
     /// The retry that follows.
     pub(super) retry: Option<(u64, RetryRow)>,
     /// Since when it was a dead letter, which is over now.
@@ -142,6 +146,25 @@ pub(super) struct RetryRow {
     pub(super) trigger: u8,
     /// The digest of its ordering key, or zero.
     pub(super) ordering_key: u64,
+    /// Whose capacity the next attempt uses, as a code.
+    pub(super) share: u8,
+    /// Whether later deliveries of the same ordering key wait for it.
+    pub(super) holds: bool,
+}
+
+/// The shares that wait on disk. The place is the code: new ones go to the end.
+pub(super) const WAITING_SHARES: [Claim; 3] = [Claim::Retry, Claim::Asked, Claim::Bulk];
+
+impl RetryRow {
+    /// A row of this share, with nothing else set.
+    pub(super) fn of(share: Claim) -> Self {
+        let code = WAITING_SHARES.iter().position(|it| *it == share).unwrap_or_default();
+        Self { share: code as u8, ..Self::default() }
+    }
+
+    pub(super) fn share(&self) -> Claim {
+        WAITING_SHARES.get(usize::from(self.share)).copied().unwrap_or(Claim::Retry)
+    }
 }
 
 /// The records of one batch, as a journal of records keeps them.

@@ -1,7 +1,7 @@
 use std::{ops::Bound, sync::Arc};
 
 use crate::domain::{
-    DeliveryKey, DeliveryState, Endpoint, Event, Replay, ReplayState, Seq, Slug, TenantNo,
+    Claim, DeliveryKey, DeliveryState, Endpoint, Event, Replay, ReplayState, Seq, Slug, TenantNo,
     Timestamp, Trigger,
 };
 use crate::storage::audit::{Change, Noun};
@@ -81,9 +81,10 @@ impl Shard {
         self.replays_changed.notified().await;
     }
 
-    /// Retries of an endpoint, replayed deliveries among them, that are ready to be attempted.
+    /// Replayed and redriven deliveries of an endpoint that are ready to be attempted.
     pub fn due(&self, endpoint: crate::domain::EndpointNo) -> usize {
-        self.queue().due(endpoint)
+        let now = self.clock.now();
+        self.queue().peek(endpoint).map_or(0, |it| it.bulk.ready(now))
     }
 
     /// Takes a replay further by at most `limit` deliveries.
@@ -168,7 +169,8 @@ impl Shard {
             Some(DeliveryState::Delivered) if replay.undelivered_only => return Ok(None),
             Some(_) => false,
         };
-        let record = self.requeue_record(tenant, key, &history, (Trigger::Replay, None))?;
+        let asked = (Trigger::Replay, Claim::Bulk, None);
+        let record = self.requeue_record(tenant, key, &history, asked)?;
         Ok(Some((Record::Happened(record), new)))
     }
 

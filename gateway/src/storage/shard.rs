@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeMap,
     ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, atomic::AtomicU64},
     time::Duration,
@@ -6,7 +7,7 @@ use std::{
 
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 
-use crate::domain::{Attempt, Event, EventId, Seq, Slug, TenantNo};
+use crate::domain::{Attempt, EndpointNo, Event, EventId, Health, Seq, Slug, TenantNo};
 use crate::storage::append::{Append, Appended, NewEvent};
 use crate::storage::catalog::Catalog;
 use crate::storage::event_row::decode_event;
@@ -17,6 +18,7 @@ use crate::storage::keyring::MasterKeys;
 use crate::storage::keys::{ShardNo, u64_at};
 use crate::storage::queue::Queue;
 use crate::storage::record::Record;
+use crate::storage::stats::Stats;
 use crate::storage::tail::Tail;
 use crate::storage::writer::Command;
 use crate::storage::{Config, Error, Result, Table};
@@ -51,6 +53,8 @@ pub struct Shard {
     pub(super) queue: Mutex<Queue>,
     pub(super) queue_changed: Notify,
     pub(super) replays_changed: Notify,
+    pub(super) healths: Mutex<BTreeMap<EndpointNo, Health>>,
+    pub(super) stats: Mutex<Stats>,
     pub(super) failed: watch::Sender<Option<Error>>,
     pub(super) fanned_out: AtomicU64,
     tail: Mutex<Tail>,
@@ -68,7 +72,9 @@ impl Shard {
         commands: mpsc::Sender<Command>,
     ) -> Result<Self> {
         let catalog = Catalog::load(&*view, no, meta, masters)?;
-        let queue = Queue::load(&*view, no, &catalog, Seq(meta.fanned_out))?;
+        let place = (Seq(meta.fanned_out), clock.now());
+        let queue = Queue::load(&*view, no, &catalog, place)?;
+        let healths = crate::storage::health::load(&*view, no)?;
         Ok(Self {
             no,
             view,
@@ -80,6 +86,8 @@ impl Shard {
             queue: Mutex::new(queue),
             queue_changed: Notify::new(),
             replays_changed: Notify::new(),
+            healths: Mutex::new(healths),
+            stats: Mutex::default(),
             failed: watch::Sender::new(None),
             fanned_out: AtomicU64::new(meta.fanned_out),
             tail: Mutex::new(Tail::new(config.tail_bytes_max)),
@@ -232,11 +240,17 @@ impl Shard {
     /// Follows committed records into the queue, and tells those who watch.
     pub(super) fn follow(&self, records: &[Record], leased: &[bool]) {
         let mut woken = false;
+        let now = self.clock.now();
         let mut queue = self.queue();
         for (record, leased) in records.iter().zip(leased) {
-            woken |= queue.follow(record, *leased);
+            woken |= queue.follow(record, *leased, now);
         }
         drop(queue);
+        for record in records {
+            if let Record::EndpointDeleted { no, .. } = record {
+                self.healths().remove(&EndpointNo(*no));
+            }
+        }
         if woken {
             self.queue_changed.notify_one();
         }

@@ -15,12 +15,14 @@ pub enum Table {
     ByEndpoint,
     /// seq, endpoint, number → what happened to a delivery: attempts and requests for more.
     History,
-    /// due, seq, endpoint → a retry.
+    /// endpoint, share, due, seq → a delivery that waits for another attempt.
     Retries,
     /// tenant, died at, seq, endpoint → why.
     Dead,
     /// endpoint → up to where all its deliveries have history.
     Cursors,
+    /// endpoint → what is remembered of one that fails.
+    Health,
     /// kind, tenant, name → tenants, keys, endpoints and plugins.
     Catalog,
     /// endpoint, seq → an event that only a replay gave to the endpoint; and the same by the event.
@@ -35,7 +37,7 @@ pub enum Table {
 
 impl Table {
     /// All tables.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Events,
         Self::ByTenant,
         Self::Ids,
@@ -45,6 +47,7 @@ impl Table {
         Self::Retries,
         Self::Dead,
         Self::Cursors,
+        Self::Health,
         Self::Catalog,
         Self::Backfills,
         Self::Audit,
@@ -64,6 +67,7 @@ impl Table {
             Self::Retries => "retries",
             Self::Dead => "dead",
             Self::Cursors => "cursors",
+            Self::Health => "health",
             Self::Catalog => "catalog",
             Self::Backfills => "backfills",
             Self::Audit => "audit",

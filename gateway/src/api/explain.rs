@@ -1,0 +1,230 @@
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::api::caller::{Access, Need};
+use crate::api::gateway::Gateway;
+use crate::api::page::json_response;
+use crate::api::problem::Result;
+use crate::api::route::{Route, get};
+use crate::api::stats::breaker;
+use crate::api::wire;
+use crate::domain::{
+    Breaker, DeliveryKey, DeliveryState, Endpoint, Event, Scope, Timestamp, delivery_id,
+};
+
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        get(
+            "/v1/tenants/{tenant}/events/{id}/explain",
+            Need::Scope(Scope::Read),
+            explain,
+            ("explainEvent", "Why each endpoint of the tenant did or did not get the event."),
+        )
+        .gives(200, "Explanation")
+        .refuses(404, "event_not_found"),
+    ]
+}
+
+/// Why an endpoint did or did not get an event: a code for machines, a sentence for people, and
+/// what belongs to it.
+struct Reason {
+    code: &'static str,
+    why: String,
+    facts: Value,
+}
+
+impl Reason {
+    fn new(code: &'static str, why: impl Into<String>) -> Self {
+        Self { code, why: why.into(), facts: json!({}) }
+    }
+
+    fn with(self, facts: Value) -> Self {
+        Self { facts, ..self }
+    }
+}
+
+async fn explain(
+    State(gateway): State<Gateway>,
+    access: Access,
+    Path((_, id)): Path<(String, String)>,
+) -> Result {
+    let (event, now) = (access.event(&id)?, gateway.clock.now());
+    let mut endpoints: Vec<Arc<Endpoint>> = {
+        let catalog = access.shard.catalog();
+        let all = catalog.tenant(&access.slug).into_iter().flat_map(|it| it.endpoints.values());
+        all.cloned().collect()
+    };
+    endpoints.sort_by_key(|it| it.no);
+    let fanned_out = access.shard.fanned_out() >= event.seq;
+    let targets = access.shard.targets(event.seq)?;
+    let mut told = Vec::new();
+    for endpoint in &endpoints {
+        let key = DeliveryKey { seq: event.seq, endpoint: endpoint.no };
+        let mut entry = json!({ "endpoint_id": endpoint.id.as_str(), "status": "not_sent" });
+        let reason = match targets.contains(&endpoint.no) {
+            true => {
+                let delivery = wire::delivery(&access.shard, key, &event)?;
+                for name in ["status", "attempts", "next_attempt_at", "last_error"] {
+                    entry[name] = delivery[name].clone();
+                }
+                entry["delivery_id"] = delivery["id"].clone();
+                state_of(&access, (key, &event), endpoint, now)?
+            }
+            false => missed(endpoint, &event, fanned_out),
+        };
+        (entry["code"], entry["why"]) = (reason.code.into(), reason.why.into());
+        if let (Some(entry), Value::Object(facts)) = (entry.as_object_mut(), reason.facts) {
+            entry.extend(facts);
+        }
+        told.push(entry);
+    }
+    let gone = targets.iter().filter(|it| !endpoints.iter().any(|known| known.no == **it));
+    for no in gone {
+        let key = DeliveryKey { seq: event.seq, endpoint: *no };
+        let delivery = wire::delivery(&access.shard, key, &event)?;
+        told.push(json!({
+            "endpoint_id": delivery["endpoint_id"],
+            "delivery_id": delivery["id"],
+            "status": delivery["status"],
+            "attempts": delivery["attempts"],
+            "code": "endpoint_deleted",
+            "why": "the endpoint was deleted since",
+        }));
+    }
+    let body = json!({
+        "event_id": event.id.as_str(),
+        "event_type": event.event_type.as_str(),
+        "accepted_at": event.accepted_at.to_string(),
+        "fanned_out": fanned_out,
+        "endpoints": told,
+    });
+    Ok(json_response(StatusCode::OK, &body))
+}
+
+/// Why an event never became a delivery for an endpoint. What the endpoint wanted then is not
+/// kept, so this tells what it wants now, and whether it was changed since.
+fn missed(endpoint: &Endpoint, event: &Event, fanned_out: bool) -> Reason {
+    let changed = json!({ "changed_since": endpoint.updated_at > event.accepted_at });
+    if event.only.is_some() {
+        return Reason::new("test", "it was a test of another endpoint");
+    }
+    if !fanned_out {
+        return Reason::new("not_fanned_out", "it was accepted just now and is about to be sent");
+    }
+    if endpoint.created_at > event.accepted_at {
+        let why = format!("the endpoint was created later, at {}", endpoint.created_at);
+        return Reason::new("created_later", why);
+    }
+    if !endpoint.wants_type(&event.event_type) {
+        let patterns: Vec<_> = endpoint.event_types.iter().map(|it| it.as_str()).collect();
+        let why = match (patterns.is_empty(), event.event_type.is_operational()) {
+            (_, true) => "the gateway's own events go to those that ask for them by name: \
+                          put `hookgate.**` into `event_types`"
+                .to_owned(),
+            _ => format!("it asks for {}", patterns.join(", ")),
+        };
+        let facts = json!({ "event_types": patterns, "changed_since": changed["changed_since"] });
+        return Reason::new("type_mismatch", why).with(facts);
+    }
+    if let Some(filter) = &endpoint.filter {
+        let source = filter.source();
+        match filter.evaluate(event) {
+            Ok(true) => {}
+            Ok(false) => {
+                let why = format!("its filter is false: {source}");
+                return Reason::new("filter_false", why).with(changed);
+            }
+            Err(error) => {
+                let why = format!("its filter cannot be evaluated, which counts as no: {error}");
+                return Reason::new("filter_error", why).with(changed);
+            }
+        }
+    }
+    if !endpoint.enabled {
+        let reason = endpoint.disabled_reason.as_deref().unwrap_or("somebody disabled it");
+        return Reason::new("disabled", format!("the endpoint is disabled: {reason}"));
+    }
+    let why = "it would get it now; it was disabled or asked for something else then";
+    Reason::new("changed_later", why).with(changed)
+}
+
+/// Where a delivery stands, and what it waits for.
+fn state_of(
+    access: &Access,
+    (key, event): (DeliveryKey, &Event),
+    endpoint: &Endpoint,
+    now: Timestamp,
+) -> crate::storage::Result<Reason> {
+    Ok(match access.shard.state(key)? {
+        DeliveryState::Delivered => Reason::new("delivered", "the endpoint accepted it"),
+        DeliveryState::Filtered { reason } => Reason::new("filtered", reason),
+        DeliveryState::Dead { reason } => {
+            let why = match reason.name() {
+                "retries_exhausted" => "every attempt of its schedule failed".to_owned(),
+                "gone" => "the endpoint answered 410 Gone".to_owned(),
+                name => name.replace('_', " "),
+            };
+            Reason::new(reason.name(), why)
+        }
+        DeliveryState::Cancelled => Reason::new("cancelled", "it was withdrawn"),
+        DeliveryState::Retrying { due } if due > now => {
+            let why = format!("the last attempt failed; the next is due at {due}");
+            Reason::new("waiting_for_retry", why)
+        }
+        DeliveryState::Retrying { .. } | DeliveryState::Pending => {
+            waiting(access, (key, event), endpoint, now)?
+        }
+    })
+}
+
+/// What a delivery waits for that could be attempted by its own schedule.
+fn waiting(
+    access: &Access,
+    (key, event): (DeliveryKey, &Event),
+    endpoint: &Endpoint,
+    now: Timestamp,
+) -> crate::storage::Result<Reason> {
+    if !endpoint.enabled {
+        let reason = endpoint.disabled_reason.as_deref().unwrap_or("somebody disabled it");
+        let why = format!("it is held until the endpoint is enabled again: {reason}");
+        return Ok(Reason::new("held_disabled", why));
+    }
+    if endpoint.secret_unavailable {
+        let why = "it is held: the endpoint's secrets cannot be read; rotate its signing secret";
+        return Ok(Reason::new("secret_unavailable", why));
+    }
+    if let Some(first) = access.shard.waits_behind(key)? {
+        let ahead = access.shard.event(first.seq)?;
+        let id = ahead.map(|it| delivery_id(first, it.accepted_at));
+        let why = "an earlier event of the same order has to be delivered first";
+        return Ok(Reason::new("behind", why).with(json!({ "behind": id })));
+    }
+    let health = access.shard.health(endpoint.no);
+    if breaker(&health, now) == Breaker::Open {
+        let at = health.probe_at.map(|it| it.to_string());
+        let why = format!(
+            "the endpoint failed {} times in a row and is left alone until a probe goes",
+            health.failures
+        );
+        return Ok(Reason::new("breaker_open", why).with(json!({ "next_probe_at": at })));
+    }
+    if let Some(until) = health.paused_until.filter(|it| *it > now) {
+        let why = format!("the endpoint asked by Retry-After to be left alone until {until}");
+        return Ok(Reason::new("paused", why).with(json!({ "paused_until": until.to_string() })));
+    }
+    let backlog = access.shard.backlog(key.endpoint)?;
+    let facts = json!({ "backlog": backlog.first + backlog.again });
+    let age = wire::duration(now - event.accepted_at);
+    let why = match endpoint.rate_limit {
+        Some(limit) => format!(
+            "it waits its turn since {age}; the endpoint takes {} a second",
+            limit.per_second
+        ),
+        None => format!("it waits its turn since {age}, or is being sent"),
+    };
+    let code = if endpoint.rate_limit.is_some() { "rate_limited" } else { "queued" };
+    Ok(Reason::new(code, why).with(facts))
+}

@@ -1,0 +1,219 @@
+//! What the one whose turn it is may begin, and what follows when it ends.
+
+use tokio::time::{Duration, Instant};
+
+use crate::dispatch::lane::{Change, Limits, Told};
+use crate::dispatch::scheduler::Scheduler;
+use crate::domain::{Claim, EndpointNo, Timestamp};
+use crate::storage::Allowance;
+
+/// An attempt weighs one, and one more for each of these bytes of its event.
+const WEIGHT_BYTES: usize = 16 * 1024;
+/// Endpoints of which it is remembered that they are well.
+const LANES_KEPT: usize = 50_000;
+/// Tenants that are looked at for one doubtful attempt that ended.
+const DOUBTFUL_TRIES: usize = 8;
+
+/// An attempt that was begun.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Begun {
+    pub(super) endpoint: EndpointNo,
+    pub(super) share: Claim,
+    pub(super) bytes: usize,
+    pub(super) epoch: u32,
+}
+
+impl Scheduler {
+    /// What an endpoint may begin now; and whether to look for what somebody asked for.
+    pub(super) fn room(
+        &mut self,
+        endpoint: EndpointNo,
+        limits: Limits,
+        now: Instant,
+    ) -> (Allowance, bool) {
+        let Some(lane) = self.lanes.get_mut(&endpoint) else { return Default::default() };
+        let asked = std::mem::take(&mut lane.asked);
+        lane.wants = true;
+        let own = match lane.room(limits, now) {
+            Ok(own) => own,
+            Err(until) => {
+                self.rest(endpoint, until);
+                return (Allowance::default(), asked);
+            }
+        };
+        let tenant = self.tenants.entry(lane.tenant).or_default();
+        let any = own
+            .min(usize::try_from(tenant.deficit).unwrap_or_default())
+            .min(self.shares.total.saturating_sub(self.in_flight.total))
+            .min(self.shares.tenant.saturating_sub(tenant.in_flight.total));
+        let bytes = self.shares.bytes.saturating_sub(self.in_flight.bytes);
+        let bytes = bytes.min(self.shares.tenant_bytes.saturating_sub(tenant.in_flight.bytes));
+        let any = any.min((bytes / lane.event_bytes.max(1)).max(1));
+        let doubtful = if lane.doubtful {
+            let all = self.shares.doubtful.saturating_sub(self.in_flight.doubtful);
+            all.min(self.shares.tenant_doubtful.saturating_sub(tenant.in_flight.doubtful))
+        } else {
+            any
+        };
+        if any > 0 && doubtful == 0 && !std::mem::replace(&mut lane.waits.doubtful, true) {
+            if tenant.doubtful.is_empty() {
+                self.doubtful.push_back(lane.tenant);
+            }
+            tenant.doubtful.push_back(endpoint);
+        }
+        let any = any.min(doubtful);
+        let part = |of: usize| (limits.in_flight_max / of).max(1);
+        let retries = self.shares.retries.saturating_sub(self.in_flight.retries);
+        let bulk = self.shares.bulk.saturating_sub(self.in_flight.bulk);
+        let retries = retries.min(part(2).saturating_sub(lane.in_flight.retries)).min(any);
+        let bulk = bulk.min(part(5).saturating_sub(lane.in_flight.bulk)).min(any);
+        (Allowance { any, retries, bulk }, asked)
+    }
+
+    /// Begins an attempt.
+    pub(super) fn begin(
+        &mut self,
+        endpoint: EndpointNo,
+        (share, bytes): (Claim, usize),
+        now: Instant,
+    ) -> Begun {
+        let begun = Begun { endpoint, share, bytes, epoch: self.epoch(now) };
+        let Some(lane) = self.lanes.get_mut(&endpoint) else { return begun };
+        let tenant = self.tenants.entry(lane.tenant).or_default();
+        tenant.deficit -= 1 + (bytes / WEIGHT_BYTES) as i64;
+        lane.event_bytes = bytes;
+        for it in [&mut self.in_flight, &mut tenant.in_flight, &mut lane.in_flight] {
+            it.add(share, bytes);
+            it.doubtful += usize::from(lane.doubtful);
+        }
+        begun
+    }
+
+    /// So many were begun of what was allowed, not counting what somebody asked for; what is left
+    /// waits for its turn.
+    pub(super) fn lent(
+        &mut self,
+        endpoint: EndpointNo,
+        (allowed, begun): (usize, usize),
+        (more, retries_left, bulk_left): (bool, bool, bool),
+        now: Instant,
+    ) {
+        let epoch = self.epoch(now);
+        let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
+        if allowed > 0 {
+            lane.wants = more || retries_left || bulk_left;
+        }
+        if begun > 0 {
+            lane.started(begun, epoch, now);
+            if self.young.back() != Some(&(epoch, endpoint)) {
+                self.young.push_back((epoch, endpoint));
+            }
+        }
+        let retries_left = retries_left && self.in_flight.retries >= self.shares.retries;
+        if retries_left && !std::mem::replace(&mut lane.waits.retries, true) {
+            self.retries.push_back(endpoint);
+        }
+        let bulk_left = bulk_left && self.in_flight.bulk >= self.shares.bulk;
+        if bulk_left && !std::mem::replace(&mut lane.waits.bulk, true) {
+            self.bulk.push_back(endpoint);
+        }
+        if more {
+            self.queue(endpoint, false);
+        } else {
+            self.forget_if_plain(endpoint);
+        }
+    }
+
+    /// An attempt ended, and `told` something of its endpoint.
+    pub(super) fn ended(
+        &mut self,
+        begun: Begun,
+        told: Told,
+        (latency, limits): (Duration, Limits),
+        (now, at): (Instant, Timestamp),
+    ) -> Change {
+        let epoch = self.epoch(now);
+        let Some(lane) = self.lanes.get_mut(&begun.endpoint) else { return Change::default() };
+        let tenant_no = lane.tenant;
+        let tenant = self.tenants.entry(tenant_no).or_default();
+        for it in [&mut self.in_flight, &mut tenant.in_flight, &mut lane.in_flight] {
+            it.remove(begun.share, begun.bytes);
+            it.doubtful = it.doubtful.saturating_sub(usize::from(lane.doubtful));
+        }
+        if !tenant.endpoints.is_empty() && !std::mem::replace(&mut tenant.queued, true) {
+            self.turns.push_back(tenant_no);
+        }
+        lane.ended(begun.epoch, epoch);
+        let change = lane.learn(told, (latency, limits.rate), (now, at), self.disable_after);
+        let wants = lane.wants;
+        self.weigh(begun.endpoint);
+        self.free(begun.share);
+        if wants {
+            self.queue(begun.endpoint, false);
+        }
+        self.forget_if_plain(begun.endpoint);
+        change
+    }
+
+    /// Lets those go on that waited for such an attempt to end.
+    fn free(&mut self, share: Claim) {
+        let waiting = match share {
+            Claim::Retry => self.retries.pop_front(),
+            Claim::Bulk => self.bulk.pop_front(),
+            Claim::First | Claim::Asked => None,
+        };
+        if let Some(lane) = waiting.and_then(|it| self.lanes.get_mut(&it)) {
+            match share {
+                Claim::Retry => lane.waits.retries = false,
+                _ => lane.waits.bulk = false,
+            }
+        }
+        if let Some(endpoint) = waiting {
+            self.queue(endpoint, false);
+        }
+        for _ in 0..DOUBTFUL_TRIES.min(self.doubtful.len()) {
+            if self.in_flight.doubtful >= self.shares.doubtful {
+                return;
+            }
+            let Some(no) = self.doubtful.pop_front() else { return };
+            let tenant = self.tenants.entry(no).or_default();
+            let full = tenant.in_flight.doubtful >= self.shares.tenant_doubtful;
+            let endpoint = if full { None } else { tenant.doubtful.pop_front() };
+            if !tenant.doubtful.is_empty() {
+                self.doubtful.push_back(no);
+            }
+            if let Some(endpoint) = endpoint {
+                if let Some(lane) = self.lanes.get_mut(&endpoint) {
+                    lane.waits.doubtful = false;
+                }
+                self.queue(endpoint, false);
+                return;
+            }
+        }
+    }
+
+    /// Counts an endpoint's attempts where they belong now.
+    pub(super) fn weigh(&mut self, endpoint: EndpointNo) {
+        let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
+        let doubtful = lane.is_doubtful();
+        if doubtful == std::mem::replace(&mut lane.doubtful, doubtful) {
+            return;
+        }
+        let out = lane.in_flight.total;
+        lane.in_flight.doubtful = if doubtful { out } else { 0 };
+        let tenant = self.tenants.entry(lane.tenant).or_default();
+        for it in [&mut self.in_flight, &mut tenant.in_flight] {
+            it.doubtful =
+                if doubtful { it.doubtful + out } else { it.doubtful.saturating_sub(out) };
+        }
+    }
+
+    fn forget_if_plain(&mut self, endpoint: EndpointNo) {
+        let Some(lane) = self.lanes.get(&endpoint) else { return };
+        if lane.gone {
+            self.forget(endpoint);
+        } else if self.lanes.len() > LANES_KEPT && lane.is_plain() {
+            self.lanes.remove(&endpoint);
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What is kept of an attempt, and what its answer means.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, header};
+
+use crate::domain::{OnError, Timestamp, Verdict};
+use crate::plugins::Fault;
+use crate::world::{Response, SendResult, Timings};
+
+const HEADERS_KEPT_MAX: usize = 16;
+const HEADER_BYTES_KEPT_MAX: usize = 256;
+const ERROR_BYTES_KEPT_MAX: usize = 1024;
+/// Headers of a request that tell no secret; of all others only the name is kept.
+const PLAIN: [&str; 5] =
+    ["content-type", "user-agent", "webhook-id", "webhook-timestamp", "webhook-signature"];
+
+/// What an attempt came to, before it is judged.
+pub(super) struct Finished {
+    pub(super) name: &'static str,
+    pub(super) status: Option<u16>,
+    pub(super) error: Option<String>,
+    pub(super) retry_after: Option<Duration>,
+    pub(super) request_headers: Vec<(String, String)>,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) body: Bytes,
+    pub(super) truncated: bool,
+    pub(super) timings: Timings,
+    /// Set where there is nothing to judge.
+    pub(super) verdict: Option<Verdict>,
+}
+
+impl Finished {
+    /// It was sent, or tried to: this came of it.
+    pub(super) fn answered(sent: SendResult, now: Timestamp) -> Self {
+        let timings = sent.timings;
+        let response = match sent.answer {
+            Ok(response) => response,
+            Err((class, error)) => {
+                return Self { timings, ..Self::failed(class.name(), error) };
+            }
+        };
+        let status = response.status.as_u16();
+        let name = match status {
+            200..=299 => "delivered",
+            301..=303 | 307 | 308 => "redirect_refused",
+            _ => "http_status",
+        };
+        Self {
+            status: Some(status),
+            error: (name != "delivered")
+                .then(|| format!("the endpoint answered {}", response.status)),
+            retry_after: retry_after(&response.headers, now),
+            headers: kept_headers(&response),
+            body: response.body,
+            truncated: response.body_truncated,
+            timings,
+            ..Self::failed(name, String::new())
+        }
+    }
+
+    /// A plugin failed.
+    pub(super) fn plugin_failed(fault: Fault, on_error: OnError) -> Self {
+        let dead = on_error == OnError::DeadLetter;
+        let verdict = dead.then_some(Verdict::Dead(crate::domain::DeadReason::PluginError));
+        Self { verdict, ..Self::failed(fault.kind.name(), fault.detail) }
+    }
+
+    /// Nothing was sent, or nothing answered.
+    pub(super) fn failed(name: &'static str, error: String) -> Self {
+        Self {
+            name,
+            status: None,
+            error: Some(cut(error)),
+            retry_after: None,
+            request_headers: Vec::new(),
+            headers: Vec::new(),
+            body: Bytes::new(),
+            truncated: false,
+            timings: Timings::default(),
+            verdict: None,
+        }
+    }
+
+    /// Whether the endpoint itself was asked and did not take it.
+    pub(super) fn blames_endpoint(&self) -> bool {
+        let ours = self.name == "internal" || self.name == "filtered";
+        !ours && !self.name.starts_with("plugin_") && self.name != "delivered"
+    }
+}
+
+/// A sentence that somebody else wrote, as much of it as is kept.
+fn cut(mut text: String) -> String {
+    if text.len() > ERROR_BYTES_KEPT_MAX {
+        let end = (0..=ERROR_BYTES_KEPT_MAX).rev().find(|it| text.is_char_boundary(*it));
+        text.truncate(end.unwrap_or_default());
+        text.push('…');
+    }
+    text
+}
+
+/// Seconds, or a date in one of the forms of
+/// [RFC 9110](https://www.rfc-editor.org/rfc/rfc9110#name-retry-after); anything else is as if it
+/// were not there. A number too large to read is a long time all the same.
+pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if !text.is_empty() && text.bytes().all(|it| it.is_ascii_digit()) {
+        return Some(Duration::from_secs(text.parse().unwrap_or(u64::from(u32::MAX))));
+    }
+    let date = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some((Timestamp(0) + date) - now)
+}
+
+fn kept_headers(response: &Response) -> Vec<(String, String)> {
+    let kept = response.headers.iter().take(HEADERS_KEPT_MAX);
+    kept.map(|(name, value)| (name.to_string(), text(value))).collect()
+}
+
+/// The head of a request as it was sent; values that may be secret are masked.
+pub(super) fn masked_headers(headers: &HeaderMap) -> Vec<(String, String)> {
+    let masked = |(name, value): (&http::HeaderName, &HeaderValue)| {
+        let plain = PLAIN.contains(&name.as_str()) || name.as_str().starts_with("ce-");
+        (name.to_string(), if plain { text(value) } else { "***".to_owned() })
+    };
+    headers.iter().take(HEADERS_KEPT_MAX * 2).map(masked).collect()
+}
+
+fn text(value: &HeaderValue) -> String {
+    let value = value.as_bytes();
+    String::from_utf8_lossy(&value[..value.len().min(HEADER_BYTES_KEPT_MAX)]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_retry_after_is_understood() {
+        // 2027-01-15T08:00:00Z
+        let now = Timestamp(1_800_000_000_000);
+        let capped = u64::from(u32::MAX);
+        for (text, expected) in [
+            ("7", Some(7)),
+            (" 120 ", Some(120)),
+            ("0", Some(0)),
+            ("1000000000", Some(1_000_000_000)),
+            ("99999999999999999999999999", Some(capped)),
+            ("-1", None),
+            ("1.5", None),
+            ("+5", None),
+            ("soon", None),
+            ("", None),
+            ("Fri, 15 Jan 2027 08:01:00 GMT", Some(60)),
+            ("Friday, 15-Jan-27 08:01:00 GMT", Some(60)),
+            ("Fri Jan 15 08:01:00 2027", Some(60)),
+            ("Fri, 15 Jan 2027 07:00:00 GMT", Some(0)),
+            ("Fri, 99 Jan 2027 07:00:00 GMT", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::RETRY_AFTER, text.parse().unwrap());
+            let got = retry_after(&headers, now).map(|it| it.as_secs());
+            assert_eq!(got, expected, "{text}");
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_bytes(b"\xff7").unwrap());
+        assert_eq!(retry_after(&headers, now), None);
+    }
+
+    #[test]
+    fn what_may_be_secret_is_masked() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in
+            [("authorization", "Bearer abc"), ("x-api-key", "abc"), ("webhook-id", "evt_1")]
+        {
+            headers.insert(name, value.parse().unwrap());
+        }
+        let kept = masked_headers(&headers);
+        assert!(kept.iter().all(|(_, value)| !value.contains("abc")), "{kept:?}");
+        assert!(kept.contains(&("webhook-id".to_owned(), "evt_1".to_owned())));
+    }
+
+    #[test]
+    fn long_sentences_are_cut() {
+        let failed = Finished::failed("plugin_failed", "ä".repeat(5000));
+        let error = failed.error.unwrap();
+        assert!(error.len() <= ERROR_BYTES_KEPT_MAX + 4 && error.ends_with("ä…"));
+    }
+}

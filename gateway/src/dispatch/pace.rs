@@ -1,0 +1,233 @@
+use tokio::time::{Duration, Instant};
+
+use crate::domain::RateLimit;
+
+/// Attempts at once at an endpoint that has not taken anything yet.
+const UNPROVEN_MAX: usize = 8;
+/// An endpoint that is back gets one attempt at once, and twice as many each time this passes.
+const RAMP_STEP: Duration = Duration::from_secs(10);
+/// A rate that was halved doubles each time this passes.
+const SLOWED_STEP: Duration = Duration::from_secs(30);
+/// Answers that ask for less within this time count as one.
+const SLOWED_ONCE: Duration = Duration::from_secs(1);
+/// The slowest an endpoint is sent to, in attempts a second.
+const RATE_MIN: f64 = 0.1;
+/// Over how long the rate of an endpoint without a limit is measured.
+const MEASURED_OVER: Duration = Duration::from_secs(2);
+const REST_MAX: Duration = Duration::from_secs(3600);
+
+/// How fast an endpoint may be sent to now: its own limits, and less while it recovers or asked
+/// for less.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// Whether it has taken something.
+    pub(super) proven: bool,
+    bucket: Option<Bucket>,
+    ramp_from: Option<Instant>,
+    paused_until: Option<Instant>,
+    slowed: Option<Slowed>,
+    /// Attempts since then.
+    measured: Option<(Instant, u32)>,
+    /// The rate of the time measured before.
+    rate_before: f32,
+}
+
+/// Attempts that may be made at once, filled up over time.
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    tokens: f64,
+    filled_at: Instant,
+}
+
+/// It asked for less.
+#[derive(Debug, Clone, Copy)]
+struct Slowed {
+    rate: f64,
+    full: f64,
+    since: Instant,
+    step_at: Instant,
+}
+
+impl Pace {
+    /// Attempts at once, of at most `max`.
+    pub(super) fn window(&mut self, max: usize, now: Instant) -> usize {
+        let max = if self.proven { max } else { max.min(UNPROVEN_MAX) };
+        let Some(from) = self.ramp_from else { return max };
+        let steps = (now - from).as_secs() / RAMP_STEP.as_secs();
+        let reached = 1_usize.checked_shl(u32::try_from(steps).unwrap_or(u32::MAX));
+        let reached = reached.unwrap_or(usize::MAX);
+        if reached >= max && self.proven {
+            self.ramp_from = None;
+        }
+        reached.min(max)
+    }
+
+    /// How many attempts the rate lets go now, or when it lets the next one.
+    pub(super) fn tokens(
+        &mut self,
+        rate: Option<RateLimit>,
+        now: Instant,
+    ) -> Result<usize, Instant> {
+        if let Some(until) = self.paused_until {
+            if now < until {
+                return Err(until);
+            }
+            self.paused_until = None;
+        }
+        let Some((per_second, burst)) = self.rate(rate, now) else {
+            self.bucket = None;
+            return Ok(usize::MAX);
+        };
+        let bucket = self.bucket.get_or_insert(Bucket { tokens: burst, filled_at: now });
+        let filled = (now - bucket.filled_at).as_secs_f64() * per_second;
+        bucket.tokens = (bucket.tokens + filled).min(burst);
+        bucket.filled_at = now;
+        if bucket.tokens >= 1.0 {
+            return Ok(bucket.tokens as usize);
+        }
+        let wait = Duration::try_from_secs_f64((1.0 - bucket.tokens) / per_second);
+        // Rounded up, so that a token is there then.
+        Err(now + wait.unwrap_or(REST_MAX).min(REST_MAX) + Duration::from_millis(1))
+    }
+
+    /// Attempts a second and at once; `None`: as many as there are.
+    fn rate(&mut self, limit: Option<RateLimit>, now: Instant) -> Option<(f64, f64)> {
+        let own = limit.map(|it| (it.per_second, f64::from(it.burst.max(1))));
+        let Some(slowed) = &mut self.slowed else { return own };
+        while now >= slowed.step_at && slowed.rate < slowed.full {
+            slowed.rate *= 2.0;
+            slowed.step_at += SLOWED_STEP;
+        }
+        let (rate, full) = (slowed.rate, slowed.full);
+        if rate >= full {
+            self.slowed = None;
+            return own;
+        }
+        match own {
+            Some((per_second, burst)) => Some((rate.min(per_second), (rate.min(burst)).max(1.0))),
+            None => Some((rate, 1.0)),
+        }
+    }
+
+    pub(super) fn started(&mut self, attempts: usize, now: Instant) {
+        if let Some(bucket) = &mut self.bucket {
+            bucket.tokens -= attempts as f64;
+        }
+        let (since, count) = self.measured.get_or_insert((now, 0));
+        let span = now - *since;
+        if span >= MEASURED_OVER {
+            self.rate_before = *count as f32 / span.as_secs_f32();
+            (*since, *count) = (now, 0);
+        }
+        *count = count.saturating_add(attempts as u32);
+    }
+
+    /// It is back: begin with little.
+    pub(super) fn ramp(&mut self, now: Instant) {
+        self.ramp_from = Some(now);
+    }
+
+    /// It asked to be left alone until then.
+    pub(super) fn pause(&mut self, until: Instant) {
+        self.paused_until = Some(self.paused_until.map_or(until, |it| it.max(until)));
+        self.ramp_from = self.paused_until;
+    }
+
+    /// Until when it asked to be left alone.
+    pub(super) fn paused_until(&self) -> Option<Instant> {
+        self.paused_until
+    }
+
+    /// It asked for less: half of its rate for a while, whether it has a limit or not.
+    pub(super) fn slow_down(&mut self, limit: Option<RateLimit>, now: Instant) {
+        if self.slowed.is_some_and(|it| now - it.since < SLOWED_ONCE) {
+            return;
+        }
+        let measured = self.measured.map_or(1.0, |(since, count)| {
+            let span = (now - since).as_secs_f64().max(1.0);
+            (f64::from(count) / span).max(f64::from(self.rate_before)).max(1.0)
+        });
+        let full = limit.map_or(measured, |it| it.per_second.min(measured.max(1.0)));
+        let (rate, full) = match self.slowed {
+            Some(it) => (it.rate, it.full.max(full)),
+            None => (full, full),
+        };
+        let rate = (rate / 2.0).max(RATE_MIN);
+        self.slowed = Some(Slowed { rate, full, since: now, step_at: now + SLOWED_STEP });
+    }
+
+    /// Whether there is anything to remember.
+    pub(super) fn is_plain(&self) -> bool {
+        self.bucket.is_none()
+            && self.ramp_from.is_none()
+            && self.paused_until.is_none()
+            && self.slowed.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(it: u64) -> Duration {
+        Duration::from_secs(it)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_recovering_endpoint_is_ramped_up() {
+        let (mut pace, now) = (Pace { proven: true, ..Pace::default() }, Instant::now());
+        assert_eq!(pace.window(64, now), 64);
+        pace.ramp(now);
+        let windows: Vec<_> =
+            [0, 9, 10, 25, 30, 59, 60].map(|it| pace.window(64, now + seconds(it))).into();
+        assert_eq!(windows, [1, 1, 2, 4, 8, 32, 64]);
+        assert_eq!(pace.window(64, now), 64, "it is over");
+        assert_eq!(Pace::default().window(64, now), UNPROVEN_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_limit_is_kept() {
+        let (mut pace, now) = (Pace::default(), Instant::now());
+        let limit = Some(RateLimit { per_second: 10.0, burst: 2 });
+        assert_eq!(pace.tokens(limit, now), Ok(2));
+        pace.started(2, now);
+        let at = pace.tokens(limit, now).unwrap_err();
+        assert!((at - now) >= Duration::from_millis(100));
+        assert_eq!(pace.tokens(limit, at), Ok(1));
+        assert_eq!(pace.tokens(None, at), Ok(usize::MAX));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_for_less_gets_half_for_a_while() {
+        let mut now = Instant::now();
+        for (limit, full) in [(Some(RateLimit { per_second: 8.0, burst: 8 }), 8.0), (None, 20.0)] {
+            let mut pace = Pace::default();
+            for _ in 0..60 {
+                pace.started(1, now);
+                now += Duration::from_millis(50);
+            }
+            pace.slow_down(limit, now);
+            pace.slow_down(limit, now);
+            let rate = |pace: &mut Pace, at| pace.rate(limit, at).map(|it| it.0);
+            let half = rate(&mut pace, now).unwrap();
+            assert!((half - full / 2.0).abs() < full / 10.0, "{half} of {full}");
+            assert!((pace.tokens(limit, now).unwrap() as f64) <= half.max(1.0));
+            now += seconds(2);
+            pace.slow_down(limit, now);
+            let quarter = rate(&mut pace, now).unwrap();
+            assert!((quarter - half / 2.0).abs() < 0.01);
+            assert!((rate(&mut pace, now + seconds(31)).unwrap() - half).abs() < 0.01);
+            assert_eq!(rate(&mut pace, now + seconds(61)), limit.map(|it| it.per_second));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_to_be_left_alone_is() {
+        let (mut pace, now) = (Pace { proven: true, ..Pace::default() }, Instant::now());
+        pace.pause(now + seconds(7));
+        pace.pause(now + seconds(3));
+        assert_eq!(pace.tokens(None, now + seconds(6)), Err(now + seconds(7)));
+        assert_eq!(pace.tokens(None, now + seconds(7)), Ok(usize::MAX));
+        assert_eq!(pace.window(64, now + seconds(7)), 1, "and ramped up then");
+    }
+}

@@ -1,0 +1,448 @@
+//! Whose turn it is. Tenants take turns first, the endpoints of one among themselves; what is in
+//! flight is bounded in all, by tenant, by kind of work, and for all endpoints together that fail,
+//! are slow or are not known yet. So nobody's traffic, dead endpoint or backlog costs others more
+//! than a turn.
+//!
+//! **Invariant:** nothing is looked through: each step takes what is at the front of a queue.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use tokio::time::{Duration, Instant};
+
+use crate::dispatch::lane::{Change, EPOCH, Lane};
+use crate::dispatch::shares::{InFlight, Shares};
+use crate::domain::{EndpointNo, Health, TenantNo};
+
+/// What a tenant may begin in one turn, by the weight of its attempts.
+const QUANTUM: i64 = 16;
+/// The state of all turns.
+#[derive(Debug)]
+pub(super) struct Scheduler {
+    pub(super) shares: Shares,
+    pub(super) disable_after: Duration,
+    pub(super) started: Instant,
+    pub(super) tenants: BTreeMap<TenantNo, TenantTurn>,
+    pub(super) turns: VecDeque<TenantNo>,
+    pub(super) lanes: BTreeMap<EndpointNo, Box<Lane>>,
+    /// Endpoints that are looked at again then.
+    pub(super) resting: BTreeSet<(Instant, EndpointNo)>,
+    /// Tenants whose doubtful endpoints wait for others' attempts to end.
+    pub(super) doubtful: VecDeque<TenantNo>,
+    /// Endpoints that wait for a retry, a replay to end.
+    pub(super) retries: VecDeque<EndpointNo>,
+    pub(super) bulk: VecDeque<EndpointNo>,
+    pub(super) in_flight: InFlight,
+    /// Endpoints with attempts that began in this epoch, to be looked at when they are old.
+    pub(super) young: VecDeque<(u32, EndpointNo)>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct TenantTurn {
+    pub(super) endpoints: VecDeque<EndpointNo>,
+    /// Endpoints that wait for doubtful attempts to end.
+    pub(super) doubtful: VecDeque<EndpointNo>,
+    pub(super) deficit: i64,
+    pub(super) queued: bool,
+    pub(super) in_flight: InFlight,
+}
+
+impl Scheduler {
+    pub(super) fn new(shares: Shares, disable_after: Duration, now: Instant) -> Self {
+        Self {
+            shares,
+            disable_after,
+            started: now,
+            tenants: BTreeMap::new(),
+            turns: VecDeque::new(),
+            lanes: BTreeMap::new(),
+            resting: BTreeSet::new(),
+            doubtful: VecDeque::new(),
+            retries: VecDeque::new(),
+            bulk: VecDeque::new(),
+            in_flight: InFlight::default(),
+            young: VecDeque::new(),
+        }
+    }
+
+    /// What is remembered of an endpoint from before a restart.
+    pub(super) fn restore(
+        &mut self,
+        endpoint: EndpointNo,
+        tenant: TenantNo,
+        health: &Health,
+        now: Instant,
+    ) {
+        self.lanes.insert(endpoint, Box::new(Lane::restored(tenant, health, now)));
+    }
+
+    /// Whether it knows whose an endpoint is.
+    pub(super) fn knows(&self, endpoint: EndpointNo) -> bool {
+        self.lanes.contains_key(&endpoint)
+    }
+
+    pub(super) fn meet(&mut self, endpoint: EndpointNo, tenant: TenantNo) {
+        self.lanes.entry(endpoint).or_insert_with(|| Box::new(Lane::new(tenant)));
+    }
+
+    /// Gives an endpoint that is known a turn, if it has none yet.
+    pub(super) fn queue(&mut self, endpoint: EndpointNo, asked: bool) {
+        let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
+        lane.asked |= asked;
+        if std::mem::replace(&mut lane.queued, true) {
+            return;
+        }
+        let no = lane.tenant;
+        let tenant = self.tenants.entry(no).or_default();
+        tenant.endpoints.push_back(endpoint);
+        if !std::mem::replace(&mut tenant.queued, true) {
+            self.turns.push_back(no);
+        }
+    }
+
+    /// The endpoint whose turn it is. Ask [`room`](Self::room) what it may do with it.
+    pub(super) fn next(&mut self) -> Option<EndpointNo> {
+        if !self.has_room() {
+            return None;
+        }
+        while let Some(no) = self.turns.front().copied() {
+            let tenant = self.tenants.entry(no).or_default();
+            let full = tenant.in_flight.total >= self.shares.tenant
+                || tenant.in_flight.bytes >= self.shares.tenant_bytes;
+            if full || tenant.endpoints.is_empty() {
+                // It gets its turn back when one of its attempts ends, or has something to do.
+                (tenant.queued, tenant.deficit) = (false, 0);
+                self.turns.pop_front();
+                if tenant.endpoints.is_empty() && tenant.in_flight == InFlight::default() {
+                    self.forget_tenant(no);
+                }
+                continue;
+            }
+            if tenant.deficit <= 0 {
+                tenant.deficit += QUANTUM;
+                self.turns.rotate_left(1);
+                continue;
+            }
+            let endpoint = tenant.endpoints.pop_front()?;
+            if let Some(lane) = self.lanes.get_mut(&endpoint) {
+                lane.queued = false;
+                return Some(endpoint);
+            }
+        }
+        None
+    }
+
+    fn forget_tenant(&mut self, no: TenantNo) {
+        if self.tenants.get(&no).is_some_and(|it| it.doubtful.is_empty()) {
+            self.tenants.remove(&no);
+        }
+    }
+
+    /// Looks at an endpoint again then.
+    pub(super) fn rest(&mut self, endpoint: EndpointNo, until: Instant) {
+        let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
+        if let Some(was) = lane.rests_until.replace(until) {
+            self.resting.remove(&(was, endpoint));
+        }
+        self.resting.insert((until, endpoint));
+    }
+
+    /// Notes whether an endpoint is enabled; whether it was disabled before.
+    pub(super) fn notice(&mut self, endpoint: EndpointNo, enabled: bool) -> bool {
+        let lane = self.lanes.get_mut(&endpoint);
+        lane.is_some_and(|it| std::mem::replace(&mut it.disabled, !enabled))
+    }
+
+    /// Whether nothing says when an endpoint is to be looked at again.
+    pub(super) fn may_look(&self, endpoint: EndpointNo) -> bool {
+        self.lanes.get(&endpoint).is_none_or(|it| it.rests_until.is_none())
+    }
+
+    /// An attempt could not be made: its endpoint's deliveries are deferred until then.
+    pub(super) fn defer(&mut self, endpoint: EndpointNo, until: Instant) {
+        if let Some(lane) = self.lanes.get_mut(&endpoint) {
+            lane.deferred = lane.deferred.max(Some(until));
+            lane.wants = true;
+        }
+    }
+
+    /// What deliveries were deferred for may be over: those endpoints get a turn now.
+    pub(super) fn wake_deferred(&mut self) {
+        let mut deferred = Vec::new();
+        for (endpoint, lane) in &mut self.lanes {
+            deferred.extend(lane.deferred.take().map(|_| *endpoint));
+        }
+        deferred.into_iter().for_each(|it| self.queue(it, false));
+    }
+
+    /// Somebody enabled an endpoint again.
+    pub(super) fn renew(&mut self, endpoint: EndpointNo, now: Instant) -> Change {
+        let lane = self.lanes.get_mut(&endpoint);
+        let change = lane.map(|it| it.renew(now)).unwrap_or_default();
+        self.weigh(endpoint);
+        change
+    }
+
+    /// When there is something to look at.
+    pub(super) fn wakes_at(&self) -> Option<Instant> {
+        let rested = self.resting.first().map(|(at, _)| *at);
+        let old = self.young.front().map(|(epoch, _)| self.started + EPOCH * (epoch + 2));
+        rested.into_iter().chain(old).min()
+    }
+
+    /// Gives those a turn whose rest is over, and notices attempts that hang.
+    pub(super) fn wake(&mut self, now: Instant) {
+        while let Some((at, endpoint)) = self.resting.first().copied().filter(|it| it.0 <= now) {
+            self.resting.remove(&(at, endpoint));
+            if let Some(lane) = self.lanes.get_mut(&endpoint) {
+                lane.rests_until = None;
+            }
+            self.queue(endpoint, false);
+        }
+        let epoch = self.epoch(now);
+        while self.young.front().is_some_and(|(began, _)| began + 2 <= epoch) {
+            let Some((_, endpoint)) = self.young.pop_front() else { break };
+            if self.lanes.get_mut(&endpoint).is_some_and(|it| it.hangs(epoch)) {
+                self.weigh(endpoint);
+            }
+        }
+    }
+
+    /// Its endpoint is gone.
+    pub(super) fn forget(&mut self, endpoint: EndpointNo) {
+        let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
+        (lane.wants, lane.gone) = (false, true);
+        if lane.in_flight.total == 0 {
+            if let Some(at) = lane.rests_until {
+                self.resting.remove(&(at, endpoint));
+            }
+            self.lanes.remove(&endpoint);
+        }
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.in_flight.total < self.shares.total && self.in_flight.bytes < self.shares.bytes
+    }
+
+    pub(super) fn has_turns(&self) -> bool {
+        !self.turns.is_empty() && self.has_room()
+    }
+
+    pub(super) fn epoch(&self, now: Instant) -> u32 {
+        ((now - self.started).as_millis() / EPOCH.as_millis()) as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dispatch::Config;
+    use crate::dispatch::capacity::Begun;
+    use crate::dispatch::lane::{Limits, Told};
+    use crate::domain::{Claim, Timestamp};
+
+    const FAR: Duration = Duration::from_secs(5 * 24 * 3600);
+    const LIMITS: Limits = Limits { in_flight_max: 64, rate: None };
+    const AT: Timestamp = Timestamp(1_800_000_000_000);
+
+    /// A scheduler with endpoints that always have more to do.
+    struct Bench {
+        scheduler: Scheduler,
+        out: VecDeque<Begun>,
+        bytes: usize,
+    }
+
+    impl Bench {
+        fn new(in_flight_max: usize) -> Self {
+            let config = Config { in_flight_max, ..Config::default() };
+            let scheduler = Scheduler::new(Shares::new(&config), FAR, Instant::now());
+            Self { scheduler, out: VecDeque::new(), bytes: 100 }
+        }
+
+        fn endpoint(&mut self, no: u32, tenant: u32) {
+            self.scheduler.meet(EndpointNo(no), TenantNo(tenant));
+            self.scheduler.queue(EndpointNo(no), false);
+        }
+
+        fn proven(&mut self, no: u32, tenant: u32) {
+            self.scheduler.meet(EndpointNo(no), TenantNo(tenant));
+            let begun = self.scheduler.begin(EndpointNo(no), (Claim::First, 1), Instant::now());
+            self.end(begun, Told::Took);
+            self.scheduler.queue(EndpointNo(no), false);
+        }
+
+        fn end(&mut self, begun: Begun, told: Told) {
+            let now = (Instant::now(), AT);
+            self.scheduler.ended(begun, told, (Duration::ZERO, LIMITS), now);
+        }
+
+        /// Begins what may be begun; which endpoints' attempts, in order.
+        fn fill(&mut self) -> Vec<u32> {
+            let (mut begun, now) = (Vec::new(), Instant::now());
+            while let Some(endpoint) = self.scheduler.next() {
+                let (allowed, _) = self.scheduler.room(endpoint, LIMITS, now);
+                for _ in 0..allowed.any {
+                    let what = (Claim::First, self.bytes);
+                    self.out.push_back(self.scheduler.begin(endpoint, what, now));
+                    begun.push(endpoint.0);
+                }
+                let more = (allowed.any > 0, false, false);
+                self.scheduler.lent(endpoint, (allowed.any, allowed.any), more, now);
+            }
+            begun
+        }
+
+        fn end_first(&mut self, told: Told) -> u32 {
+            let begun = self.out.pop_front().unwrap();
+            self.end(begun, told);
+            begun.endpoint.0
+        }
+    }
+
+    fn count(all: &[u32], of: impl Fn(u32) -> bool) -> usize {
+        all.iter().filter(|it| of(**it)).count()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tenants_take_turns_whatever_they_have() {
+        let mut bench = Bench::new(128);
+        for no in 0..100 {
+            bench.proven(no, 1);
+        }
+        bench.proven(1000, 2);
+        bench.fill();
+        let mut served = Vec::new();
+        for _ in 0..2000 {
+            bench.end_first(Told::Took);
+            served.extend(bench.fill());
+        }
+        let two = count(&served, |it| it == 1000);
+        assert!((850..1150).contains(&two), "one endpoint beside a hundred got {two} of 2000");
+        for no in 0..100 {
+            let got = count(&served, |it| it == no);
+            assert!((1..60).contains(&got), "endpoint {no} got {got}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tenant_never_holds_everything() {
+        let mut bench = Bench::new(100);
+        for no in 0..100 {
+            bench.proven(no, 1);
+        }
+        assert_eq!(bench.fill().len(), 50);
+        bench.proven(1000, 2);
+        assert_eq!(bench.fill(), [1000; 50]);
+        assert_eq!(bench.fill(), [0; 0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn endpoints_that_hang_leave_room() {
+        let mut bench = Bench::new(100);
+        for no in 0..50 {
+            bench.endpoint(no, no);
+        }
+        assert_eq!(bench.fill().len(), 50, "nobody knows them yet");
+        for no in 1000..1003 {
+            bench.proven(no, no);
+        }
+        assert_eq!(bench.fill().len(), 50);
+        for _ in 0..200 {
+            let begun = bench.out.pop_back().unwrap();
+            bench.end(begun, Told::Took);
+            let begun = bench.fill();
+            assert_eq!(
+                (begun.len(), count(&begun, |it| it < 1000)),
+                (1, 0),
+                "they have their part"
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_known_endpoint_that_begins_to_hang_is_noticed() {
+        let mut bench = Bench::new(100);
+        bench.proven(1, 1);
+        assert_eq!(bench.fill().len(), 50);
+        assert_eq!(bench.scheduler.in_flight.doubtful, 0);
+        let at = bench.scheduler.wakes_at().unwrap();
+        assert!(at - Instant::now() <= 2 * EPOCH);
+        tokio::time::sleep_until(at).await;
+        bench.scheduler.wake(at);
+        assert_eq!(bench.scheduler.in_flight.doubtful, 50);
+        bench.end_first(Told::Took);
+        assert_eq!(bench.fill(), [0; 0], "it waits for its own attempts to end");
+        while !bench.out.is_empty() {
+            bench.end_first(Told::Took);
+        }
+        assert_eq!(bench.scheduler.in_flight, InFlight::default());
+        assert_eq!(bench.fill().len(), 50, "and goes on when it does");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn large_events_weigh_more_and_are_bounded() {
+        let mut bench = Bench::new(100);
+        bench.bytes = 4 * 1024 * 1024;
+        bench.proven(1, 1);
+        bench.fill();
+        // How large they are is known once some were begun.
+        while !bench.out.is_empty() {
+            bench.end_first(Told::Took);
+        }
+        bench.fill();
+        assert_eq!(bench.scheduler.in_flight.bytes, 32 * 1024 * 1024);
+        bench.proven(2, 2);
+        bench.bytes = 1000;
+        assert!(count(&bench.fill(), |it| it == 2) > 10, "others have room");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn retries_and_replays_keep_to_their_shares() {
+        let mut bench = Bench::new(100);
+        let now = Instant::now();
+        for no in 0..20 {
+            bench.proven(no, no);
+        }
+        let (mut retries, mut bulk, mut waiting) = (Vec::new(), 0, 0);
+        while let Some(endpoint) = bench.scheduler.next() {
+            let (allowed, _) = bench.scheduler.room(endpoint, LIMITS, now);
+            for _ in 0..allowed.retries {
+                retries.push(bench.scheduler.begin(endpoint, (Claim::Retry, 1), now));
+            }
+            for _ in 0..allowed.bulk.min(allowed.any - allowed.retries) {
+                bench.scheduler.begin(endpoint, (Claim::Bulk, 1), now);
+                bulk += 1;
+            }
+            waiting += usize::from(allowed.retries == 0);
+            let left = (false, allowed.retries == 0, true);
+            bench.scheduler.lent(endpoint, (allowed.any, 1), left, now);
+        }
+        assert_eq!((retries.len(), bulk), (25, 20));
+        assert!(waiting > 0);
+        bench.end(retries.remove(0), Told::Took);
+        assert!(bench.scheduler.next().is_some(), "one that waits for a retry goes on");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dead_endpoint_costs_one_timer() {
+        let mut bench = Bench::new(100);
+        bench.endpoint(1, 1);
+        for _ in 0..30 {
+            bench.fill();
+            while !bench.out.is_empty() {
+                bench.end_first(Told::Failed { slower: false, pause: None });
+            }
+        }
+        assert_eq!(bench.fill(), [0; 0]);
+        for _ in 0..1000 {
+            bench.scheduler.queue(EndpointNo(1), false);
+            assert_eq!(bench.fill(), [0; 0]);
+        }
+        assert_eq!(bench.scheduler.resting.len(), 1);
+        let (at, _) = *bench.scheduler.resting.first().unwrap();
+        tokio::time::sleep_until(at).await;
+        bench.scheduler.wake(Instant::now());
+        assert_eq!(bench.fill(), [1], "one probe");
+        bench.end_first(Told::Took);
+        assert_eq!(bench.fill(), [1], "and then a little");
+    }
+}

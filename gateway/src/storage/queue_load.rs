@@ -1,0 +1,165 @@
+//! How the queue is made again at a start, and how a lane is filled from disk.
+
+use std::ops::Bound;
+
+use crate::domain::{Claim, DeliveryKey, EndpointNo, Seq, Timestamp};
+use crate::storage::catalog::Catalog;
+use crate::storage::codec::decode;
+use crate::storage::fold::undelta;
+use crate::storage::journal::View;
+use crate::storage::keys::{ShardNo, retry_at};
+use crate::storage::lane::{FRESH_MAX, Lane};
+use crate::storage::queue::Queue;
+use crate::storage::record::{RetryRow, WAITING_SHARES};
+use crate::storage::taken::{Fresh, OrderingKey};
+use crate::storage::waiting::{Due, WAITING_MAX};
+use crate::storage::{Result, Table};
+
+impl Queue {
+    /// Rebuilds it from the view. Reads what is unfinished, not what is stored.
+    pub(super) fn load(
+        view: &dyn View,
+        shard: ShardNo,
+        catalog: &Catalog,
+        (fanned_out, now): (Seq, Timestamp),
+    ) -> Result<Self> {
+        let mut queue = Self::default();
+        for endpoint in catalog.endpoints() {
+            let cursor = match view.get(Table::Cursors, &shard.endpoint(endpoint.no))? {
+                Some(row) => Seq(decode(&row)?),
+                None => Seq(0),
+            };
+            let lane = queue.lane(endpoint.no);
+            (lane.loaded_to, lane.last, lane.cursor_saved) = (cursor, cursor, cursor);
+            lane.recovered_to = fanned_out;
+            for seqs in chunks_after(view, shard, endpoint.no, cursor) {
+                for seq in seqs? {
+                    lane.last = lane.last.max(seq);
+                    let key = DeliveryKey { seq, endpoint: endpoint.no };
+                    lane.backlog += u64::from(!has_history(view, shard, key)?);
+                }
+            }
+            if lane.backlog == 0 {
+                lane.loaded_to = lane.last;
+            }
+            queue.fresh += queue.lane(endpoint.no).backlog;
+        }
+        queue.load_waiting(view, shard, catalog)?;
+        for endpoint in catalog.endpoints() {
+            queue.rearm(endpoint.no, now);
+            queue.activate(endpoint.no, now);
+        }
+        let (from, to) = (shard.all(), shard.end());
+        let range = (Bound::Included(&from[..]), Bound::Excluded(&to[..]));
+        queue.dead = view.range(Table::Dead, range.0, range.1).count() as u64;
+        Ok(queue)
+    }
+
+    /// Counts what waits for another attempt and keeps the head of each lane.
+    fn load_waiting(&mut self, view: &dyn View, shard: ShardNo, catalog: &Catalog) -> Result<()> {
+        let (from, to) = (shard.all(), shard.end());
+        let range = (Bound::Included(&from[..]), Bound::Excluded(&to[..]));
+        for row in view.range(Table::Retries, range.0, range.1) {
+            let (key, value) = row?;
+            let (_, due, key) = retry_at(&key)?;
+            if catalog.endpoint(key.endpoint).is_none() {
+                continue;
+            }
+            let row: RetryRow = decode(&value)?;
+            self.retrying += 1;
+            let lane = self.lane(key.endpoint);
+            lane.retrying += 1;
+            if row.holds {
+                lane.note_busy(OrderingKey(row.ordering_key));
+            }
+            lane.waiting(row.share()).insert(Due { due, seq: key.seq, row });
+        }
+        Ok(())
+    }
+}
+
+/// Reads the next rows of one share, up to what is kept in memory.
+pub(super) fn load_waiting(
+    lane: &mut Lane,
+    view: &dyn View,
+    shard: ShardNo,
+    (endpoint, share): (EndpointNo, u8),
+    (due, seq): (Timestamp, Seq),
+) -> Result<()> {
+    let from = shard.retry(share, due, DeliveryKey { seq, endpoint });
+    let last = DeliveryKey { seq: Seq(u64::MAX), endpoint };
+    let to = shard.retry(share, Timestamp(u64::MAX), last);
+    let range = (Bound::Included(&from[..]), Bound::Included(&to[..]));
+    let (mut rows, mut beyond) = (Vec::new(), None);
+    for row in view.range(Table::Retries, range.0, range.1) {
+        let (key, value) = row?;
+        let (_, due, key) = retry_at(&key)?;
+        if rows.len() == WAITING_MAX {
+            beyond = Some((due, key.seq));
+            break;
+        }
+        // What is on loan is still on disk; its lease tells what becomes of it.
+        if !lane.knows(key.seq) {
+            rows.push(Due { due, seq: key.seq, row: decode(&value)? });
+        }
+    }
+    let share = WAITING_SHARES.get(usize::from(share)).copied().unwrap_or(Claim::Retry);
+    lane.waiting(share).load(rows, beyond);
+    Ok(())
+}
+
+/// Fills an empty lane from disk; false: nothing was there yet.
+pub(super) fn load_fresh(
+    lane: &mut Lane,
+    view: &dyn View,
+    shard: ShardNo,
+    endpoint: EndpointNo,
+    key: &dyn Fn(Seq) -> OrderingKey,
+) -> Result<bool> {
+    let before = lane.loaded_to;
+    let mut loaded = 0;
+    for seqs in chunks_after(view, shard, endpoint, before) {
+        for seq in seqs? {
+            let delivery = DeliveryKey { seq, endpoint };
+            let met = seq <= lane.recovered_to
+                && (lane.knows(seq) || has_history(view, shard, delivery)?);
+            if met {
+                lane.loaded_to = seq;
+                continue;
+            }
+            lane.push_fresh(Fresh { seq, key: key(seq) });
+            loaded += 1;
+        }
+        if loaded >= FRESH_MAX {
+            break;
+        }
+    }
+    Ok(lane.loaded_to > before)
+}
+
+/// The endpoint's deliveries behind `after`, in chunks as they were written.
+fn chunks_after<'a>(
+    view: &'a dyn View,
+    shard: ShardNo,
+    endpoint: EndpointNo,
+    after: Seq,
+) -> impl Iterator<Item = Result<Vec<Seq>>> + 'a {
+    let least = shard.endpoint_seq(endpoint, Seq(0));
+    let at = shard.endpoint_seq(endpoint, after);
+    let end = shard.endpoint_seq(endpoint, Seq(u64::MAX));
+    // The chunk that begins at or before `after` may reach beyond it.
+    let (low, high) = (Bound::Included(&least[..]), Bound::Included(&at[..]));
+    let reaching = view.range_back(Table::ByEndpoint, low, high).next();
+    let (low, high) = (Bound::Excluded(&at[..]), Bound::Included(&end[..]));
+    let later = view.range(Table::ByEndpoint, low, high);
+    reaching.into_iter().chain(later).map(move |row| {
+        let (_, value) = row?;
+        let deltas: Vec<u64> = decode(&value)?;
+        Ok(undelta(&deltas).into_iter().filter(|it| *it > after).collect())
+    })
+}
+
+pub(super) fn has_history(view: &dyn View, shard: ShardNo, key: DeliveryKey) -> Result<bool> {
+    let first = shard.history(key, 0);
+    Ok(view.get(Table::History, &first)?.is_some())
+}

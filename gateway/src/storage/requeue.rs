@@ -1,0 +1,181 @@
+//! What people ask for: another attempt of a delivery, or of many, or none ever again.
+
+use crate::domain::{Claim, DeliveryKey, DeliveryState, TenantNo, Timestamp, Trigger};
+use crate::storage::codec::decode;
+use crate::storage::history_row::{Entry, encode_entry, reason_code, trigger_code};
+use crate::storage::record::{HistoryRecord, Record, RetryRow, WAITING_SHARES};
+use crate::storage::shard::Shard;
+use crate::storage::taken::OrderingKey;
+use crate::storage::{Result, Table};
+
+/// Deliveries that are asked for again in one batch.
+const BATCH_MAX: usize = 500;
+
+impl Shard {
+    /// Asks for another attempt of one delivery now, whatever became of it; somebody waits for
+    /// it, so it goes before all others. False: one is coming anyway.
+    ///
+    /// # Errors
+    /// When the store cannot be read or has stopped.
+    pub async fn requeue(
+        &self,
+        tenant: TenantNo,
+        key: DeliveryKey,
+        trigger: Trigger,
+    ) -> Result<bool> {
+        let _one_at_a_time = self.configuring.lock().await;
+        let Some(record) = self.asked_again(tenant, key, trigger, Claim::Asked)? else {
+            let promoted = self.queue().promote(key, self.clock.now());
+            self.queue_changed.notify_one();
+            return Ok(promoted);
+        };
+        self.commit(vec![Record::Happened(record)]).await?;
+        Ok(true)
+    }
+
+    /// Asks for another attempt of each of these that is finished. They share a bounded part of
+    /// the capacity, below what is live. How many will be attempted.
+    ///
+    /// # Errors
+    /// When the store cannot be read or has stopped; some may have been asked for.
+    pub async fn requeue_many(
+        &self,
+        tenant: TenantNo,
+        keys: &[DeliveryKey],
+        trigger: Trigger,
+    ) -> Result<u64> {
+        let mut asked = 0;
+        for keys in keys.chunks(BATCH_MAX) {
+            let _one_at_a_time = self.configuring.lock().await;
+            let mut records = Vec::with_capacity(keys.len());
+            for key in keys {
+                let record = self.asked_again(tenant, *key, trigger, Claim::Bulk)?;
+                records.extend(record.map(Record::Happened));
+            }
+            asked += records.len() as u64;
+            if !records.is_empty() {
+                self.commit(records).await?;
+            }
+        }
+        Ok(asked)
+    }
+
+    /// The record that asks for another attempt; `None` while one is coming anyway.
+    fn asked_again(
+        &self,
+        tenant: TenantNo,
+        key: DeliveryKey,
+        trigger: Trigger,
+        share: Claim,
+    ) -> Result<Option<HistoryRecord>> {
+        let history = self.history(key)?;
+        let Some(last) = history.last() else { return Ok(None) };
+        let waiting = match last.state() {
+            DeliveryState::Retrying { due } if share == Claim::Asked => {
+                match self.withdraw(key, due)? {
+                    Some(row) => Some((due, row)),
+                    None => return Ok(None),
+                }
+            }
+            DeliveryState::Retrying { .. } | DeliveryState::Pending => return Ok(None),
+            _ => None,
+        };
+        self.requeue_record(tenant, key, &history, (trigger, share, waiting)).map(Some)
+    }
+
+    /// The record that asks for another attempt now; `waiting`: where it waited for one.
+    pub(super) fn requeue_record(
+        &self,
+        tenant: TenantNo,
+        key: DeliveryKey,
+        history: &[Entry],
+        (trigger, share, waiting): (Trigger, Claim, Option<(Timestamp, RetryRow)>),
+    ) -> Result<HistoryRecord> {
+        let now = self.clock.now();
+        let attempts = history.iter().filter(|it| matches!(it, Entry::Attempt(_))).count();
+        let entries = history.len() as u32;
+        let ordering_key = self.ordering_key(key)?;
+        let row = RetryRow {
+            attempts: attempts as u32,
+            round: 0,
+            entries: entries + 1,
+            trigger: trigger_code(trigger),
+            ordering_key,
+            // What still kept its order goes on keeping it.
+            holds: waiting.is_some_and(|(_, row)| row.holds),
+            ..RetryRow::of(share)
+        };
+        let entry = Entry::Requeued { at: now, trigger, due: now };
+        let mut record = history_record(tenant, key, entries, &entry, ordering_key);
+        record.retry_was = waiting.map(|(due, row)| (row.share, due.0));
+        record.retry = Some((now.0, row));
+        record.dead_was = history.last().and_then(dead_since);
+        Ok(record)
+    }
+
+    /// Takes a delivery out of the share it waits in.
+    fn withdraw(&self, key: DeliveryKey, due: Timestamp) -> Result<Option<RetryRow>> {
+        for (code, share) in WAITING_SHARES.into_iter().enumerate() {
+            let row = self.view.get(Table::Retries, &self.no.retry(code as u8, due, key))?;
+            if let Some(row) = row {
+                let row: RetryRow = decode(&row)?;
+                return Ok(self.queue().withdraw(share, due, key).then_some(row));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Throws a dead letter away. False: it is none.
+    ///
+    /// # Errors
+    /// When the store cannot be read or has stopped.
+    pub async fn discard(&self, tenant: TenantNo, key: DeliveryKey) -> Result<bool> {
+        let _one_at_a_time = self.configuring.lock().await;
+        let history = self.history(key)?;
+        let dead_was = history.last().and_then(dead_since);
+        if dead_was.is_none() {
+            return Ok(false);
+        }
+        let entry = Entry::Cancelled { at: self.clock.now() };
+        let mut record = history_record(tenant, key, history.len() as u32, &entry, 0);
+        record.dead_was = dead_was;
+        self.commit(vec![Record::Happened(record)]).await?;
+        Ok(true)
+    }
+
+    pub(super) fn ordering_key(&self, key: DeliveryKey) -> Result<u64> {
+        let event = self.event(key.seq)?;
+        let ordering = self.catalog().endpoint(key.endpoint).map(|it| it.ordering);
+        let text = event.as_ref().and_then(|it| it.ordering_key.as_deref());
+        Ok(ordering.map_or(0, |it| OrderingKey::of(it, text).0))
+    }
+}
+
+pub(super) fn history_record(
+    tenant: TenantNo,
+    key: DeliveryKey,
+    number: u32,
+    entry: &Entry,
+    ordering_key: u64,
+) -> HistoryRecord {
+    let dead = match entry.state() {
+        DeliveryState::Dead { reason } => Some((entry.at().0, reason_code(reason))),
+        _ => None,
+    };
+    HistoryRecord {
+        seq: key.seq.0,
+        endpoint: key.endpoint.0,
+        tenant_no: tenant.0,
+        entry: number,
+        row: encode_entry(entry),
+        ordering_key,
+        retry_was: None,
+        retry: None,
+        dead_was: None,
+        dead,
+    }
+}
+
+fn dead_since(entry: &Entry) -> Option<u64> {
+    matches!(entry.state(), DeliveryState::Dead { .. }).then(|| entry.at().0)
+}

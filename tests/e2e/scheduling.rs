@@ -1,0 +1,183 @@
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::{bench, publish, register};
+use hookgate_tests::TestEndpoint;
+
+/// Waits until `look` gives something that `fits`.
+async fn until(
+    gateway: &hookgate_tests::Gateway,
+    path: &str,
+    fits: impl Fn(&Value) -> bool,
+) -> Value {
+    let mut last = Value::Null;
+    for _ in 0..400 {
+        last = gateway.get(path).await;
+        if fits(&last) {
+            return last;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("{path}: {last}");
+}
+
+/// What `explain` tells of one endpoint.
+fn told<'a>(explained: &'a Value, endpoint: &str) -> &'a Value {
+    let all = explained["endpoints"].as_array().unwrap();
+    all.iter().find(|it| it["endpoint_id"] == endpoint).unwrap()
+}
+
+#[tokio::test]
+async fn an_attempt_tells_where_its_time_went_and_what_was_sent() {
+    let (_folder, gateway, endpoint) = bench().await;
+    endpoint.answer_first([500]);
+    let retry = json!({ "schedule": ["50ms"], "jitter": 0 });
+    let headers = json!({ "authorization": "Bearer secret-of-the-tenant" });
+    register(&gateway, &endpoint, json!({ "retry": retry, "headers": headers })).await;
+    let event = publish(&gateway, "a.b", json!(1)).await;
+    let delivery = gateway.await_status(&event, "delivered").await;
+    let path = format!("deliveries/{}/attempts", delivery["id"].as_str().unwrap());
+    let attempts = gateway.get(&path).await;
+    let (second, first) = (&attempts["data"][0], &attempts["data"][1]);
+    let timings = &first["timings"];
+    for part in ["queue", "connect", "first_byte", "total"] {
+        assert!(timings[part].as_str().unwrap().ends_with("ms"), "{timings}");
+    }
+    assert_eq!((&timings["tls"], &timings["plugin"]), (&Value::Null, &Value::Null));
+    assert_eq!(second["timings"]["connect"], Value::Null, "the connection was kept");
+    assert_eq!(first["request_headers"]["webhook-id"], event);
+    assert_eq!(first["request_headers"]["authorization"], "***");
+    assert_eq!(second["request_headers"], json!({}), "what went well is not worth it");
+    assert_eq!(first["response_truncated"], false);
+}
+
+#[tokio::test]
+async fn statistics_and_explanations() {
+    let (_folder, gateway, endpoint) = bench().await;
+    let dead = TestEndpoint::start().await;
+    dead.answer(500);
+    let retry = json!({ "schedule": ["1h"] });
+    register(&gateway, &endpoint, json!({ "id": "all" })).await;
+    register(&gateway, &endpoint, json!({ "id": "orders", "event_types": ["order.*"] })).await;
+    let filter = json!({ "id": "big", "filter": "data.amount > 1000" });
+    register(&gateway, &endpoint, filter).await;
+    register(&gateway, &endpoint, json!({ "id": "off", "enabled": false })).await;
+    let strict = json!({ "id": "dead", "retry": retry, "ordering": "strict" });
+    register(&gateway, &dead, strict).await;
+    let first = publish(&gateway, "payment.success", json!({ "amount": 5 })).await;
+    let second = publish(&gateway, "payment.success", json!({ "other": 5 })).await;
+    register(&gateway, &endpoint, json!({ "id": "late" })).await;
+    let explained = until(&gateway, &format!("events/{first}/explain"), |it| {
+        told(it, "dead")["code"] == "waiting_for_retry" && told(it, "all")["code"] == "delivered"
+    })
+    .await;
+    for (endpoint, code) in [
+        ("orders", "type_mismatch"),
+        ("big", "filter_false"),
+        ("off", "disabled"),
+        ("late", "created_later"),
+    ] {
+        assert_eq!(told(&explained, endpoint)["code"], code);
+        assert_eq!(told(&explained, endpoint)["status"], "not_sent");
+    }
+    assert!(told(&explained, "orders")["why"].as_str().unwrap().contains("order.*"));
+    assert!(told(&explained, "dead")["next_attempt_at"].is_string());
+    let explained = gateway.get(&format!("events/{second}/explain")).await;
+    assert_eq!(told(&explained, "big")["code"], "filter_error");
+    assert_eq!(told(&explained, "dead")["code"], "behind");
+    let behind = told(&explained, "dead")["behind"].as_str().unwrap();
+    let ahead = gateway.get(&format!("deliveries/{behind}")).await;
+    assert_eq!(ahead["event_id"], first);
+
+    let stats = gateway.get("endpoints/all/stats?window=10m").await;
+    assert_eq!((&stats["delivered"], &stats["failed"]), (&json!(2), &json!(0)));
+    assert_eq!((&stats["success_rate"], &stats["breaker"]), (&json!(1.0), &json!("closed")));
+    assert!(stats["latency"]["p99"].is_string(), "{stats}");
+    let stats = gateway.get("endpoints/dead/stats").await;
+    assert_eq!((&stats["failed"], &stats["backlog"]), (&json!(1), &json!(2)), "{stats}");
+    assert!(stats["oldest_pending_age"].is_string(), "{stats}");
+    for bad in ["5", "1s", "2h", "x"] {
+        let path = format!("endpoints/all/stats?window={bad}");
+        assert_eq!(gateway.call(Method::GET, &path, None).await.0, 400, "{bad}");
+    }
+    let (status, _) = gateway.call(Method::GET, "events/evt_nothing/explain", None).await;
+    assert_eq!(status, 404);
+    let (status, _) = gateway.call(Method::DELETE, "endpoints/dead", None).await;
+    assert_eq!(status, 204);
+    let explained = gateway.get(&format!("events/{first}/explain")).await;
+    assert_eq!(told(&explained, "dead")["code"], "endpoint_deleted");
+    assert_eq!(told(&explained, "dead")["status"], "cancelled");
+    let metrics = gateway.get("/metrics").await;
+    let metrics = metrics.as_str().unwrap();
+    for line in ["hookgate_deliveries_overdue 0", "hookgate_deliveries_pending{state=\"ready\"} 0"]
+    {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
+}
+
+#[tokio::test]
+async fn a_breaker_opens_and_what_is_asked_for_goes_all_the_same() {
+    let (_folder, gateway, endpoint) = bench().await;
+    endpoint.answer(500);
+    let retry = json!({ "schedule": ["1h"] });
+    register(&gateway, &endpoint, json!({ "id": "mine", "retry": retry })).await;
+    let mut last = String::new();
+    for n in 0..60 {
+        last = publish(&gateway, "a.b", json!(n)).await;
+    }
+    let open = |it: &Value| it["breaker"] == "open" && it["failed"].as_u64() >= Some(20);
+    let stats = until(&gateway, "endpoints/mine/stats", open).await;
+    assert!(stats["health"]["next_probe_at"].is_string(), "{stats}");
+    let explained = gateway.get(&format!("events/{last}/explain")).await;
+    assert_eq!(told(&explained, "mine")["code"], "breaker_open", "{explained}");
+    assert!(endpoint.got().len() < 40, "{} attempts", endpoint.got().len());
+    // A manual retry and a test do not wait for the probe.
+    endpoint.answer(200);
+    let delivery = told(&explained, "mine")["delivery_id"].as_str().unwrap();
+    let retry = format!("deliveries/{delivery}/retry");
+    assert_eq!(gateway.call(Method::POST, &retry, Some(json!({}))).await.0, 202);
+    gateway.await_status(&last, "delivered").await;
+    let tested = gateway.post("endpoints/mine/test", json!({})).await;
+    assert_eq!(tested["outcome"], "delivered");
+    let closed = |it: &Value| it["breaker"] == "closed";
+    until(&gateway, "endpoints/mine/stats", closed).await;
+}
+
+#[tokio::test]
+async fn a_disabled_endpoints_backlog_is_held_and_its_tenant_told() {
+    let (_folder, gateway, endpoint) = bench().await;
+    let watcher = TestEndpoint::start().await;
+    register(&gateway, &watcher, json!({ "event_types": ["hookgate.**"] })).await;
+    let everything = TestEndpoint::start().await;
+    register(&gateway, &everything, json!({})).await;
+    endpoint.answer(410);
+    register(&gateway, &endpoint, json!({ "id": "mine", "ordering": "strict" })).await;
+    let first = publish(&gateway, "a.b", json!(1)).await;
+    let second = publish(&gateway, "a.b", json!(2)).await;
+    let got = watcher.await_count(2).await;
+    let mut types: Vec<_> = got.iter().map(|it| it.body["type"].clone()).collect();
+    types.sort_by_key(Value::to_string);
+    assert_eq!(types, ["hookgate.dead_letter", "hookgate.endpoint.disabled"]);
+    let letter = got.iter().find(|it| it.body["type"] == "hookgate.dead_letter").unwrap();
+    assert_eq!(letter.body["data"]["reasons"], json!({ "gone": 1 }));
+    assert!(letter.headers.contains_key("webhook-signature"));
+    assert!(everything.got().iter().all(|it| it.body["type"] == "a.b"));
+    let explained = gateway.get(&format!("events/{second}/explain")).await;
+    assert_eq!(told(&explained, "mine")["code"], "held_disabled", "{explained}");
+    let explained = gateway.get(&format!("events/{first}/explain")).await;
+    assert_eq!(told(&explained, "mine")["code"], "gone");
+    // Asked for by hand, it says why not.
+    let delivery = told(&explained, "mine")["delivery_id"].as_str().unwrap();
+    let retry = format!("deliveries/{delivery}/retry");
+    assert_eq!(gateway.call(Method::POST, &retry, Some(json!({}))).await.0, 202);
+    let letters = |it: &Value| it["data"][0]["reason"] == "endpoint_disabled";
+    until(&gateway, "dead-letters?endpoint=mine", letters).await;
+    endpoint.answer(200);
+    let enable = json!({ "enabled": true });
+    assert_eq!(gateway.call(Method::PATCH, "endpoints/mine", Some(enable)).await.0, 200);
+    let held = format!("events/{second}/explain");
+    until(&gateway, &held, |it| told(it, "mine")["code"] == "delivered").await;
+    assert_eq!(endpoint.got().len(), 2);
+}
