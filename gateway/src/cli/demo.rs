@@ -103,7 +103,7 @@ async fn example(name: &'static str) -> Result<Vec<u8>> {
         let cache = own.or_else(home).unwrap_or_else(std::env::temp_dir);
         let folder = cache.join("hookgate").join(env!("CARGO_PKG_VERSION"));
         authoring::write_examples(&folder).context("the example plugins cannot be written")?;
-        let path = authoring::build(&folder.join("plugins").join(name))?;
+        let path = authoring::build(&folder.join("plugins").join(name))?.path;
         Ok(std::fs::read(path)?)
     })
     .await?

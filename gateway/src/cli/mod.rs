@@ -16,6 +16,7 @@ mod send;
 mod tail;
 mod sse;
 mod plugin;
+mod plugin_cases;
 mod plugin_life;
 mod plugin_logs;
 mod plugin_run;

@@ -5,13 +5,12 @@ use std::{
 
 use clap::Subcommand;
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::cli::authoring::{self, Kind, Manifest};
+use crate::cli::authoring::{self, Kind, Lang, Manifest};
 use crate::cli::client::{Client, Failure};
+use crate::cli::plugin_cases::Cases;
 use crate::cli::{output, plugin_life, plugin_logs, plugin_run};
-
-const CASES_FAILED: u8 = 8;
 
 /// Write, build, test and deploy plugins
 #[derive(Debug, Subcommand)]
@@ -21,8 +20,8 @@ pub(super) enum Plugin {
         /// Its name, and the folder's
         name: PathBuf,
         /// In which language
-        #[arg(long, default_value = "rust", value_parser = ["rust"])]
-        lang: String,
+        #[arg(long, value_enum, default_value = "rust")]
+        lang: Lang,
         /// What it is asked
         #[arg(long, value_enum, default_value = "filter")]
         kind: Kind,
@@ -41,6 +40,9 @@ pub(super) enum Plugin {
         /// Expect from now on what came
         #[arg(long)]
         update: bool,
+        /// Run them again whenever a file of the folder changes
+        #[arg(long)]
+        watch: bool,
     },
     /// Upload the plugin in this folder
     Deploy {
@@ -67,13 +69,16 @@ pub(super) enum Plugin {
 
 pub(super) async fn run(client: &Client, command: Plugin) -> Result<ExitCode, Failure> {
     match command {
-        Plugin::New { name, lang: _, kind } => new(&name, kind),
+        Plugin::New { name, lang, kind } => new(&name, lang, kind),
         Plugin::Build { folder } => {
             let path = build(&folder)?;
             output::line(&path.display().to_string());
             Ok(ExitCode::SUCCESS)
         }
-        Plugin::Test { folder, update } => test(client.json, &folder, update).await,
+        Plugin::Test { folder, update, watch } => {
+            let authoring = Cases { json: client.json, update };
+            if watch { authoring.watch(&folder).await } else { authoring.test(&folder).await }
+        }
         Plugin::Deploy { folder, no_activate } => deploy(client, &folder, !no_activate).await,
         Plugin::List => {
             let page = client.get(&client.path("plugins")).await?;
@@ -97,9 +102,9 @@ pub(super) async fn run(client: &Client, command: Plugin) -> Result<ExitCode, Fa
     }
 }
 
-fn new(path: &Path, kind: Kind) -> Result<ExitCode, Failure> {
+fn new(path: &Path, lang: Lang, kind: Kind) -> Result<ExitCode, Failure> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    authoring::new(&name, kind, path).map_err(told)?;
+    authoring::new(&name, lang, kind, path).map_err(told)?;
     output::note(&format!(
         "made {}; next: cd {} && hookgate plugin test",
         path.display(),
@@ -108,35 +113,13 @@ fn new(path: &Path, kind: Kind) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Makes the component, and tells what the making has to tell.
 pub(super) fn build(folder: &Path) -> Result<PathBuf, Failure> {
-    Manifest::read(folder).map_err(told)?;
-    authoring::build(folder).map_err(told)
-}
-
-async fn test(json: bool, folder: &Path, update: bool) -> Result<ExitCode, Failure> {
-    let component = build(folder)?;
-    let report = authoring::test(folder, &component, update).await.map_err(told)?;
-    if !json {
-        output::note(&format!("sha256 {}", report.digest));
+    let built = authoring::build(folder).map_err(told)?;
+    for note in built.notes {
+        output::note(&note);
     }
-    for case in &report.cases {
-        if json {
-            let passed = case.difference.is_none();
-            let shown =
-                json!({ "case": case.name, "passed": passed, "duration_us": case.duration_us });
-            output::line(&shown.to_string());
-            continue;
-        }
-        match &case.difference {
-            None => output::line(&format!("ok      {} ({} µs)", case.name, case.duration_us)),
-            Some((expected, came)) => {
-                output::line(&format!("failed  {}", case.name));
-                output::line(&format!("        expected {expected}"));
-                output::line(&format!("        came     {came}"));
-            }
-        }
-    }
-    Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::from(CASES_FAILED) })
+    Ok(built.path)
 }
 
 async fn deploy(client: &Client, folder: &Path, activate: bool) -> Result<ExitCode, Failure> {

@@ -5,89 +5,61 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use serde::Deserialize;
 
-const TARGET: &str = "wasm32-wasip2";
+use crate::cli::authoring::tools::{run, target};
+use crate::cli::authoring::{Lang, Manifest, c, python, rust, script};
 
-/// A plugin's `hookgate-plugin.toml`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Manifest {
-    /// Under which name it is uploaded.
-    pub name: String,
-    /// `filter` or `transform`.
-    pub kind: String,
-    /// For people.
-    #[serde(default)]
-    pub description: String,
+/// A component, and what its making has to tell.
+#[derive(Debug)]
+pub struct Built {
+    /// Where the component lies.
+    pub path: PathBuf,
+    /// Such as what a script wrote to `console` while it was loaded.
+    pub notes: Vec<String>,
 }
 
-impl Manifest {
-    /// Reads the manifest in a plugin's folder.
-    ///
-    /// # Errors
-    /// When there is none, or it has a mistake.
-    pub fn read(folder: &Path) -> Result<Self> {
-        let path = folder.join("hookgate-plugin.toml");
-        let text = fs::read_to_string(&path).with_context(|| {
-            format!("{} is no plugin's folder; `hookgate plugin new` makes one", folder.display())
-        })?;
-        toml::from_str(&text).with_context(|| path.display().to_string())
-    }
-}
-
-/// Compiles a plugin's folder to a component.
+/// Makes a component of a plugin's folder.
 ///
 /// # Errors
-/// When the toolchain is missing or the code does not compile; its own words are in it.
-pub fn build(folder: &Path) -> Result<PathBuf> {
-    add_target()?;
+/// When a tool is missing, or the code is not right; the tool's own words are in it.
+pub fn build(folder: &Path) -> Result<Built> {
+    let manifest = Manifest::read(folder)?;
     let folder = &folder.canonicalize().with_context(|| folder.display().to_string())?;
-    let target = folder.join("target");
-    let output = Command::new("cargo")
-        .args(["build", "--release", "--target", TARGET, "--target-dir"])
-        .arg(&target)
-        .current_dir(folder)
-        .env_remove("RUSTFLAGS")
-        .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .output()
-        .context("cargo cannot be run; install Rust from https://rustup.rs")?;
-    if !output.status.success() {
-        bail!("the plugin does not build:\n{}", String::from_utf8_lossy(&output.stderr));
+    let mut notes = Vec::new();
+    let path = match manifest.lang {
+        Lang::Rust => rust::build(folder)?,
+        Lang::Javascript => {
+            let name = manifest.source();
+            let source = fs::read_to_string(folder.join(name))
+                .with_context(|| format!("{name} cannot be read"))?;
+            let script = script::build(name, &source)?;
+            let kind = script.hooks.join("+");
+            notes = script.logs.iter().map(|it| format!("console: {it}")).collect();
+            if kind != manifest.kind {
+                notes.push(format!("{name} has {kind}; the manifest says {}", manifest.kind));
+            }
+            write(folder, &manifest, &script.component)?
+        }
+        Lang::Python => python::build(folder, &manifest)?,
+        Lang::C => c::build(folder, &manifest)?,
+        Lang::Other => other(folder, &manifest)?,
+    };
+    Ok(Built { path, notes })
+}
+
+fn other(folder: &Path, manifest: &Manifest) -> Result<PathBuf> {
+    let (program, arguments) = manifest.build.split_first().context("`build` is empty")?;
+    let mut command = Command::new(program);
+    run(command.args(arguments).current_dir(folder), "see the plugin's README")?;
+    let path = folder.join(manifest.component.as_deref().unwrap_or_default());
+    match path.exists() {
+        true => Ok(path),
+        false => bail!("`{}` made no {}", manifest.build.join(" "), path.display()),
     }
-    let name = package_name(folder)?.replace('-', "_");
-    let path = target.join(TARGET).join("release").join(format!("{name}.wasm"));
-    if !path.exists() {
-        bail!("cargo made no {}; is the crate-type `cdylib`?", path.display());
-    }
+}
+
+fn write(folder: &Path, manifest: &Manifest, component: &[u8]) -> Result<PathBuf> {
+    let path = target(folder, manifest)?;
+    fs::write(&path, component).with_context(|| path.display().to_string())?;
     Ok(path)
-}
-
-/// Adds the target where rustup keeps the toolchain; elsewhere it is there or cargo says so.
-fn add_target() -> Result<()> {
-    let listed = Command::new("rustup").args(["target", "list", "--installed"]).output();
-    let Ok(listed) = listed else { return Ok(()) };
-    if String::from_utf8_lossy(&listed.stdout).lines().any(|it| it == TARGET) {
-        return Ok(());
-    }
-    let added = Command::new("rustup").args(["target", "add", TARGET]).output();
-    let added = added.context("rustup cannot be run")?;
-    if !added.status.success() {
-        let why = String::from_utf8_lossy(&added.stderr);
-        bail!("`rustup target add {TARGET}` failed:\n{why}");
-    }
-    Ok(())
-}
-
-fn package_name(folder: &Path) -> Result<String> {
-    #[derive(Deserialize)]
-    struct Manifest {
-        package: Package,
-    }
-    #[derive(Deserialize)]
-    struct Package {
-        name: String,
-    }
-    let text = fs::read_to_string(folder.join("Cargo.toml")).context("there is no Cargo.toml")?;
-    Ok(toml::from_str::<Manifest>(&text).context("Cargo.toml")?.package.name)
 }

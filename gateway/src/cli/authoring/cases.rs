@@ -1,17 +1,29 @@
-use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
-use crate::plugins::{Artifact, Call, Compiler, Config, EventIn, Host, Outgoing, Verdict};
+use crate::cli::authoring::case;
+use crate::plugins::{Artifact, Compiler, Config, Host};
 use crate::world::SystemEntropy;
+
+/// How often a case is asked, for its cost; the first answer counts.
+const CALLS: usize = 15;
 
 /// How a plugin did on its cases.
 #[derive(Debug)]
 pub struct Report {
     /// SHA-256 of the component that was tested.
     pub digest: String,
+    /// Its size, in bytes.
+    pub size: usize,
+    /// Which hooks it has, with a plus between.
+    pub kind: String,
     /// Each case.
     pub cases: Vec<CaseReport>,
 }
@@ -21,10 +33,14 @@ pub struct Report {
 pub struct CaseReport {
     /// The file's name.
     pub name: String,
-    /// How long the call took, in microseconds.
+    /// What a call takes, in microseconds: the median of several.
     pub duration_us: u64,
     /// What was expected and what came, where they differ.
     pub difference: Option<(Value, Value)>,
+    /// What the plugin logged.
+    pub logs: Vec<String>,
+    /// Whether the file was written anew.
+    pub updated: bool,
 }
 
 impl Report {
@@ -44,91 +60,53 @@ pub async fn test(folder: &Path, component: &Path, update: bool) -> Result<Repor
     let config = Config::new(cache.path().to_owned(), Compiler::InProcess);
     let host = Host::start(config, &SystemEntropy)?;
     let bytes = Bytes::from(fs::read(component)?);
+    let size = bytes.len();
     let artifact = host.check(bytes).await.map_err(|it| anyhow!("{} ({})", it.detail, it.code))?;
+    let files = case_files(&folder.join("cases"))?;
     let mut cases = Vec::new();
-    for path in case_files(&folder.join("cases"))? {
+    for path in files {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let text = fs::read_to_string(&path)?;
-        let mut case: Value = serde_json::from_str(&text).with_context(|| name.clone())?;
-        let (came, duration_us) =
-            run(&host, &artifact, &case).await.with_context(|| name.clone())?;
-        let difference = (case["expect"] != came).then(|| (case["expect"].clone(), came.clone()));
-        if update && difference.is_some() {
-            case["expect"] = came;
-            fs::write(&path, format!("{case:#}\n"))?;
-        }
-        let difference = difference.filter(|_| !update);
-        cases.push(CaseReport { name, duration_us, difference });
+        let report = run(&host, &artifact, &path, update).await;
+        cases.push(report.with_context(|| format!("case {name}"))?);
     }
-    Ok(Report { digest: artifact.digest().to_string(), cases })
+    let kind = artifact.hooks().kind();
+    Ok(Report { digest: artifact.digest().to_string(), size, kind, cases })
 }
 
-fn case_files(folder: &Path) -> Result<Vec<std::path::PathBuf>> {
-    let entries =
-        fs::read_dir(folder).with_context(|| format!("{} is missing", folder.display()))?;
+fn case_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder);
+    let entries = entries.with_context(|| format!("{} cannot be read", folder.display()))?;
     let mut paths = entries.map(|it| Ok(it?.path())).collect::<Result<Vec<_>>>()?;
     paths.retain(|it| it.extension().is_some_and(|it| it == "json"));
     paths.sort();
+    if paths.is_empty() {
+        bail!("{} has no case: write one, such as example.json", folder.display());
+    }
     Ok(paths)
 }
 
-async fn run(host: &Host, artifact: &Arc<Artifact>, case: &Value) -> Result<(Value, u64)> {
-    let texts = |value: &Value| -> Result<BTreeMap<String, String>> {
-        let members = value.as_object().cloned().unwrap_or_else(Map::new);
-        let text = |(key, value): (String, Value)| {
-            let value = value.as_str().ok_or_else(|| anyhow!("`{key}` must be a string"))?;
-            Ok((key, value.to_owned()))
-        };
-        members.into_iter().map(text).collect()
-    };
-    let event = &case["event"];
-    let data = &event["data"];
-    let event = EventIn {
-        id: event["id"].as_str().unwrap_or("evt_case").to_owned(),
-        event_type: event["type"].as_str().context("the event has no `type`")?.to_owned(),
-        timestamp_ms: 0,
-        content_type: "application/json".to_owned(),
-        metadata: texts(&event["metadata"])?.into_iter().collect(),
-        ordering_key: event["ordering_key"].as_str().map(str::to_owned),
-        payload: Bytes::from(data.to_string()),
-    };
-    let config = texts(&case["config"])?.into_iter().collect();
-    let call = Call {
-        tenant: "author".into(),
-        artifact: artifact.clone(),
-        config,
-        question: event,
-        limits: None,
-    };
-    let called = host.call(call).await;
-    // A case names only what it cares for.
-    let wanted = |name: &str| case["expect"].get(name).is_some();
-    let came = match called.verdict {
-        Ok(Verdict::Drop(reason)) => json!({ "outcome": "drop", "reason": reason }),
-        Ok(Verdict::Deliver) if wanted("data") => json!({ "outcome": "deliver", "data": data }),
-        Ok(Verdict::Deliver) => json!({ "outcome": "deliver" }),
-        Ok(Verdict::Replace(out)) => {
-            let mut came = render(out, wanted("headers"));
-            came["outcome"] = "deliver".into();
-            came
-        }
-        Ok(Verdict::Split(parts)) => {
-            let parts = parts.into_iter().map(|it| render(it, wanted("headers")));
-            json!({ "outcome": "split", "parts": parts.collect::<Vec<_>>() })
-        }
-        Err(fault) => json!({ "outcome": "error", "error": fault.detail }),
-    };
-    Ok((came, called.duration.as_micros() as u64))
-}
-
-fn render(out: Outgoing, with_headers: bool) -> Value {
-    let text = || Value::String(String::from_utf8_lossy(&out.payload).into_owned());
-    let mut came = json!({
-        "data": serde_json::from_slice(&out.payload).unwrap_or_else(|_| text()),
-    });
-    if with_headers || !out.headers.is_empty() {
-        let headers = out.headers.into_iter().map(|(name, it)| (name, Value::String(it)));
-        came["headers"] = headers.collect();
+async fn run(
+    host: &Host,
+    artifact: &Arc<Artifact>,
+    path: &Path,
+    update: bool,
+) -> Result<CaseReport> {
+    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let mut case: Value = serde_json::from_str(&fs::read_to_string(path)?)?;
+    let came = case::ask(host, artifact, &case).await?;
+    let mut durations = Vec::new();
+    for _ in 1..CALLS {
+        durations.push(case::ask(host, artifact, &case).await?.duration);
     }
-    came
+    durations.sort();
+    let duration_us = durations[durations.len() / 2].as_micros() as u64;
+    let differs = case["expect"] != came.answer;
+    let mut difference = differs.then(|| (case["expect"].clone(), came.answer.clone()));
+    let updated = update && differs;
+    if updated {
+        case["expect"] = came.answer;
+        fs::write(path, format!("{case:#}\n"))?;
+        difference = None;
+    }
+    Ok(CaseReport { name, duration_us, difference, logs: came.logs, updated })
 }

@@ -3,11 +3,29 @@
 mod sources;
 pub use sources::write_examples;
 
+mod manifest;
+pub use manifest::{Lang, Manifest};
+
 mod new;
 pub use new::{Kind, new};
 
 mod build;
-pub use build::{Manifest, build};
+pub use build::{Built, build};
 
 mod cases;
 pub use cases::{CaseReport, Report, test};
+
+mod difference;
+pub use difference::differences;
+
+mod watch;
+pub use watch::changed;
+
+mod c;
+mod case;
+mod python;
+mod rust;
+mod script;
+mod templates;
+mod tools;
+mod world;

@@ -3,6 +3,9 @@
 
 use std::{fs, io, path::Path};
 
+/// The contract between gateway and plugin.
+pub(super) const WIT: &str = include_str!("../../../../wit/plugin.wit");
+
 type Source = (&'static str, &'static str);
 
 const SDK: [Source; 11] = [
@@ -15,7 +18,7 @@ const SDK: [Source; 11] = [
     ("plugin-sdk/src/log.rs", include_str!("../../../../plugin-sdk/src/log.rs")),
     ("plugin-sdk/src/plugin.rs", include_str!("../../../../plugin-sdk/src/plugin.rs")),
     ("plugin-sdk/src/testing.rs", include_str!("../../../../plugin-sdk/src/testing.rs")),
-    ("wit/plugin.wit", include_str!("../../../../wit/plugin.wit")),
+    ("wit/plugin.wit", WIT),
     ("plugin-sdk/Cargo.toml", SDK_MANIFEST),
 ];
 
@@ -38,7 +41,15 @@ sha1 = "0.11"
 sha2 = "0.11"
 "#;
 
-const EXAMPLES: [Source; 4] = [
+const EXAMPLES: [Source; 6] = [
+    (
+        "plugins/amount-filter/hookgate-plugin.toml",
+        include_str!("../../../../plugins/amount-filter/hookgate-plugin.toml"),
+    ),
+    (
+        "plugins/redact/hookgate-plugin.toml",
+        include_str!("../../../../plugins/redact/hookgate-plugin.toml"),
+    ),
     (
         "plugins/amount-filter/Cargo.toml",
         include_str!("../../../../plugins/amount-filter/Cargo.toml"),

@@ -1,0 +1,85 @@
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+/// A plugin's `hookgate-plugin.toml`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Under which name it is uploaded.
+    pub name: String,
+    /// For people: which hooks it has, with a plus between. The gateway looks at the component.
+    pub kind: String,
+    /// For people.
+    #[serde(default)]
+    pub description: String,
+    /// What it is written in.
+    #[serde(default)]
+    pub lang: Lang,
+    /// The file to begin with, where the language needs one [default: `plugin.js`, `plugin.py`,
+    /// `plugin.c`].
+    #[serde(default)]
+    pub source: Option<String>,
+    /// With `lang = "other"`: the command that makes the component, and its arguments.
+    #[serde(default)]
+    pub build: Vec<String>,
+    /// With `lang = "other"`: where the command leaves the component.
+    #[serde(default)]
+    pub component: Option<String>,
+}
+
+/// What plugins are written in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Lang {
+    /// Rust, with cargo and rustup.
+    #[default]
+    Rust,
+    /// One JavaScript file; needs nothing but this binary.
+    #[value(alias = "js")]
+    #[serde(alias = "js")]
+    Javascript,
+    /// Python, with componentize-py.
+    #[value(alias = "py")]
+    #[serde(alias = "py")]
+    Python,
+    /// C, with clang.
+    C,
+    /// Anything that has a command which makes a component.
+    #[value(skip)]
+    Other,
+}
+
+impl Manifest {
+    /// Reads the manifest in a plugin's folder.
+    ///
+    /// # Errors
+    /// When there is none, or it has a mistake.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join("hookgate-plugin.toml");
+        let text = fs::read_to_string(&path).with_context(|| {
+            format!("{} is no plugin's folder; `hookgate plugin new` makes one", folder.display())
+        })?;
+        let manifest: Self = toml::from_str(&text).with_context(|| path.display().to_string())?;
+        let other = manifest.lang == Lang::Other;
+        if other != (manifest.component.is_some() && !manifest.build.is_empty()) {
+            bail!(
+                "{}: `build` and `component` go together with `lang = \"other\"`",
+                path.display()
+            );
+        }
+        Ok(manifest)
+    }
+
+    /// The file to begin with.
+    pub(super) fn source(&self) -> &str {
+        let default = match self.lang {
+            Lang::Javascript => "plugin.js",
+            Lang::Python => "plugin.py",
+            Lang::C => "plugin.c",
+            Lang::Rust | Lang::Other => "",
+        };
+        self.source.as_deref().unwrap_or(default)
+    }
+}

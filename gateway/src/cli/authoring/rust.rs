@@ -1,0 +1,66 @@
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+const TARGET: &str = "wasm32-wasip2";
+
+/// Compiles a crate to a component.
+///
+/// # Errors
+/// When the toolchain is missing or the code does not compile; its own words are in it.
+pub(super) fn build(folder: &Path) -> Result<PathBuf> {
+    add_target()?;
+    let folder = &folder.canonicalize().with_context(|| folder.display().to_string())?;
+    let target = folder.join("target");
+    let output = Command::new("cargo")
+        .args(["build", "--release", "--target", TARGET, "--target-dir"])
+        .arg(&target)
+        .current_dir(folder)
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .output()
+        .context("cargo cannot be run; install Rust from https://rustup.rs")?;
+    if !output.status.success() {
+        bail!("the plugin does not build:\n{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let name = package_name(folder)?.replace('-', "_");
+    let path = target.join(TARGET).join("release").join(format!("{name}.wasm"));
+    if !path.exists() {
+        bail!("cargo made no {}; is the crate-type `cdylib`?", path.display());
+    }
+    Ok(path)
+}
+
+/// Adds the target where rustup keeps the toolchain; elsewhere it is there or cargo says so.
+fn add_target() -> Result<()> {
+    let listed = Command::new("rustup").args(["target", "list", "--installed"]).output();
+    let Ok(listed) = listed else { return Ok(()) };
+    if String::from_utf8_lossy(&listed.stdout).lines().any(|it| it == TARGET) {
+        return Ok(());
+    }
+    let added = Command::new("rustup").args(["target", "add", TARGET]).output();
+    let added = added.context("rustup cannot be run")?;
+    if !added.status.success() {
+        let why = String::from_utf8_lossy(&added.stderr);
+        bail!("{TARGET} is missing, and `rustup target add {TARGET}` failed:\n{why}");
+    }
+    Ok(())
+}
+
+fn package_name(folder: &Path) -> Result<String> {
+    #[derive(Deserialize)]
+    struct Manifest {
+        package: Package,
+    }
+    #[derive(Deserialize)]
+    struct Package {
+        name: String,
+    }
+    let text = fs::read_to_string(folder.join("Cargo.toml")).context("there is no Cargo.toml")?;
+    Ok(toml::from_str::<Manifest>(&text).context("Cargo.toml")?.package.name)
+}
