@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 #![expect(clippy::print_stdout, reason = "measurements are printed")]
 
+mod authoring;
 mod pace;
 mod zoo;
 
@@ -9,7 +10,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use hookgate::{
-    cli::authoring,
+    cli::authoring::{Kind, Lang, new},
     plugins::{Artifact, Call, Called, Compiler, Config, EventIn, FaultKind, Host, Verdict},
     world::SystemEntropy,
 };
@@ -53,17 +54,6 @@ async fn call_as(
 }
 
 #[tokio::test]
-async fn the_examples_pass_their_cases() {
-    for name in ["amount-filter", "redact"] {
-        let folder = plugin::repository().join("plugins").join(name);
-        let component = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(component.path(), plugin::build(&folder)).unwrap();
-        let report = authoring::test(&folder, component.path(), false).await.unwrap();
-        assert!(report.passed() && !report.cases.is_empty(), "{report:?}");
-    }
-}
-
-#[tokio::test]
 async fn a_child_compiles_and_the_cache_is_not_trusted_blindly() {
     let cache = tempfile::tempdir().unwrap();
     let component = Bytes::from(plugin::example("amount-filter"));
@@ -102,7 +92,7 @@ async fn what_is_no_plugin_is_refused_with_the_reason() {
             "plugin_import_denied",
             "example:net/sockets",
         ),
-        ("too much", vec![0; 17 * 1024 * 1024], "plugin_too_large", "bytes"),
+        ("too much", vec![0; 33 * 1024 * 1024], "plugin_too_large", "bytes"),
     ] {
         let refusal = host.check(bytes.into()).await.err().unwrap_or_else(|| panic!("{name}"));
         assert!(refusal.code == code && refusal.detail.contains(word), "{name}: {refusal:?}");
@@ -157,7 +147,7 @@ hookgate_plugin::export!(Guest: filter);
 async fn hostile_guests_harm_nobody() {
     let folder = tempfile::tempdir().unwrap();
     let source = folder.path().join("guest");
-    authoring::new("guest", authoring::Kind::Filter, &source).unwrap();
+    new("guest", Lang::Rust, Kind::Filter, &source).unwrap();
     std::fs::write(source.join("src/lib.rs"), format!("#![allow(static_mut_refs)]{GUEST}"))
         .unwrap();
     let host = host(&folder.path().join("cache"), Compiler::InProcess);
