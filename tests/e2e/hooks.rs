@@ -66,3 +66,85 @@ async fn a_tenants_events_go_through_its_ingest_chain() {
     assert_eq!(status, 202, "nobody objects any more");
     assert_eq!(gateway.call(Method::DELETE, "plugins/every-hook", None).await.0, 204);
 }
+
+#[tokio::test]
+async fn an_event_becomes_several_requests_and_a_retry_goes_on_where_it_failed() {
+    let (_folder, gateway, endpoint) = bench().await;
+    upload(&gateway).await;
+    let plugins = json!([{ "plugin": "every-hook", "config": { "team": "billing" } }]);
+    let retry = json!({ "schedule": ["50ms", "50ms"], "jitter": 0 });
+    register(&gateway, &endpoint, json!({ "plugins": plugins, "retry": retry })).await;
+    endpoint.answer_first([200, 500, 200, 200]);
+    let event = publish(&gateway, "order.created", json!({ "items": ["a", "b", "c"] })).await;
+    let delivery = gateway.await_status(&event, "delivered").await;
+    let got = endpoint.got();
+    let ids: Vec<_> = got.iter().map(|it| it.id.clone()).collect();
+    let part = |number: u32| format!("{event}~{number}");
+    assert_eq!(ids, [part(1), part(2), part(2), part(3)], "what was delivered is not sent again");
+    let items: Vec<_> = got.iter().map(|it| it.body["data"]["item"].clone()).collect();
+    assert_eq!(items, ["a", "b", "b", "c"]);
+    assert!(got.iter().all(|it| it.body["id"] == it.id && it.headers["x-team"] == "billing"));
+    let path = format!("deliveries/{}/attempts", delivery["id"].as_str().unwrap());
+    let attempts = gateway.get(&path).await["data"].clone();
+    assert_eq!(attempts[1]["parts"], json!({ "delivered": 1, "of": 3 }));
+    assert!(attempts[1]["error"].as_str().unwrap().starts_with("request 2 of 3: "));
+    assert_eq!(attempts[0]["parts"], json!({ "delivered": 3, "of": 3 }));
+}
+
+#[tokio::test]
+async fn a_plugin_tells_what_an_answer_means() {
+    let (_folder, gateway, endpoint) = bench().await;
+    upload(&gateway).await;
+    let plugins = json!([{ "plugin": "every-hook", "config": { "team": "billing" } }]);
+    let retry = json!({ "schedule": ["50ms", "50ms", "50ms"], "jitter": 0 });
+    register(&gateway, &endpoint, json!({ "plugins": plugins, "retry": retry })).await;
+    endpoint.say(r#"{"ok": false}"#);
+    let event = publish(&gateway, "a.b", json!({})).await;
+    endpoint.await_count(2).await;
+    endpoint.answer(500);
+    endpoint.say(r#"{"ok": true}"#);
+    let delivery = gateway.await_status(&event, "delivered").await;
+    let path = format!("deliveries/{}/attempts", delivery["id"].as_str().unwrap());
+    let attempts = gateway.get(&path).await["data"].clone();
+    let first = attempts.as_array().unwrap().last().unwrap();
+    assert_eq!(
+        (&first["outcome"], &first["status_code"]),
+        (&json!("response_refused"), &json!(200))
+    );
+    assert_eq!(first["error"], "plugin every-hook: not ok");
+    assert_eq!(attempts[0]["status_code"], 500, "a 500 that says it is taken is taken");
+    endpoint.answer(200);
+    endpoint.say(r#"{"ok": false, "final": true}"#);
+    let last = publish(&gateway, "a.b", json!({})).await;
+    let dead = gateway.await_status(&last, "dead").await;
+    assert_eq!((&dead["reason"], &dead["attempts"]), (&json!("refused"), &json!(1)));
+}
+
+#[tokio::test]
+async fn a_plugin_signs_with_secrets_that_it_does_not_see() {
+    let (_folder, gateway, endpoint) = bench().await;
+    upload(&gateway).await;
+    let plugins = json!([{ "plugin": "every-hook", "config": { "team": "billing" } }]);
+    let with = json!({ "plugins": plugins, "signature": { "scheme": "none" } });
+    let id = register(&gateway, &endpoint, with).await;
+    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let rotated = format!("endpoints/{id}/secret/rotate");
+    gateway.post(&rotated, json!({ "key": secret })).await;
+    let event = publish(&gateway, "a.b", json!({ "n": 1 })).await;
+    gateway.await_status(&event, "delivered").await;
+    let got = &endpoint.got()[0];
+    assert!(!got.headers.contains_key("webhook-signature"));
+    let macs: Vec<_> = got.headers["x-team-signature"].to_str().unwrap().split(',').collect();
+    assert_eq!(macs.len(), 2, "while a secret is being rotated both sign");
+    assert!(macs.iter().all(|it| it.len() == 64) && macs[0] != macs[1]);
+    assert_eq!(macs[0], plugin_mac(secret, &got.path, &got.raw));
+}
+
+/// What `every-hook` signs by, computed here from the endpoint's secret.
+fn plugin_mac(secret: &str, path: &str, body: &[u8]) -> String {
+    use hmac::{Hmac, KeyInit, Mac};
+    let key = data_encoding::BASE64.decode(secret.trim_start_matches("whsec_").as_bytes()).unwrap();
+    let mac = Hmac::<sha2::Sha256>::new_from_slice(&key).unwrap();
+    let mac = mac.chain_update(format!("billing:{path}:")).chain_update(body);
+    data_encoding::HEXLOWER.encode(&mac.finalize().into_bytes())
+}

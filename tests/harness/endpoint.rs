@@ -20,6 +20,8 @@ pub struct Delivery {
     pub headers: HeaderMap,
     /// Its body.
     pub body: Value,
+    /// Its body, byte for byte.
+    pub raw: Bytes,
 }
 
 /// A real HTTP server that answers as it is told and remembers what came.
@@ -35,6 +37,8 @@ struct Shared {
     /// The next answers; then `otherwise`.
     script: Mutex<VecDeque<u16>>,
     otherwise: Mutex<u16>,
+    /// What stands in each answer.
+    says: Mutex<String>,
     got: Mutex<Vec<Delivery>>,
     count: std::sync::atomic::AtomicU64,
 }
@@ -74,6 +78,11 @@ impl TestEndpoint {
         }
     }
 
+    /// Says this in each answer.
+    pub fn say(&self, body: &str) {
+        *lock(&self.shared.says) = body.to_owned();
+    }
+
     /// Answers these first.
     pub fn answer_first(&self, script: impl IntoIterator<Item = u16>) {
         lock(&self.shared.script).extend(script);
@@ -107,17 +116,18 @@ async fn receive(
     uri: Uri,
     headers: HeaderMap,
     body: Bytes,
-) -> (StatusCode, HeaderMap) {
+) -> (StatusCode, HeaderMap, String) {
     let id = headers.get("webhook-id").and_then(|it| it.to_str().ok()).unwrap_or_default();
-    let body = serde_json::from_slice(&body).unwrap_or_default();
+    let (raw, body) = (body.clone(), serde_json::from_slice(&body).unwrap_or_default());
     let (id, path) = (id.to_owned(), uri.path().to_owned());
-    lock(&shared.got).push(Delivery { id, path, headers, body });
+    lock(&shared.got).push(Delivery { id, path, headers, body, raw });
     let status = lock(&shared.script).pop_front().unwrap_or(*lock(&shared.otherwise));
     let mut answer = HeaderMap::new();
     if (300..400).contains(&status) {
         answer.insert("location", "/elsewhere".parse().expect("a value"));
     }
-    (StatusCode::from_u16(status).expect("a status"), answer)
+    let says = lock(&shared.says).clone();
+    (StatusCode::from_u16(status).expect("a status"), answer, says)
 }
 
 fn lock<T>(it: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

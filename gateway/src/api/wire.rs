@@ -163,6 +163,7 @@ pub(super) fn attempt(shard: &Shard, it: &Attempt, event: &Event) -> Value {
         "status_code": it.outcome.status_code,
         "error": it.outcome.error,
         "plugins": it.plugins.iter().map(plugin_wire::run).collect::<Vec<_>>(),
+        "parts": it.parts.map(|it| json!({ "delivered": it.delivered, "of": it.of })),
         "request_headers": object(&it.request_headers),
         "response_headers": object(&it.response_headers),
         "response_body": String::from_utf8_lossy(&it.response_body),

@@ -2,17 +2,19 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
+use crate::dispatch::Dispatcher;
 use crate::dispatch::bulletins::Death;
 use crate::dispatch::dispatcher::Ended;
-use crate::dispatch::evidence::{Finished, masked_headers};
+use crate::dispatch::evidence::Finished;
 use crate::dispatch::floor::disable;
 use crate::dispatch::lane::Told;
-use crate::dispatch::plugin_chain::{Chain, Chained, Rewritten};
-use crate::dispatch::{Dispatcher, request};
+use crate::dispatch::plugin_chain::{Chain, Chained};
+use crate::dispatch::sending::Sending;
 use crate::domain::{
-    Attempt, DeadReason, Endpoint, Judgement, Outcome, Spent, Timestamp, TypeId, Verdict, judge,
+    Attempt, DeadReason, Endpoint, Judgement, Outcome, Spent, TypeId, Verdict, judge,
 };
 use crate::storage::{Lease, Result};
+use crate::world::Timings;
 
 /// Attempts that a fault of ours may cost a delivery.
 const INTERNAL_MAX: u32 = 5;
@@ -41,7 +43,10 @@ pub(super) async fn make(
             ended.deferred = Some(Instant::now() + wait);
             return Ok(());
         }
-        Chained::Send(rewritten) => send(work, &lease, (endpoint, &rewritten), started_at).await,
+        Chained::Send(made) => {
+            let (lease, chain) = (&lease, &chain);
+            Sending { work, lease, endpoint, chain, started_at }.send(&made).await
+        }
         Chained::Dropped(reason) => Finished {
             verdict: Some(Verdict::Filtered(reason.clone())),
             ..Finished::failed("filtered", reason)
@@ -53,7 +58,6 @@ pub(super) async fn make(
     count(work, &lease, &finished, &verdict, duration);
     learn(ended, &lease, endpoint, (&finished, &verdict), duration);
     let gone = verdict == Verdict::Dead(DeadReason::Gone);
-    let timings = finished.timings;
     let attempt = Attempt {
         id: TypeId::new("att", started_at, work.shard.draw().1).to_string(),
         delivery: lease.key,
@@ -61,19 +65,14 @@ pub(super) async fn make(
         trigger: lease.trigger,
         started_at,
         duration,
-        spent: Spent {
-            resolve: timings.resolve,
-            connect: timings.connect,
-            tls: timings.tls,
-            first_byte: timings.first_byte,
-            ..spent
-        },
+        spent: with_timings(spent, finished.timings),
         outcome: Outcome {
             name: finished.name.to_owned(),
             status_code: finished.status,
             error: finished.error,
         },
         plugins,
+        parts: finished.parts,
         request_headers: finished.request_headers,
         response_headers: finished.headers,
         response_body: finished.body,
@@ -87,28 +86,9 @@ pub(super) async fn make(
     work.shard.settle(lease, attempt).await
 }
 
-async fn send(
-    work: &Dispatcher,
-    lease: &Lease,
-    (endpoint, rewritten): (&Endpoint, &Rewritten),
-    started_at: Timestamp,
-) -> Finished {
-    let at = (work.shard.number(), started_at);
-    let request = match request::build(endpoint, &lease.event, rewritten, at) {
-        Ok(request) => request,
-        Err(error) => return Finished::failed("internal", error),
-    };
-    let request = request::marked(request, lease.trigger);
-    let sent = work.transport.send(request).await;
-    let mut finished = Finished::answered(sent, work.clock.now());
-    // What went wrong should show what was sent; of what went well it is not worth its bytes. It
-    // is made again rather than copied each time.
-    if finished.name != "delivered"
-        && let Ok(request) = request::build(endpoint, &lease.event, rewritten, at)
-    {
-        finished.request_headers = masked_headers(&request.headers);
-    }
-    finished
+fn with_timings(spent: Spent, it: Timings) -> Spent {
+    let Timings { resolve, connect, tls, first_byte, .. } = it;
+    Spent { resolve, connect, tls, first_byte, ..spent }
 }
 
 fn decide(work: &Dispatcher, lease: &Lease, endpoint: &Endpoint, it: &Finished) -> Verdict {
@@ -121,7 +101,7 @@ fn decide(work: &Dispatcher, lease: &Lease, endpoint: &Endpoint, it: &Finished) 
     let verdict = judge(&Judgement {
         retry: &endpoint.retry,
         attempts: lease.round + 1,
-        status: it.status,
+        status: it.status.filter(|_| !it.refused),
         retry_after: it.retry_after,
         now: work.clock.now(),
         chance: work.entropy.fraction(),

@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
 
-use crate::domain::{OnError, Timestamp, Verdict};
+use crate::domain::{OnError, Parts, Timestamp, Verdict};
 use crate::plugins::Fault;
 use crate::world::{Response, SendResult, Timings};
 
@@ -27,6 +27,10 @@ pub(super) struct Finished {
     pub(super) body: Bytes,
     pub(super) truncated: bool,
     pub(super) timings: Timings,
+    /// How far it came, where it is several requests.
+    pub(super) parts: Option<Parts>,
+    /// A plugin says that it was not taken, whatever the status.
+    pub(super) refused: bool,
     /// Set where there is nothing to judge.
     pub(super) verdict: Option<Verdict>,
 }
@@ -79,6 +83,8 @@ impl Finished {
             body: Bytes::new(),
             truncated: false,
             timings: Timings::default(),
+            parts: None,
+            refused: false,
             verdict: None,
         }
     }

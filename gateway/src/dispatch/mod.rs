@@ -19,4 +19,5 @@ mod bulletins;
 mod plugin_chain;
 mod plugin_watch;
 mod operational;
+mod sending;
 mod request;

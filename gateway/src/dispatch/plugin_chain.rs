@@ -7,14 +7,17 @@ use crate::dispatch::Dispatcher;
 use crate::dispatch::plugin_watch::Watched;
 use crate::domain::{Endpoint, Event, OnError, Plugin, PluginRun, PluginUse, PluginVersion};
 use crate::plugins::{
-    Artifact, Busy, Call, Called, Class, Digest, EventIn, Fault, FaultKind, Gate, Host, Subject,
-    Verdict,
+    Artifact, Asked, Busy, Call, Called, Class, Classified, Digest, EventIn, Fault, FaultKind,
+    Gate, Hooks, Host, Outgoing, RequestIn, ResponseIn, Signed, Subject, Verdict,
 };
+
+/// Requests that a chain of plugins may make of one event.
+const PARTS_MAX: usize = 64;
 
 /// What an endpoint's plugins made of an event.
 pub(super) enum Chained {
     /// Send this.
-    Send(Rewritten),
+    Send(Made),
     /// Not for this endpoint, and why.
     Dropped(String),
     /// A plugin failed, and this is what the endpoint wants then.
@@ -24,7 +27,16 @@ pub(super) enum Chained {
     Deferred(Duration),
 }
 
+/// What is to be sent.
+pub(super) struct Made {
+    /// The requests, in their order; never empty.
+    pub(super) parts: Vec<Rewritten>,
+    /// Whether a plugin made several of the event, each with an id of its own.
+    pub(super) several: bool,
+}
+
 /// An event's data on its way through the chain.
+#[derive(Clone)]
 pub(super) struct Rewritten {
     pub(super) data: Bytes,
     /// What the data is, if a plugin made something else than JSON of it.
@@ -66,6 +78,11 @@ impl<'a> Chain<'a> {
         Self { links: endpoint.plugins.iter().map(link).collect() }
     }
 
+    /// Whether there are no plugins.
+    pub(super) fn is_empty(&self) -> bool {
+        self.links.is_empty()
+    }
+
     /// How long a delivery must wait before it makes sense to begin with the chain.
     fn shut_for(&self, host: &Host, endpoint: &Endpoint) -> Option<Duration> {
         let now = Instant::now();
@@ -83,7 +100,7 @@ impl<'a> Chain<'a> {
         (endpoint, event): (&Endpoint, &Event),
     ) -> (Chained, Vec<PluginRun>) {
         let mut runs = Vec::with_capacity(self.links.len());
-        let mut rewritten = Rewritten {
+        let rewritten = Rewritten {
             data: event.data.clone(),
             content_type: None,
             headers: Vec::new(),
@@ -94,43 +111,100 @@ impl<'a> Chain<'a> {
         if let Some(wait) = shut.and_then(|it| self.shut_for(it, endpoint)) {
             return (Chained::Deferred(wait), runs);
         }
+        let (mut parts, mut several) = (vec![rewritten], false);
         for link in &self.links {
-            let data = rewritten.data.clone();
-            let called = link.call(work, (endpoint, event), data).await;
-            let called = match called {
-                Ok(called) => called,
-                Err(Busy { retry_after }) => return (Chained::Deferred(retry_after), runs),
-            };
-            runs.extend(link.run(&called));
-            match (called.verdict, link.plugin_use.on_error) {
-                (Ok(Verdict::Deliver), _) | (Err(_), OnError::Pass) => {}
-                (Ok(Verdict::Drop(reason)), _) => {
-                    return (Chained::Dropped(link.says(&reason)), runs);
+            let (mut next, mut dropped) = (Vec::with_capacity(parts.len()), None);
+            for part in parts {
+                let called = match link.call(work, (endpoint, event), &part).await {
+                    Ok(called) => called,
+                    Err(Busy { retry_after }) => return (Chained::Deferred(retry_after), runs),
+                };
+                runs.extend(link.run(&called));
+                match (called.verdict, link.plugin_use.on_error) {
+                    (Ok(Verdict::Deliver), _) | (Err(_), OnError::Pass) => next.push(part),
+                    (Ok(Verdict::Drop(reason)), _) => dropped = Some(link.says(&reason)),
+                    (Ok(Verdict::Replace(out)), _) => next.push(part.replaced(out)),
+                    (Ok(Verdict::Split(made)), _) => {
+                        several = true;
+                        next.extend(made.into_iter().map(|it| part.clone().replaced(it)));
+                    }
+                    (Err(fault), OnError::Drop) => {
+                        dropped = Some(link.says(&format!("failed: {}", fault.detail)));
+                    }
+                    (Err(fault), on_error) => {
+                        let fault = Fault { detail: link.says(&fault.detail), ..fault };
+                        return (Chained::Failed(fault, on_error), runs);
+                    }
                 }
-                (Ok(Verdict::Replace(out)), _) => {
-                    let json = out.content_type.starts_with("application/json");
-                    rewritten.content_type = (!json).then_some(out.content_type);
-                    rewritten.data = out.payload;
-                    rewritten.headers.extend(out.headers);
-                    rewritten.path_suffix.push_str(out.path_suffix.as_deref().unwrap_or_default());
-                }
-                (Ok(Verdict::Split(_)), _) => {
-                    let (kind, detail) = (FaultKind::OutputInvalid, "split is not sent yet");
-                    let fault = Fault { kind, detail: link.says(detail) };
-                    return (Chained::Failed(fault, OnError::DeadLetter), runs);
-                }
-                (Err(fault), OnError::Drop) => {
-                    let name = &link.plugin_use.plugin;
-                    let reason = format!("plugin {name} failed: {}", fault.detail);
-                    return (Chained::Dropped(reason), runs);
-                }
-                (Err(fault), on_error) => {
+            }
+            if let (true, Some(reason)) = (next.is_empty(), dropped) {
+                return (Chained::Dropped(reason), runs);
+            }
+            if next.len() > PARTS_MAX {
+                let detail = link.says(&format!("{} requests of one event", next.len()));
+                let fault = Fault { kind: FaultKind::Limit, detail };
+                return (Chained::Failed(fault, link.plugin_use.on_error), runs);
+            }
+            parts = next;
+        }
+        (Chained::Send(Made { parts, several }), runs)
+    }
+
+    /// Asks the plugins that sign, in order: the headers they add.
+    ///
+    /// # Errors
+    /// What an attempt comes to that cannot be signed.
+    pub(super) async fn sign(
+        &self,
+        work: &Dispatcher,
+        of: (&Endpoint, &Event),
+        request: &RequestIn,
+    ) -> Result<Signed, (Fault, OnError)> {
+        let mut headers = Vec::new();
+        for link in &self.links {
+            let called = link.ask(work, of, |it| it.sign, request.clone()).await;
+            match (called.map(|it| it.verdict), link.plugin_use.on_error) {
+                (None, _) | (Some(Err(_)), OnError::Pass) => {}
+                (Some(Ok(signed)), _) => headers.extend(signed),
+                (Some(Err(fault)), on_error) => {
                     let fault = Fault { detail: link.says(&fault.detail), ..fault };
-                    return (Chained::Failed(fault, on_error), runs);
+                    return Err((fault, on_error));
                 }
             }
         }
-        (Chained::Send(rewritten), runs)
+        Ok(headers)
+    }
+
+    /// Asks the plugins what an answer means; the first that knows decides. Where one fails, its
+    /// status does, since the endpoint may have taken it.
+    pub(super) async fn classify(
+        &self,
+        work: &Dispatcher,
+        of: (&Endpoint, &Event),
+        response: &ResponseIn,
+    ) -> Classified {
+        for link in &self.links {
+            let called = link.ask(work, of, |it| it.classify, response.clone()).await;
+            match called.map(|it| it.verdict) {
+                None | Some(Ok(Classified::Undecided) | Err(_)) => {}
+                Some(Ok(Classified::Success)) => return Classified::Success,
+                Some(Ok(Classified::Failure(it))) => return Classified::Failure(link.says(&it)),
+                Some(Ok(Classified::Final(it))) => return Classified::Final(link.says(&it)),
+            }
+        }
+        Classified::Undecided
+    }
+}
+
+impl Rewritten {
+    /// What a plugin made of it.
+    fn replaced(mut self, out: Outgoing) -> Self {
+        let json = out.content_type.starts_with("application/json");
+        self.content_type = (!json).then_some(out.content_type);
+        self.data = out.payload;
+        self.headers.extend(out.headers);
+        self.path_suffix.push_str(out.path_suffix.as_deref().unwrap_or_default());
+        self
     }
 }
 
@@ -165,7 +239,7 @@ impl Link<'_> {
         &self,
         work: &Dispatcher,
         (endpoint, event): (&Endpoint, &Event),
-        data: Bytes,
+        part: &Rewritten,
     ) -> Result<Called, Busy> {
         let failed = |detail: &str| Ok(Called::fault(FaultKind::Failed, detail));
         let Some(host) = &work.plugins else { return failed("plugins are switched off") };
@@ -187,7 +261,11 @@ impl Link<'_> {
             };
             let config = self.plugin_use.config.iter();
             let config = config.map(|(key, value)| (key.clone(), value.clone())).collect();
-            let event_in = EventIn::new(event, data.clone());
+            if !artifact.hooks().delivers() {
+                return Ok(Called::passing());
+            }
+            let mut event_in = EventIn::new(event, part.data.clone());
+            event_in.content_type = part.content_type.clone().unwrap_or(event_in.content_type);
             let tenant = endpoint.tenant.shared();
             let call = Call { tenant, artifact, config, question: event_in, limits: None };
             host.try_call(call, Class::Live).await
@@ -207,6 +285,36 @@ impl Link<'_> {
         };
         watched.note(&called, (self.plugin_use.version.is_none(), *on_trial)).await;
         Ok(called)
+    }
+}
+
+impl Link<'_> {
+    /// Asks the plugin another of its hooks; `None` when it does not have it. A call for which
+    /// there is no room is a fault: parts of the attempt may have been made.
+    async fn ask<Q: Asked>(
+        &self,
+        work: &Dispatcher,
+        (endpoint, event): (&Endpoint, &Event),
+        has: fn(Hooks) -> bool,
+        question: Q,
+    ) -> Option<Called<Q::Answer>> {
+        let host = work.plugins.as_ref()?;
+        let (plugin, version, on_trial) = self.resolved.as_ref()?;
+        let artifact = match artifact(work, host, (event, plugin), version).await {
+            Ok(artifact) => artifact,
+            Err(fault) => return Some(Called::fault(fault.kind, fault.detail)),
+        };
+        if !has(artifact.hooks()) {
+            return None;
+        }
+        let config = self.plugin_use.config.iter();
+        let config = config.map(|(key, value)| (key.clone(), value.clone())).collect();
+        let tenant = endpoint.tenant.shared();
+        let call = Call { tenant, artifact, config, question, limits: None };
+        let called = host.call(call).await;
+        let watched = Watched { work, host, endpoint, event, plugin, version };
+        watched.note(&called, (self.plugin_use.version.is_none(), *on_trial)).await;
+        Some(called)
     }
 }
 

@@ -30,7 +30,7 @@ impl Watched<'_> {
 
     /// Notes how the call went. `following` tells whether the endpoint follows the plugin rather
     /// than pins a version.
-    pub(super) async fn note(&self, called: &Called, (following, on_trial): (bool, bool)) {
+    pub(super) async fn note<A>(&self, called: &Called<A>, (following, on_trial): (bool, bool)) {
         let canary = self.plugin.canary.as_ref().filter(|_| following);
         let tenant = self.endpoint.tenant.shared();
         let over = self.host.diary().note(&self.noted(&tenant, canary), called);

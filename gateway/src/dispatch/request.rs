@@ -81,10 +81,10 @@ fn signed(
     Ok(headers)
 }
 
-fn parse_name(name: &str) -> Result<HeaderName, String> {
+pub(super) fn parse_name(name: &str) -> Result<HeaderName, String> {
     name.parse().map_err(|_| format!("`{name}` is no header name"))
 }
 
-fn parse_value(value: &str) -> Result<HeaderValue, String> {
+pub(super) fn parse_value(value: &str) -> Result<HeaderValue, String> {
     HeaderValue::from_str(value).map_err(|_| "a header's value has forbidden characters".to_owned())
 }

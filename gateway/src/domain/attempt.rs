@@ -100,6 +100,9 @@ pub struct Attempt {
     pub outcome: Outcome,
     /// The plugins it ran, in their order.
     pub plugins: Vec<PluginRun>,
+    /// How many requests a plugin made of the event, and how many are delivered by now; `None`
+    /// where it is one request.
+    pub parts: Option<Parts>,
     /// The head of the request as it was sent, if it failed; what may be secret is masked.
     pub request_headers: Vec<(String, String)>,
     /// The head of the answer, in the order it came.
@@ -110,6 +113,16 @@ pub struct Attempt {
     pub response_truncated: bool,
     /// What followed.
     pub verdict: Verdict,
+}
+
+/// How far a delivery is that consists of several requests. They go in order, so the delivered
+/// ones are the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parts {
+    /// Delivered, by this attempt and those before.
+    pub delivered: u32,
+    /// All.
+    pub of: u32,
 }
 
 /// What follows from an attempt.
@@ -142,6 +155,7 @@ impl Attempt {
             spent: Spent::default(),
             outcome: Outcome { name: "delivered".into(), status_code: Some(200), error: None },
             plugins: Vec::new(),
+            parts: None,
             request_headers: Vec::new(),
             response_headers: Vec::new(),
             response_body: Bytes::new(),

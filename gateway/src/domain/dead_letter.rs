@@ -15,17 +15,20 @@ pub enum DeadReason {
     Expired,
     /// A fault of the gateway's own hit it again and again.
     InternalError,
+    /// A plugin says that the endpoint's answer is final.
+    Refused,
 }
 
 impl DeadReason {
     /// Each reason with its name in the API.
-    pub const NAMES: [(Self, &'static str); 6] = [
+    pub const NAMES: [(Self, &'static str); 7] = [
         (Self::RetriesExhausted, "retries_exhausted"),
         (Self::Gone, "gone"),
         (Self::PluginError, "plugin_error"),
         (Self::EndpointDisabled, "endpoint_disabled"),
         (Self::Expired, "expired"),
         (Self::InternalError, "internal_error"),
+        (Self::Refused, "refused"),
     ];
 
     /// Its name in the API.

@@ -48,6 +48,11 @@ impl EventId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The id of the request at `place` among those that a plugin made of the event.
+    pub fn part(&self, place: usize) -> Self {
+        Self(part_id(&self.0, place).into())
+    }
 }
 
 /// Whether a caller may choose this as the id of an event or an endpoint.

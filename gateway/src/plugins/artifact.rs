@@ -52,6 +52,11 @@ impl Hooks {
         Self { filter, transform, ingest, classify, sign }
     }
 
+    /// Whether it decides what becomes of a delivery.
+    pub fn delivers(self) -> bool {
+        self.filter || self.transform
+    }
+
     /// Those that are there, with a plus between: `filter+transform`.
     pub fn kind(self) -> String {
         let there = [self.filter, self.transform, self.ingest, self.classify, self.sign];

@@ -55,6 +55,14 @@ impl Called<Answer> {
     }
 }
 
+impl Called {
+    /// An event that a plugin has no hook for: it passes.
+    pub fn passing() -> Self {
+        let (logs, duration) = (Vec::new(), Duration::ZERO);
+        Self { verdict: Ok(Verdict::Deliver), result: "pass", logs, duration, fuel: None }
+    }
+}
+
 impl<A> Called<A> {
     /// A call that could not be made, and why.
     pub fn fault(kind: FaultKind, detail: impl Into<String>) -> Self {

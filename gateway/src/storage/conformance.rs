@@ -124,6 +124,7 @@ impl<'a> Bench<'a> {
             duration: Duration::from_millis(3),
             outcome: Outcome { name: "x".to_owned(), status_code: Some(1), error: None },
             plugins: Vec::new(),
+            parts: None,
             spent: Spent::default(),
             request_headers: Vec::new(),
             response_headers: Vec::new(),

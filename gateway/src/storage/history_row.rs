@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    Attempt, DeadReason, DeliveryKey, DeliveryState, Outcome, PluginName, PluginRun, Spent,
+    Attempt, DeadReason, DeliveryKey, DeliveryState, Outcome, Parts, PluginName, PluginRun, Spent,
     Timestamp, Trigger, Verdict,
 };
 use crate::storage::codec::{decode_with_tail, encode_with_tail};
@@ -85,6 +85,8 @@ struct AttemptHead {
     status_code: Option<u16>,
     error: Option<String>,
     plugins: Vec<PluginRunRow>,
+    /// Delivered, and all.
+    parts: Option<(u32, u32)>,
     request_headers: Vec<(String, String)>,
     response_headers: Vec<(String, String)>,
     response_truncated: bool,
@@ -155,6 +157,7 @@ impl From<&Attempt> for AttemptHead {
             error: it.outcome.error.clone(),
             request_headers: it.request_headers.clone(),
             plugins: it.plugins.iter().map(PluginRunRow::from).collect(),
+            parts: it.parts.map(|it| (it.delivered, it.of)),
             response_headers: it.response_headers.clone(),
             response_truncated: it.response_truncated,
             verdict: match &it.verdict {
@@ -182,6 +185,7 @@ impl AttemptHead {
                 status_code: self.status_code,
                 error: self.error,
             },
+            parts: self.parts.map(|(delivered, of)| Parts { delivered, of }),
             plugins: self
                 .plugins
                 .into_iter()
@@ -282,6 +286,7 @@ mod tests {
                 status_code: Some(500),
                 error: Some("no".into()),
             },
+            parts: Some(Parts { delivered: 1, of: 3 }),
             plugins: vec![PluginRun {
                 plugin: PluginName::parse("redact").unwrap(),
                 version: 3,

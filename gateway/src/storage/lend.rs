@@ -34,6 +34,8 @@ pub struct Lease {
     pub share: Claim,
     /// Since when it could have been attempted: acceptance, or the retry's due time.
     pub due: Timestamp,
+    /// Requests of it that are delivered already, where a plugin made several of the event.
+    pub parts_delivered: u32,
     entries: u32,
     taken: Taken,
     shard: Arc<Shard>,
@@ -208,6 +210,7 @@ impl Shard {
             trigger: if test { Trigger::Test } else { trigger_of(row.trigger) },
             share: taken.share(),
             due,
+            parts_delivered: row.parts_delivered,
             entries: row.entries,
             event,
             taken,
@@ -235,7 +238,12 @@ impl Shard {
     pub async fn settle(&self, mut lease: Lease, attempt: Attempt) -> Result<()> {
         let round = lease.round + 1;
         let retry = match attempt.verdict {
-            Verdict::RetryAt(due) => Some((due, lease.next(attempt.number, round))),
+            Verdict::RetryAt(due) => {
+                let parts_delivered =
+                    attempt.parts.map_or(lease.parts_delivered, |it| it.delivered);
+                let row = lease.next(attempt.number, round);
+                Some((due, RetryRow { parts_delivered, ..row }))
+            }
             Verdict::Delivered | Verdict::Filtered(_) | Verdict::Dead(_) => None,
         };
         self.note_attempt(&attempt);

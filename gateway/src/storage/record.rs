@@ -150,6 +150,8 @@ pub(super) struct RetryRow {
     pub(super) share: u8,
     /// Whether later deliveries of the same ordering key wait for it.
     pub(super) holds: bool,
+    /// Requests of it that are delivered, where a plugin made several of the event.
+    pub(super) parts_delivered: u32,
 }
 
 /// The shares that wait on disk. The place is the code: new ones go to the end.

@@ -101,6 +101,7 @@ impl Shard {
             entries: entries + 1,
             trigger: trigger_code(trigger),
             ordering_key,
+            parts_delivered: parts_delivered(history),
             // What still kept its order goes on keeping it.
             holds: waiting.is_some_and(|(_, row)| row.holds),
             ..RetryRow::of(share)
@@ -149,6 +150,17 @@ impl Shard {
         let text = event.as_ref().and_then(|it| it.ordering_key.as_deref());
         Ok(ordering.map_or(0, |it| OrderingKey::of(it, text).0))
     }
+}
+
+/// How far the last attempt came with what a plugin made of the event, unless it was finished:
+/// then all of it is asked for again.
+fn parts_delivered(history: &[Entry]) -> u32 {
+    let last = history.iter().rev().find_map(|it| match it {
+        Entry::Attempt(attempt) => Some(attempt),
+        _ => None,
+    });
+    let parts = last.and_then(|it| it.parts).filter(|it| it.delivered < it.of);
+    parts.map_or(0, |it| it.delivered)
 }
 
 pub(super) fn history_record(
