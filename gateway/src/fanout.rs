@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::{Endpoint, Event};
 use crate::storage::{Result, Shard};
+use crate::world::reach;
 
 /// Events fanned out at once; they share a row.
 const BATCH_MAX: usize = 256;
@@ -42,5 +43,6 @@ async fn fan_out_next(shard: &Shard) -> Result<()> {
         };
         events.into_iter().map(wanted).collect()
     };
+    reach("before_fan_out");
     shard.enqueue(&targets).await
 }

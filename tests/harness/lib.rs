@@ -15,4 +15,7 @@ pub use hostile::{Hostile, HostileEndpoint};
 mod endpoint;
 pub use endpoint::{Delivery, TestEndpoint};
 
+mod ledger;
+pub use ledger::{Balance, Ledger};
+
 pub mod plugin;

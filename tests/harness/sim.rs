@@ -97,6 +97,12 @@ impl Sim {
         self.disk.lose_power(self.entropy.fraction());
     }
 
+    /// Lets the disk fail somewhere in what is written next; the batch that failed may be found
+    /// after the crash, or not.
+    pub fn fail_disk(&self) {
+        self.disk.fail_after(self.draw(60), self.draw(2) == 0);
+    }
+
     /// The shard of the tenant that everything belongs to.
     pub fn shard(&self) -> &Arc<Shard> {
         let (store, _) = self.running.as_ref().expect("it runs");

@@ -32,8 +32,7 @@ fn at_once(got: &[Received], from: Duration, to: Duration) -> usize {
     out.max().unwrap_or_default() as usize
 }
 
-#[tokio::test(start_paused = true)]
-async fn each_key_keeps_its_order_over_retries_and_crashes() {
+pub(crate) async fn each_key_keeps_its_order_over_retries_and_crashes() {
     for seed in seeds().take(40) {
         let mut sim = Sim::new(seed, 0.4);
         sim.start().await;
@@ -69,8 +68,7 @@ async fn each_key_keeps_its_order_over_retries_and_crashes() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_dead_endpoint_is_probed_and_then_ramped_up() {
+pub(crate) async fn a_dead_endpoint_is_probed_and_then_ramped_up() {
     for seed in seeds().take(20) {
         let mut sim = Sim::new(seed, 0.0);
         sim.config.in_flight_max = 256;
@@ -89,7 +87,10 @@ async fn a_dead_endpoint_is_probed_and_then_ramped_up() {
         let later = sim.receiver.got_by(endpoint.no);
         let gaps: Vec<_> = later.windows(2).map(|it| it[1].at - it[0].at).collect();
         assert!(later.len() < refused + 20, "seed {seed}: {} attempts in an hour", later.len());
-        assert!(*gaps.last().unwrap() > Duration::from_secs(200), "seed {seed}: {gaps:?}");
+        assert!(
+            *gaps.last().expect("there are gaps") > Duration::from_secs(200),
+            "seed {seed}: {gaps:?}"
+        );
         // A restart remembers it, and probes soon.
         sim.crash();
         sim.start().await;
@@ -110,8 +111,7 @@ async fn a_dead_endpoint_is_probed_and_then_ramped_up() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn who_asks_to_be_left_alone_is_left_alone() {
+pub(crate) async fn who_asks_to_be_left_alone_is_left_alone() {
     for (status, text, least) in [
         (429, "7", 7),
         (503, "120", 120),
@@ -147,8 +147,7 @@ async fn who_asks_to_be_left_alone_is_left_alone() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn retries_come_when_they_are_due() {
+pub(crate) async fn retries_come_when_they_are_due() {
     for seed in seeds().take(30) {
         let mut sim = Sim::new(seed, 0.5);
         sim.start().await;
@@ -195,15 +194,15 @@ fn types(sim: &Sim, endpoint: EndpointNo) -> BTreeMap<String, usize> {
     types
 }
 
-#[tokio::test(start_paused = true)]
-async fn days_of_nothing_but_failure_disable_an_endpoint() {
+pub(crate) async fn days_of_nothing_but_failure_disable_an_endpoint() {
     let mut sim = Sim::new(5, 0.0);
     sim.start().await;
     let endpoint = sim.endpoint(|it| it.retry = retry(&[HOUR; 200])).await;
     let all = sim.endpoint(|_| ()).await;
     let watcher = watcher(&sim).await;
     sim.receiver.be(endpoint.no, Some(Mood::Hangs));
-    let enabled = |sim: &Sim| sim.shard().catalog().endpoint(endpoint.no).unwrap().enabled;
+    let enabled =
+        |sim: &Sim| sim.shard().catalog().endpoint(endpoint.no).expect("it is there").enabled;
     for n in 0..30 {
         sim.publish(n).await;
     }
@@ -236,8 +235,7 @@ async fn days_of_nothing_but_failure_disable_an_endpoint() {
     assert!(deliveries(&sim).iter().all(|it| it.2 == DeliveryState::Delivered));
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_is_held_too_long_expires() {
+pub(crate) async fn what_is_held_too_long_expires() {
     let mut sim = Sim::new(6, 0.0);
     sim.start().await;
     let endpoint = sim.endpoint(|it| it.ordering = Ordering::Strict).await;
@@ -272,8 +270,7 @@ async fn what_is_held_too_long_expires() {
     assert_eq!(told["hookgate.dead_letter"], 1, "{told:?}");
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_redrive_keeps_to_its_share_and_what_is_asked_for_goes_first() {
+pub(crate) async fn a_redrive_keeps_to_its_share_and_what_is_asked_for_goes_first() {
     let mut sim = Sim::new(7, 0.0);
     sim.config.in_flight_max = 50;
     sim.start().await;
@@ -317,8 +314,7 @@ async fn a_redrive_keeps_to_its_share_and_what_is_asked_for_goes_first() {
     );
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_hundred_thousand_endpoints_with_a_retry_each() {
+pub(crate) async fn a_hundred_thousand_endpoints_with_a_retry_each() {
     const ENDPOINTS: u32 = 100_000;
     let mut sim = Sim::new(8, 1.0);
     sim.config.in_flight_max = 4096;
@@ -342,5 +338,9 @@ async fn a_hundred_thousand_endpoints_with_a_retry_each() {
         late.push(second.started_at - due);
     }
     late.sort_unstable();
-    assert!(*late.last().unwrap() <= Duration::from_millis(50), "{:?}", late.last());
+    assert!(
+        *late.last().expect("some were late") <= Duration::from_millis(50),
+        "{:?}",
+        late.last()
+    );
 }

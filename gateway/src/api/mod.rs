@@ -62,3 +62,4 @@ mod ingest;
 mod short;
 mod system;
 mod ops;
+mod backup;

@@ -14,7 +14,7 @@ use crate::api::gateway::Gateway;
 use crate::api::problem::Problem;
 use crate::api::route::Route;
 use crate::api::{
-    audit, canary, dead_letters, deliveries, endpoints, event_types, events_in, events_out,
+    audit, backup, canary, dead_letters, deliveries, endpoints, event_types, events_in, events_out,
     explain, ingest, keys, ops, plugins, portal, replays, short, stats, system, tail, tenants,
 };
 use crate::domain::TypeId;
@@ -50,6 +50,7 @@ pub(super) fn table() -> Vec<Route> {
         ingest::routes(),
         short::routes(),
         system::routes(),
+        backup::routes(),
         ops::routes(),
     ];
     rooms.into_iter().flatten().collect()

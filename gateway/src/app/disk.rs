@@ -3,9 +3,13 @@ use std::{path::PathBuf, time::Duration};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Looking is one cheap call; between two looks a fast producer can write a good deal.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// From this share of free space on, no events are taken; what was taken is still delivered.
 const FREE_MIN: f64 = 0.05;
+/// On a small disk a twentieth is not enough for what the store writes by itself: this much is
+/// kept, or a fifth of the disk.
+const FREE_BYTES_MIN: u64 = 64 * 1024 * 1024;
 /// On a large disk a small share is still plenty.
 const FREE_BYTES_PLENTY: u64 = 2 * 1024 * 1024 * 1024;
 
@@ -42,6 +46,7 @@ pub(super) async fn watch_space(
 fn is_nearly_full(folder: &std::path::Path) -> bool {
     let Ok(space) = rustix::fs::statvfs(folder) else { return false };
     let free = space.f_bavail * space.f_frsize;
-    let share = space.f_bavail as f64 / (space.f_blocks.max(1)) as f64;
-    share < FREE_MIN && free < FREE_BYTES_PLENTY
+    let all = space.f_blocks * space.f_frsize;
+    let kept = (all as f64 * FREE_MIN) as u64;
+    free < kept.max(FREE_BYTES_MIN.min(all / 5)).min(FREE_BYTES_PLENTY)
 }

@@ -12,6 +12,9 @@ pub use start::{App, StartError};
 /// The API as an OpenAPI document.
 pub use crate::api::document as api_document;
 
+pub mod offline;
+
+mod descriptors;
 mod master_key;
 mod server;
 mod disk;

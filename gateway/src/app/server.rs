@@ -7,28 +7,43 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
+    io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::app::descriptors::files_max;
+
 /// How long a client may take for the head of a request.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
 const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// Connections at once; more wait in the listener's queue.
+/// Connections at once, if the process may have twice as many files open; more are refused.
 const CONNECTIONS_MAX: usize = 16_384;
+/// Refusals at once; more wait in the listener's queue.
+const REFUSALS_MAX: usize = 16;
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(1);
+const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n\
+    connection: close\r\ncontent-type: application/problem+json\r\ncontent-length: 139\r\n\r\n\
+    {\"type\":\"urn:hookgate:problem:unavailable\",\"title\":\"Service Unavailable\",\
+    \"status\":503,\"detail\":\"too many connections\",\"code\":\"unavailable\"}";
 /// After an error such as too many open files, trying again at once would only spin.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// Serves until told to stop, then ends each connection behind the request it is at.
 pub(super) async fn serve(listener: TcpListener, router: Router, stopping: CancellationToken) {
-    let mut connections = JoinSet::new();
+    let (mut connections, mut refusals) = (JoinSet::new(), JoinSet::new());
+    let connections_max = CONNECTIONS_MAX.min(files_max() / 2);
     loop {
         tokio::select! {
             biased;
             () = stopping.cancelled() => break,
             Some(_) = connections.join_next() => {}
-            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
+            Some(_) = refusals.join_next() => {}
+            accepted = listener.accept(), if refusals.len() < REFUSALS_MAX => match accepted {
+                Ok((stream, _)) if connections.len() >= connections_max => {
+                    refusals.spawn(tokio::time::timeout(REFUSAL_PATIENCE, refuse(stream)));
+                }
                 Ok((stream, _)) => {
                     connections.spawn(serve_one(stream, router.clone(), stopping.clone()));
                 }
@@ -41,6 +56,14 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stopping: Cance
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
+}
+
+/// Says that there are too many, and reads what is sent: else the answer would be lost with it.
+async fn refuse(mut stream: TcpStream) -> std::io::Result<()> {
+    stream.write_all(REFUSAL).await?;
+    stream.shutdown().await?;
+    tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;
+    Ok(())
 }
 
 async fn serve_one(stream: TcpStream, router: Router, stopping: CancellationToken) {

@@ -10,6 +10,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{Gateway, Pace, hash_key, new_key, router};
+use crate::app::descriptors::files_max;
 use crate::app::disk::watch_space;
 use crate::app::{Config, master_key, server};
 use crate::dispatch::Dispatcher;
@@ -18,11 +19,14 @@ use crate::plugins::{self, Host};
 use crate::storage::{self, Refused, RunningWriters, Shard, Store};
 use crate::world::client::{self, HttpTransport};
 use crate::world::egress::{EgressPolicy, own_addresses};
-use crate::world::{Clock, Entropy, SystemClock, SystemEntropy};
+use crate::world::{Clock, Entropy, SteadyClock, SystemClock, SystemEntropy};
 use crate::{fanout, replay};
 
 const SECONDS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0];
+
+/// How long answers that are on their way are waited for when the store has failed.
+const GRACE_WITHOUT_STORE: Duration = Duration::from_secs(2);
 
 /// The gateway cannot start; what to do about it stands in the sentence.
 #[derive(Debug, thiserror::Error)]
@@ -81,10 +85,10 @@ impl App {
     /// # Errors
     /// What is in the way.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let clock: Arc<dyn Clock> = Arc::new(SteadyClock::following(SystemClock));
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
         let world = (clock.clone(), entropy.clone());
-        let metrics = install_metrics();
+        let (config, metrics) = (within_files(config), install_metrics());
         let masters = master_key::find(&config, &*entropy).map_err(StartError::MasterKey)?;
         let (store, writers) =
             Store::open(&config.data_dir, &config.storage, masters.clone(), world)?;
@@ -158,14 +162,13 @@ impl App {
 
     /// Waits until the store fails: then the process must end and start again.
     pub async fn failure(&self) -> storage::Error {
-        let mut shards = JoinSet::new();
-        for shard in self.store.shards() {
-            let shard = shard.clone();
-            shards.spawn(async move { shard.failure().await });
-        }
-        let first = shards.join_next().await;
-        let lost = || storage::Error::Unavailable("the store has stopped".to_owned());
-        first.and_then(Result::ok).unwrap_or_else(lost)
+        self.store.failure().await
+    }
+
+    /// Ends soon, since the store has failed: nothing that is in flight can be written down.
+    pub async fn give_up(mut self) {
+        self.grace = self.grace.min(GRACE_WITHOUT_STORE);
+        self.stop().await;
     }
 
     /// Drains: refuses new events, finishes what is in flight within the grace, saves, and ends.
@@ -206,6 +209,14 @@ fn grant(plugins: &Host, store: &Store) {
         let quota = |slug: &Slug| Some(store.shard(slug).catalog().tenant(slug)?.tenant.quota);
         Slug::parse(tenant).as_ref().and_then(quota).unwrap_or_default().plugins
     });
+}
+
+/// Files of the store, connections in, connections out: each has its share of what may be open.
+fn within_files(mut config: Config) -> Config {
+    let (files, in_flight) = (files_max() / 8, files_max() / 4);
+    config.storage.fjall.files_max = config.storage.fjall.files_max.min(files);
+    config.dispatch.in_flight_max = config.dispatch.in_flight_max.min(in_flight);
+    config
 }
 
 /// The runtime of deliveries, and the transport that lives on it.

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::cli::{demo, plugin, resources, send, serve, tail};
+use crate::cli::{demo, plugin, resources, send, serve, store, tail};
 
 /// A webhook gateway: durable events, sandboxed Wasm plugins, signed deliveries with retries.
 ///
@@ -80,6 +80,9 @@ pub(super) enum Command {
     /// Write, build, test and deploy plugins
     #[command(subcommand)]
     Plugin(plugin::Plugin),
+    /// Check a store, back it up and restore it
+    #[command(subcommand)]
+    Store(store::Store),
     /// Keep a server and a key for later calls
     Login {
         /// Where the context is kept [default: the user's configuration folder]

@@ -7,6 +7,7 @@ mod args;
 mod client;
 mod output;
 mod serve;
+mod store;
 mod demo;
 mod receiver;
 mod login;

@@ -4,7 +4,7 @@ use clap::{CommandFactory, Parser, error::ErrorKind};
 
 use crate::cli::args::{Cli, Command};
 use crate::cli::client::{Client, Failure};
-use crate::cli::{demo, explain, login, output, plugin, resources, send, serve, tail};
+use crate::cli::{demo, explain, login, output, plugin, resources, send, serve, store, tail};
 use crate::plugins::compiler_main;
 
 const USAGE: u8 = 64;
@@ -27,6 +27,7 @@ pub fn main() -> ExitCode {
         }
         Command::Serve(flags) => in_runtime(serve::run(*flags)),
         Command::Demo(flags) => in_runtime(demo::run(flags)),
+        Command::Store(it) => in_runtime(store::run(it, cli.client)),
         command => in_runtime(async move { as_client(command, cli.client).await }),
     }
 }
@@ -59,6 +60,7 @@ async fn dispatch(command: Command, client: &Client) -> Result<ExitCode, Failure
         Command::Plugin(it) => plugin::run(client, it).await,
         Command::Login { file } => login::run(client, file).await,
         Command::Serve(_)
+        | Command::Store(_)
         | Command::Demo(_)
         | Command::Completions { .. }
         | Command::Openapi

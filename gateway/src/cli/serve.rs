@@ -5,13 +5,12 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::app::{App, Config, ConfigError, FileConfig, Overrides, PluginSettings};
+use crate::app::{App, Config, ConfigError, FileConfig, Overrides, PluginSettings, StartError};
 use crate::cli::client::Failure;
 use crate::cli::output;
 use crate::plugins::Compiler;
 
 const BAD_CONFIG: u8 = 64;
-const STORE_FAILED: u8 = 74;
 
 /// Run the gateway
 ///
@@ -95,12 +94,16 @@ pub(super) struct Flags {
     /// Shards of a new store [default: 1]
     #[arg(long, env = "HOOKGATE_SHARDS", value_name = "N")]
     shards: Option<u16>,
+    /// Start on what is left of a damaged store, and write down what is lost
+    #[arg(long)]
+    accept_loss: bool,
     #[command(flatten)]
     plugins: PluginSettings,
 }
 
 impl Flags {
     fn into_config(self) -> Result<(Config, bool), ConfigError> {
+        let accept_loss = self.accept_loss;
         let file = self.config.as_deref().map(FileConfig::read).transpose()?;
         let flags = Overrides {
             data_dir: self.data_dir,
@@ -136,7 +139,10 @@ impl Flags {
                 return Err(ConfigError::Invalid { key: "log_format", detail });
             }
         };
-        Ok((Config::new(merged, compiler())?, json))
+        let mut config = Config::new(merged, compiler())?;
+        // A flag alone: in a file it would stay there.
+        config.storage.fjall.accept_loss = accept_loss;
+        Ok((config, json))
     }
 }
 
@@ -174,8 +180,9 @@ pub(super) async fn run(flags: Flags) -> ExitCode {
             _ = interrupt.recv() => break,
             Some(()) = hangup.recv() => read_egress_again(&app, flags.clone()),
             error = app.failure() => {
-                let code = refuse(error.to_string(), STORE_FAILED);
-                app.stop().await;
+                let error = StartError::from(error);
+                let code = refuse(error.to_string(), error.exit_code());
+                app.give_up().await;
                 return code;
             }
         }

@@ -83,6 +83,7 @@ pub(super) async fn make(
         // First, so that its next delivery is not tried as well.
         disable(work, endpoint, "it answered 410 Gone".to_owned()).await;
     }
+    crate::world::reach("after_2xx_before_settle");
     work.shard.settle(lease, attempt).await
 }
 
@@ -103,7 +104,7 @@ fn decide(work: &Dispatcher, lease: &Lease, endpoint: &Endpoint, it: &Finished) 
         attempts: lease.round + 1,
         status: it.status.filter(|_| !it.refused),
         retry_after: it.retry_after,
-        now: work.clock.now(),
+        now: work.clock.wall(),
         chance: work.entropy.fraction(),
     });
     match verdict {

@@ -286,7 +286,7 @@ fn deltas(seqs: &[u64]) -> Vec<u64> {
 /// The numbers behind [`deltas`].
 pub(super) fn undelta(deltas: &[u64]) -> Vec<Seq> {
     let sum = |last: &mut u64, it: &u64| {
-        *last += it;
+        *last = last.saturating_add(*it);
         Some(Seq(*last))
     };
     deltas.iter().scan(0, sum).collect()

@@ -37,6 +37,8 @@ pub struct Batch<'a> {
     pub lsn: u64,
     /// The checksum over all batches up to this one.
     pub chain: u32,
+    /// The last event accepted by then.
+    pub last_seq: u64,
     /// The encoded records. A replicated journal keeps these and nothing else.
     pub records: &'a dyn Fn() -> Bytes,
     /// What they fold into. An embedded journal keeps these, and so is its own view.

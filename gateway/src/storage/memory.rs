@@ -13,11 +13,18 @@ use crate::storage::fold::{Meta, fold_batch};
 use crate::storage::journal::{Batch, Durability, Journal, Rows, View};
 use crate::storage::keys::ShardNo;
 use crate::storage::record::decode_records;
-use crate::storage::{Changes, Result, Table};
+use crate::storage::{Changes, Error, Result, Table};
 
 /// What survives a simulated crash: the batches of each shard, and how many of them are synced.
 #[derive(Debug, Clone, Default)]
-pub struct Disk(Arc<Mutex<BTreeMap<u16, History>>>);
+pub struct Disk(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    shards: BTreeMap<u16, History>,
+    /// After so many more commits the disk fails; whether the failed one is there all the same.
+    failing: Option<(u64, bool)>,
+}
 
 #[derive(Debug, Default)]
 struct History {
@@ -29,7 +36,9 @@ impl Disk {
     /// The power fails: of the batches that were not synced, a part that `chance` in `0..=1`
     /// decides is gone.
     pub fn lose_power(&self, chance: f64) {
-        for history in self.lock().values_mut() {
+        let mut state = self.lock();
+        state.failing = None;
+        for history in state.shards.values_mut() {
             let unsynced = history.batches.len() - history.synced;
             let kept = (unsynced as f64 * chance) as usize;
             history.batches.truncate(history.synced + kept);
@@ -37,7 +46,13 @@ impl Disk {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u16, History>> {
+    /// After `commits` more the disk fails, until the power does; `there` tells whether the batch
+    /// that failed is found afterwards.
+    pub fn fail_after(&self, commits: u64, there: bool) {
+        self.lock().failing = Some((commits, there));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -45,10 +60,25 @@ impl Disk {
     pub(super) fn open(&self, shard: ShardNo, shards: u16) -> Result<(MemoryJournal, MemoryView)> {
         let view = MemoryView::default();
         let mut meta = Meta::new(shards);
-        for batch in &self.lock().entry(shard.0).or_default().batches {
+        for batch in &self.lock().shards.entry(shard.0).or_default().batches {
             view.apply(fold_batch(shard, &mut meta, &decode_records(batch)?));
         }
         Ok((MemoryJournal { disk: self.clone(), shard, view: view.clone() }, view))
+    }
+}
+
+impl State {
+    /// Whether this commit or sync fails, and is there all the same. Only the first that fails
+    /// can be: the writer ends with it.
+    fn fails(&mut self) -> (bool, bool) {
+        match &mut self.failing {
+            None => (false, false),
+            Some((0, there)) => (true, std::mem::take(there)),
+            Some((left, _)) => {
+                *left -= 1;
+                (false, false)
+            }
+        }
     }
 }
 
@@ -63,8 +93,14 @@ pub(super) struct MemoryJournal {
 impl Journal for MemoryJournal {
     fn commit(&mut self, batch: Batch<'_>) -> Result<()> {
         let mut disk = self.disk.lock();
-        let history = disk.entry(self.shard.0).or_default();
-        history.batches.push((batch.records)());
+        let (fails, there) = disk.fails();
+        let history = disk.shards.entry(self.shard.0).or_default();
+        if !fails || there {
+            history.batches.push((batch.records)());
+        }
+        if fails {
+            return Err(Error::unavailable("the disk fails"));
+        }
         assert_eq!(history.batches.len() as u64, batch.lsn, "a second writer, or a gap");
         if batch.durability == Durability::Disk {
             history.synced = history.batches.len();
@@ -75,7 +111,10 @@ impl Journal for MemoryJournal {
 
     fn sync(&mut self) -> Result<()> {
         let mut disk = self.disk.lock();
-        let history = disk.entry(self.shard.0).or_default();
+        if disk.fails().0 {
+            return Err(Error::unavailable("the disk fails"));
+        }
+        let history = disk.shards.entry(self.shard.0).or_default();
         history.synced = history.batches.len();
         Ok(())
     }

@@ -72,6 +72,9 @@ mod record;
 mod fold;
 mod timers;
 mod tail;
+mod verify;
+#[cfg(test)]
+mod hostile;
 
 mod journal;
 pub use journal::{Batch, Durability, Journal, View};

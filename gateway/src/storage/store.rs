@@ -49,6 +49,8 @@ impl Default for Config {
 #[derive(Clone)]
 pub struct Store {
     shards: Arc<[Arc<Shard>]>,
+    /// What it lies in, unless it is simulated.
+    fjall: Option<Fjall>,
 }
 
 /// The writers of a store that was opened; nothing is written until they run.
@@ -72,9 +74,11 @@ impl Store {
         world: (Arc<dyn Clock>, Arc<dyn Entropy>),
     ) -> Result<(Self, Writers)> {
         let fjall = Fjall::open(folder, &config.fjall, config.shards)?;
-        Self::assemble(config, masters, world, |shard| {
+        let (mut store, writers) = Self::assemble(config, masters, world, |shard| {
             Ok((Box::new(fjall.journal(shard)), Box::new(fjall.clone())))
-        })
+        })?;
+        store.fjall = Some(fjall);
+        Ok((store, writers))
     }
 
     /// Opens a simulated store on what `disk` holds.
@@ -113,7 +117,7 @@ impl Store {
             writers.push(Writer { shard: shard.clone(), journal, meta, commands });
             shards.push(shard);
         }
-        Ok((Self { shards: shards.into() }, Writers(writers)))
+        Ok((Self { shards: shards.into(), fjall: None }, Writers(writers)))
     }
 
     /// The shard of a tenant.
@@ -129,7 +133,32 @@ impl Store {
 
     /// Whether all shards can take events.
     pub fn is_well(&self) -> bool {
-        self.shards.iter().all(|it| it.is_well())
+        let damaged = self.fjall.as_ref().is_some_and(|it| it.damage().borrow().is_some());
+        !damaged && self.shards.iter().all(|it| it.is_well())
+    }
+
+    /// Waits until the store fails or turns out to be damaged: then the process must end.
+    pub async fn failure(&self) -> Error {
+        let shards = self.shards.iter().map(|it| Box::pin(it.failure()));
+        let failed = futures_util::future::select_all(shards);
+        let damaged = async {
+            let mut damage = self.fjall.as_ref()?.damage();
+            damage.wait_for(Option::is_some).await.ok()?.clone()
+        };
+        tokio::select! {
+            (error, ..) = failed => error,
+            Some(error) = damaged => error,
+        }
+    }
+
+    /// Writes everything as it is at this instant, while it goes on changing; how many rows.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or `to` not be written.
+    pub fn backup(&self, to: &mut dyn std::io::Write) -> Result<u64> {
+        let fjall = self.fjall.as_ref();
+        let fjall = fjall.ok_or_else(|| Error::unavailable("a simulated store has no backup"))?;
+        fjall.backup(self.shards.len() as u16, to)
     }
 
     /// Asks the writers to write what has come and end.

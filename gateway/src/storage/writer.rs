@@ -18,6 +18,7 @@ use crate::storage::journal::{Batch, Durability, Journal};
 use crate::storage::record::{EventRecord, IdRow, Record, encode_records};
 use crate::storage::shard::Shard;
 use crate::storage::{Error, Result, Table};
+use crate::world::reach;
 
 /// Commands taken into one batch at most.
 const BATCH_COMMANDS_MAX: usize = 1024;
@@ -252,6 +253,7 @@ impl Writer {
         let cursors = queue.take_moved_cursors();
         if !cursors.is_empty() {
             making.push(Record::CursorsMoved(cursors), false);
+            reach("during_cursor_save");
         }
     }
 
@@ -267,9 +269,11 @@ impl Writer {
             false => Durability::Process,
         };
         let started = now();
+        reach("before_commit");
         let outcome = self.journal.commit(Batch {
             lsn: self.meta.lsn,
             chain: self.meta.chain,
+            last_seq: self.meta.last_seq,
             records: &|| encode_records(&making.records),
             changes,
             durability,
@@ -278,6 +282,7 @@ impl Writer {
             metrics::histogram!("hookgate_event_commit_duration_seconds")
                 .record(started.elapsed().as_secs_f64());
         }
+        reach("after_commit_before_ack");
         match outcome {
             Ok(()) => self.publish(making),
             Err(error) => {

@@ -1,13 +1,21 @@
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
 
 use tokio::time::Instant;
 
 use crate::domain::Timestamp;
 
-/// Tells the wall-clock time. To wait, use `tokio::time`.
+/// Tells the time. To wait, use `tokio::time`.
 pub trait Clock: Send + Sync + 'static {
-    /// The time now.
+    /// The time now, by which everything is planned. It never goes back.
     fn now(&self) -> Timestamp;
+
+    /// What the machine's clock says, right or wrong: for those who compare it with their own.
+    fn wall(&self) -> Timestamp {
+        self.now()
+    }
 }
 
 /// The clock of the machine.
@@ -19,6 +27,58 @@ impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         Timestamp(0) + since_epoch.unwrap_or(Duration::ZERO)
+    }
+}
+
+/// The machine's clock without its jumps. It starts with the machine's time and follows it, but
+/// gains or loses at most an eighth: if somebody sets the clock a year ahead, nothing is due or
+/// expires at once, and if it is set back, nothing stands still.
+#[derive(Debug)]
+pub struct SteadyClock<C = SystemClock> {
+    machine: C,
+    last: Mutex<(Timestamp, Instant, bool)>,
+}
+
+/// A difference beyond this is told.
+const SKEW_MAX_MS: u64 = 30_000;
+/// The part of the time that has passed that may be gained or lost.
+const FOLLOWING: u64 = 8;
+
+impl<C: Clock> SteadyClock<C> {
+    /// Shows what `machine` shows now.
+    pub fn following(machine: C) -> Self {
+        let last = Mutex::new((machine.now(), tokio_now(), false));
+        Self { machine, last }
+    }
+}
+
+impl<C: Clock> Clock for SteadyClock<C> {
+    fn now(&self) -> Timestamp {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let elapsed = last.1.elapsed().as_millis() as u64;
+        if elapsed == 0 {
+            return last.0;
+        }
+        let (machine, steady) = (self.machine.now().0, last.0.0 + elapsed);
+        let most = elapsed / FOLLOWING;
+        let now = machine.clamp(steady - most, steady + most);
+        let skewed = machine.abs_diff(now) > SKEW_MAX_MS;
+        if skewed != last.2 {
+            let seconds = machine.abs_diff(now) / 1000;
+            tracing::warn!(
+                seconds,
+                skewed,
+                "the machine's clock has jumped; it is followed slowly"
+            );
+            metrics::gauge!("hookgate_clock_skewed").set(f64::from(u8::from(skewed)));
+        }
+        // What is less than a millisecond must not get lost.
+        *last = (Timestamp(now), last.1 + Duration::from_millis(elapsed), skewed);
+        Timestamp(now)
+    }
+
+    fn wall(&self) -> Timestamp {
+        self.machine.now()
     }
 }
 
@@ -43,5 +103,45 @@ fn tokio_now() -> Instant {
 impl Clock for SimClock {
     fn now(&self) -> Timestamp {
         self.epoch + self.started.elapsed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    struct Wrong(AtomicU64);
+
+    impl Clock for &'static Wrong {
+        fn now(&self) -> Timestamp {
+            Timestamp(self.0.load(Ordering::Relaxed))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_jump_is_followed_slowly_and_time_never_goes_back() {
+        static MACHINE: Wrong = Wrong(AtomicU64::new(1_000_000));
+        let clock = SteadyClock::following(&MACHINE);
+        for (machine, least, most) in [
+            // A year ahead: in a second at most a second and an eighth passes.
+            (40_000_000_000, 1_000_875, 1_001_125),
+            // An hour back: time goes on, a little slower.
+            (1, 1_001_750, 1_002_250),
+        ] {
+            MACHINE.0.store(machine, Ordering::Relaxed);
+            tokio::time::advance(Duration::from_secs(1)).await;
+            let now = clock.now().0;
+            assert!((least..=most).contains(&now), "{now}");
+            assert_eq!(clock.wall(), Timestamp(machine));
+        }
+        MACHINE.0.store(1_010_000, Ordering::Relaxed);
+        for _ in 0..200 {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            MACHINE.0.fetch_add(1000, Ordering::Relaxed);
+            clock.now();
+        }
+        assert_eq!(clock.now().0, 1_210_000, "in the end it is right");
     }
 }

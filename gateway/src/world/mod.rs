@@ -4,10 +4,13 @@
 //! listener; `.clippy.toml` bars the others. Waiting uses `tokio::time`, which tests pause.
 
 mod clock;
-pub use clock::{Clock, SimClock, SystemClock};
+pub use clock::{Clock, SimClock, SteadyClock, SystemClock};
 
 mod entropy;
 pub use entropy::{Entropy, SeededEntropy, SystemEntropy};
+
+mod failpoint;
+pub use failpoint::reach;
 
 pub mod client;
 pub mod egress;

@@ -1,22 +1,20 @@
-use std::{
-    collections::BTreeMap,
-    ops::Bound,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fs::File, ops::Bound, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use fjall::{
     CompressionType, Database, Guard, Keyspace, KeyspaceCreateOptions, KvSeparationOptions,
     PersistMode, config::CompressionPolicy,
 };
+use tokio::sync::watch;
 
-use crate::storage::codec::decode;
+use crate::storage::fjall::backup::refuse_half_restored;
 use crate::storage::fjall::high_water::{HighWater, Mark};
-use crate::storage::fold::{FORMAT, Meta};
+use crate::storage::fjall::opening;
+use crate::storage::fjall::scrub::Scrub;
 use crate::storage::journal::{Batch, Durability, Journal, Rows, View};
 use crate::storage::keys::ShardNo;
 use crate::storage::{Error, Result, Table};
+use crate::world::reach;
 
 const MIB: u64 = 1024 * 1024;
 
@@ -29,11 +27,25 @@ pub struct Config {
     pub memtable_bytes: u64,
     /// The write-ahead journal is kept below this many bytes.
     pub journal_bytes_max: u64,
+    /// Files that are kept open between reads.
+    pub files_max: usize,
+    /// Files are read through before the start up to this many bytes, the newest first, and the
+    /// rest of them while the gateway runs.
+    pub verify_bytes_max: u64,
+    /// Go on with what is left of a damaged store, and write down what is lost.
+    pub accept_loss: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { cache_bytes: 64 * MIB, memtable_bytes: 32 * MIB, journal_bytes_max: 512 * MIB }
+        Self {
+            cache_bytes: 64 * MIB,
+            memtable_bytes: 32 * MIB,
+            journal_bytes_max: 512 * MIB,
+            files_max: 512,
+            verify_bytes_max: 1024 * MIB,
+            accept_loss: false,
+        }
     }
 }
 
@@ -45,7 +57,10 @@ struct Inner {
     database: Database,
     keyspaces: BTreeMap<Table, Keyspace>,
     high_water: HighWater,
-    folder: PathBuf,
+    damage: watch::Sender<Option<Error>>,
+    _scrub: Scrub,
+    /// Let go last, when nothing writes to the directory any more.
+    _lock: File,
 }
 
 impl Fjall {
@@ -53,73 +68,66 @@ impl Fjall {
     /// was promised is missing.
     ///
     /// # Errors
-    /// `InUse`, `Newer`, or `Corrupt` when the store ends before its high-water mark.
+    /// `InUse`, `Newer`, or `Corrupt` when files are damaged or missing, or when the store ends
+    /// before its high-water mark.
     pub fn open(folder: &Path, config: &Config, shards: u16) -> Result<Self> {
-        std::fs::create_dir_all(folder).map_err(|it| no_folder(folder, &it))?;
-        let database = Database::builder(folder.join("store"))
-            .cache_size(config.cache_bytes)
-            .max_journaling_size(config.journal_bytes_max)
-            .worker_threads(2)
-            .open()?;
-        let mut keyspaces = BTreeMap::new();
-        for table in Table::ALL {
-            let options = || options(table, config);
-            keyspaces.insert(table, database.keyspace(table.name(), options)?);
-        }
-        let path = folder.join("high-water");
-        let (high_water, marks) =
-            HighWater::open(&path, shards).map_err(|it| no_folder(&path, &it))?;
-        let fjall =
-            Self(Arc::new(Inner { database, keyspaces, high_water, folder: folder.to_owned() }));
-        for (shard, mark) in (0..).zip(marks) {
-            fjall.check(ShardNo(shard), mark, shards)?;
-        }
-        Ok(fjall)
+        refuse_half_restored(folder)?;
+        Self::open_restoring(folder, config, shards)
     }
 
-    fn check(&self, shard: ShardNo, mark: Mark, shards: u16) -> Result<()> {
-        let row = self.get(Table::Meta, &shard.all())?;
-        let meta: Meta = row.map_or(Ok(Meta::new(shards)), |it| decode(&it))?;
-        if meta.format > FORMAT {
-            return Err(Error::Newer { found: meta.format, known: FORMAT });
-        }
-        if meta.shards != shards {
-            return Err(Error::Unavailable(format!(
-                "the store was made with {} shards, the configuration says {shards}",
-                meta.shards
-            )));
-        }
-        let same = meta.lsn != mark.lsn || meta.chain == mark.chain;
-        if meta.lsn < mark.lsn || !same {
-            return Err(Error::Corrupt(format!(
-                "shard {} in {} ends at batch {} (checksum {:08x}), but batch {} ({:08x}) was \
-                 acknowledged: the end of the journal is lost. Restore a backup of the directory",
-                shard.0,
-                self.0.folder.display(),
-                meta.lsn,
-                meta.chain,
-                mark.lsn,
-                mark.chain,
-            )));
-        }
-        Ok(())
+    /// The same, while a backup is restored.
+    pub(super) fn open_restoring(folder: &Path, config: &Config, shards: u16) -> Result<Self> {
+        let opened = opening::open(folder, config, shards)?;
+        let damage = watch::Sender::new(None);
+        let scrub = Scrub::start(opened.unread, damage.clone())?;
+        Ok(Self(Arc::new(Inner {
+            database: opened.database,
+            keyspaces: opened.keyspaces,
+            high_water: opened.high_water,
+            damage,
+            _scrub: scrub,
+            _lock: opened.lock,
+        })))
+    }
+
+    /// Tells when stored bytes turn out not to be what was written.
+    pub(in crate::storage) fn damage(&self) -> watch::Receiver<Option<Error>> {
+        self.0.damage.subscribe()
     }
 
     pub(in crate::storage) fn journal(&self, shard: ShardNo) -> FjallJournal {
         FjallJournal { fjall: self.clone(), shard, unsynced: None }
     }
 
-    fn keyspace(&self, table: Table) -> &Keyspace {
+    pub(super) fn database(&self) -> &Database {
+        &self.0.database
+    }
+
+    pub(super) fn raise(&self, shard: ShardNo, mark: Mark) -> Result<()> {
+        self.0.high_water.raise(shard.0, mark).map_err(Error::unavailable)
+    }
+
+    pub(super) fn keyspace(&self, table: Table) -> &Keyspace {
         &self.0.keyspaces[&table]
+    }
+
+    /// A failed read; damage is told to whoever runs the store.
+    fn failed(&self, error: fjall::Error) -> Error {
+        let error = Error::from(error);
+        if matches!(error, Error::Corrupt(_)) {
+            self.0.damage.send_replace(Some(error.clone()));
+        }
+        error
+    }
+
+    pub(super) fn read_row(&self, guard: Guard) -> Result<(Bytes, Bytes)> {
+        let (key, value) = guard.into_inner().map_err(|it| self.failed(it))?;
+        Ok((key.into(), value.into()))
     }
 }
 
-fn no_folder(path: &Path, error: &std::io::Error) -> Error {
-    Error::Unavailable(format!("{}: {error}", path.display()))
-}
-
 /// Payloads lie apart from their keys, so that compaction does not copy them; the rest is small.
-fn options(table: Table, config: &Config) -> KeyspaceCreateOptions {
+pub(super) fn options(table: Table, config: &Config) -> KeyspaceCreateOptions {
     let options = KeyspaceCreateOptions::default()
         .max_memtable_size(config.memtable_bytes)
         .data_block_compression_policy(CompressionPolicy::new([
@@ -136,23 +144,19 @@ fn options(table: Table, config: &Config) -> KeyspaceCreateOptions {
 
 impl View for Fjall {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>> {
-        Ok(self.keyspace(table).get(key)?.map(Bytes::from))
+        let value = self.keyspace(table).get(key).map_err(|it| self.failed(it))?;
+        Ok(value.map(Bytes::from))
     }
 
     fn range(&self, table: Table, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Rows<'_> {
         let range = self.keyspace(table).range::<&[u8], _>((from, to));
-        Box::new(range.map(read_row))
+        Box::new(range.map(|it| self.read_row(it)))
     }
 
     fn range_back(&self, table: Table, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Rows<'_> {
         let range = self.keyspace(table).range::<&[u8], _>((from, to));
-        Box::new(range.rev().map(read_row))
+        Box::new(range.rev().map(|it| self.read_row(it)))
     }
-}
-
-fn read_row(guard: Guard) -> Result<(Bytes, Bytes)> {
-    let (key, value) = guard.into_inner()?;
-    Ok((key.into(), value.into()))
 }
 
 /// The writer's side of one shard.
@@ -187,27 +191,31 @@ impl Journal for FjallJournal {
             }
         }
         rows.commit()?;
-        let mark = Mark { lsn: batch.lsn, chain: batch.chain };
+        let mark = Mark { lsn: batch.lsn, chain: batch.chain, last_seq: batch.last_seq };
         match batch.durability {
-            Durability::Process => self.unsynced = Some(mark),
+            Durability::Process => {
+                self.unsynced = Some(mark);
+                Ok(())
+            }
             Durability::Disk => self.raise(mark),
         }
-        Ok(())
     }
 
     fn sync(&mut self) -> Result<()> {
         self.fjall.0.database.persist(PersistMode::SyncData)?;
-        if let Some(mark) = self.unsynced {
-            self.raise(mark);
+        reach("after_sync");
+        match self.unsynced {
+            Some(mark) => self.raise(mark),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
 impl FjallJournal {
-    fn raise(&mut self, mark: Mark) {
+    fn raise(&mut self, mark: Mark) -> Result<()> {
         self.unsynced = None;
-        self.fjall.0.high_water.raise(self.shard.0, mark);
+        reach("before_high_water");
+        self.fjall.raise(self.shard, mark)
     }
 }
 
@@ -215,7 +223,9 @@ impl From<fjall::Error> for Error {
     fn from(error: fjall::Error) -> Self {
         match error {
             fjall::Error::Locked => Self::InUse("another process has locked it".to_owned()),
-            fjall::Error::Io(error) => Self::unavailable(error),
+            fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => {
+                Self::unavailable(error)
+            }
             fjall::Error::Poisoned => {
                 Self::unavailable("an earlier write failed; the process must start again")
             }

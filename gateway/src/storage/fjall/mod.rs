@@ -4,4 +4,17 @@
 mod database;
 pub use database::{Config, Fjall};
 
+mod backup;
+pub use backup::{check_backup, restore};
+
+mod verify;
+pub use verify::{Step, Verified, shards_of, verify};
+
+mod opening;
+mod inspect;
+mod loss;
+mod scrub;
+
 mod high_water;
+mod journal_file;
+mod manifest;

@@ -1,0 +1,190 @@
+use std::{
+    fs::File,
+    io::{BufReader, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Args, Subcommand};
+use futures_util::StreamExt;
+use indicatif::{ProgressBar, ProgressStyle};
+use reqwest::Method;
+use serde_json::json;
+
+use crate::app::StartError;
+use crate::app::offline::{self, Step};
+use crate::cli::args::ClientArgs;
+use crate::cli::client::{Client, Failure};
+use crate::cli::output;
+use crate::world::{Clock, SystemClock};
+
+const DAMAGED: u8 = 65;
+
+/// What is done with a store as a whole.
+#[derive(Debug, Subcommand)]
+pub(super) enum Store {
+    /// Check a store that no gateway has open: every file, every row, and that they fit together
+    ///
+    /// Exit codes: 0 whole · 65 damaged · 73 in use · 74 cannot be read · 78 newer format
+    Verify {
+        #[command(flatten)]
+        place: Place,
+        /// Give up what cannot be read, go on with the rest, and write down what is lost
+        #[arg(long)]
+        accept_loss: bool,
+    },
+    /// Write a backup: of a running gateway through its API, or of a directory with --data-dir
+    Backup {
+        /// Where to put it
+        folder: PathBuf,
+        /// The store of a gateway that does not run
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+    },
+    /// Make a store in a new directory from a backup
+    Restore {
+        /// The backup
+        backup: PathBuf,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+/// Which store.
+#[derive(Debug, Args)]
+pub(super) struct Place {
+    /// Where the store lies
+    #[arg(long, env = "HOOKGATE_DATA_DIR", value_name = "DIR", default_value = "hookgate-data")]
+    data_dir: PathBuf,
+}
+
+pub(super) async fn run(command: Store, client: ClientArgs) -> ExitCode {
+    let json = client.json;
+    match command {
+        Store::Verify { place, accept_loss } => verify(&place.data_dir, accept_loss, json),
+        Store::Backup { folder, data_dir: Some(data_dir) } => {
+            let made = make_backup(&folder, |file| {
+                offline::backup(&data_dir, file).map(drop).map_err(|it| it.to_string())
+            });
+            report_backup(made, json)
+        }
+        Store::Backup { folder, data_dir: None } => {
+            report_backup(download(client, &folder).await, json)
+        }
+        Store::Restore { backup, place } => match offline::restore(&backup, &place.data_dir) {
+            Ok(rows) => {
+                let data_dir = place.data_dir.display().to_string();
+                output::one(json, &json!({ "data_dir": data_dir, "rows": rows }));
+                ExitCode::SUCCESS
+            }
+            Err(error) => refuse(&error),
+        },
+    }
+}
+
+fn verify(folder: &Path, accept_loss: bool, json: bool) -> ExitCode {
+    if accept_loss {
+        start_logging();
+        return match offline::accept_loss(folder) {
+            Ok(()) => verify(folder, false, json),
+            Err(error) => refuse(&error),
+        };
+    }
+    let style = ProgressStyle::with_template("{spinner} {msg}");
+    let bar = ProgressBar::new_spinner().with_style(style.expect("a template"));
+    let (mut files, mut bytes) = (0_u64, 0_u64);
+    let verified = offline::verify(folder, &mut |step| match step {
+        Step::File(_, more) => {
+            (files, bytes) = (files + 1, bytes + more);
+            bar.set_message(format!("{files} files, {} MiB", bytes / 1024 / 1024));
+        }
+        Step::Table(name, rows) => bar.set_message(format!("{name}: {rows} rows")),
+    });
+    bar.finish_and_clear();
+    let verified = match verified {
+        Ok(verified) => verified,
+        Err(error) => return refuse(&error),
+    };
+    let whole = verified.damage.is_empty();
+    let (files, bytes) = (verified.files, verified.bytes);
+    output::one(
+        json,
+        &json!({ "whole": whole, "files": files, "bytes": bytes, "damage": verified.damage }),
+    );
+    match whole {
+        true => ExitCode::SUCCESS,
+        false => {
+            let help = "restore a backup, or give up what is damaged with --accept-loss";
+            output::complain(&Failure::other("the store is damaged").with_help(help));
+            ExitCode::from(DAMAGED)
+        }
+    }
+}
+
+/// Loses nothing of what the store says about what was given up.
+fn start_logging() {
+    // Whoever set a subscriber before keeps it.
+    let _ = tracing_subscriber::fmt().with_writer(std::io::stderr).try_init();
+}
+
+async fn download(client: ClientArgs, folder: &Path) -> Result<(PathBuf, u64), Failure> {
+    let client = Client::new(client)?;
+    let response = client.send(client.request(Method::POST, "/v1/system/backup")).await?;
+    let mut stream = response.bytes_stream();
+    let (mut file, partial) = begin(folder).map_err(Failure::other)?;
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(|it| Failure::other(format!("the backup ended early: {it}")))?;
+        let written = file.write_all(&chunk);
+        written.map_err(|it| Failure::other(format!("{}: {it}", partial.display())))?;
+    }
+    finish(&file, &partial).map_err(Failure::other)
+}
+
+fn make_backup(
+    folder: &Path,
+    write: impl FnOnce(&mut File) -> Result<(), String>,
+) -> Result<(PathBuf, u64), Failure> {
+    let (mut file, partial) = begin(folder).map_err(Failure::other)?;
+    write(&mut file).map_err(Failure::other)?;
+    finish(&file, &partial).map_err(Failure::other)
+}
+
+/// A new file in `folder`, under a name that tells that it is not whole yet.
+fn begin(folder: &Path) -> Result<(File, PathBuf), String> {
+    let now = SystemClock.now().to_string().replace([':', '-'], "");
+    let partial = folder.join(format!("hookgate-{now}.partial"));
+    let failed = |it: std::io::Error| format!("{}: {it}", partial.display());
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    let file = File::create_new(&partial).map_err(failed)?;
+    Ok((file, partial))
+}
+
+/// Reads the file through, and gives it its name when it is whole.
+fn finish(file: &File, partial: &Path) -> Result<(PathBuf, u64), String> {
+    let whole = partial.with_extension("backup");
+    let failed = |it: std::io::Error| format!("{}: {it}", partial.display());
+    file.sync_all().map_err(failed)?;
+    let written = File::open(partial).map_err(failed)?;
+    let rows = offline::check_backup(BufReader::new(written));
+    let rows = rows.map_err(|it| format!("{}: {it}", partial.display()))?;
+    std::fs::rename(partial, &whole).map_err(failed)?;
+    Ok((whole, rows))
+}
+
+fn report_backup(made: Result<(PathBuf, u64), Failure>, json: bool) -> ExitCode {
+    match made {
+        Ok((path, rows)) => {
+            output::one(json, &json!({ "backup": path.display().to_string(), "rows": rows }));
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            output::complain(&failure);
+            failure.exit_code()
+        }
+    }
+}
+
+fn refuse(error: &StartError) -> ExitCode {
+    output::complain(&Failure::other(error.to_string()));
+    ExitCode::from(error.exit_code())
+}

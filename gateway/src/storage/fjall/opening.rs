@@ -1,0 +1,262 @@
+//! Opening a store: lock it, look it over, let fjall open it, and compare what came back with
+//! what was promised.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+};
+
+use fjall::{Database, Keyspace};
+use rustix::fs::FlockOperation;
+
+use crate::storage::codec::decode;
+use crate::storage::fjall::database::{Config, options};
+use crate::storage::fjall::high_water::{HighWater, Mark, Marks, read_marks};
+use crate::storage::fjall::inspect::{Inspection, inspect};
+use crate::storage::fjall::loss::{Losses, accepted};
+use crate::storage::fjall::manifest::Sealed;
+use crate::storage::fold::{FORMAT, Meta};
+use crate::storage::keys::ShardNo;
+use crate::storage::{Error, Result, Table};
+use crate::world::reach;
+
+/// A store that was found whole, or whose losses were accepted.
+pub(super) struct Opened {
+    pub(super) database: Database,
+    pub(super) keyspaces: BTreeMap<Table, Keyspace>,
+    pub(super) high_water: HighWater,
+    /// Files that were not read through yet.
+    pub(super) unread: Vec<Sealed>,
+    /// Held as long as the store is open.
+    pub(super) lock: File,
+}
+
+/// The places within a data directory.
+pub(super) struct Places {
+    pub(super) folder: PathBuf,
+    pub(super) store: PathBuf,
+    pub(super) marks: PathBuf,
+}
+
+impl Places {
+    pub(super) fn of(folder: &Path) -> Self {
+        let (store, marks) = (folder.join("store"), folder.join("high-water"));
+        Self { folder: folder.to_owned(), store, marks }
+    }
+}
+
+pub(super) fn open(folder: &Path, config: &Config, shards: u16) -> Result<Opened> {
+    fs::create_dir_all(folder).map_err(|it| no_folder(folder, &it))?;
+    let places = Places::of(folder);
+    let lock = lock(folder)?;
+    let (marks, mut losses) = promised(&places, config, shards)?;
+    remove_stillborn(&places, &marks)?;
+    let inspection = look_over(&places, &marks, config.verify_bytes_max)?;
+    let unread = match inspection {
+        Some(inspection) if inspection.damage.is_empty() => inspection.unread,
+        Some(inspection) if config.accept_loss => {
+            losses.give_up(&places, &inspection.damage)?;
+            inspection.unread
+        }
+        Some(inspection) => return Err(refusal(&inspection)),
+        None => Vec::new(),
+    };
+    // Before the store is made, so that a store without marks is always one that lost them.
+    let early = losses.is_empty().then(|| HighWater::create(&places.marks, &marks)).transpose();
+    let early = early.map_err(|it| no_folder(&places.marks, &it))?;
+    let (database, keyspaces) = open_database(&places, config)?;
+    reach("during_open");
+    let metas = read_metas(&keyspaces, shards)?;
+    for (shard, (mark, meta)) in (0..).zip(marks.iter().zip(&metas)) {
+        if let Some(what) = falls_short(shard, mark, meta) {
+            match config.accept_loss {
+                true => losses.ends_early(shard, meta, mark),
+                false => return Err(Error::Corrupt(format!("{}: {what}", places.store.display()))),
+            }
+        }
+    }
+    let high_water = match (early, losses.is_empty()) {
+        (Some(high_water), true) => high_water,
+        (early, _) => {
+            drop(early);
+            losses.write_down(&places, &keyspaces, &metas)?;
+            let marks: Vec<_> = metas.iter().map(mark_of).collect();
+            HighWater::create(&places.marks, &marks).map_err(|it| no_folder(&places.marks, &it))?
+        }
+    };
+    Ok(Opened { database, keyspaces, high_water, unread, lock })
+}
+
+/// Takes the directory for this process.
+pub(super) fn lock(folder: &Path) -> Result<File> {
+    let path = folder.join("lock");
+    let mut options = File::options();
+    let file = options.read(true).write(true).create(true).truncate(false).open(&path);
+    let file = file.map_err(|it| no_folder(&path, &it))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            Err(Error::InUse(format!("another process has {} open", folder.display())))
+        }
+        Err(error) => Err(no_folder(&path, &error.into())),
+    }
+}
+
+/// What the store must hold at least, by shard.
+pub(super) fn promised(
+    places: &Places,
+    config: &Config,
+    shards: u16,
+) -> Result<(Vec<Mark>, Losses)> {
+    let nothing = || vec![Mark::default(); usize::from(shards.max(1))];
+    let mut losses = Losses::default();
+    let marks = read_marks(&places.marks, shards.max(1));
+    match marks.map_err(|it| no_folder(&places.marks, &it))? {
+        Marks::Known(marks) => Ok((marks, losses)),
+        Marks::Newer(found) => Err(Error::Newer { found, known: FORMAT }),
+        Marks::Shards(made_for) => Err(Error::Unavailable(format!(
+            "the store was made with {made_for} shards, the configuration says {shards}"
+        ))),
+        Marks::None if !places.store.exists() => Ok((nothing(), losses)),
+        what if config.accept_loss => {
+            losses.note(format!("{}: {}", places.marks.display(), without_marks(&what)));
+            Ok((nothing(), losses))
+        }
+        what => Err(Error::Corrupt(format!(
+            "{}: {}, so it is not known what the store must hold; restore a backup, or start with \
+             --accept-loss",
+            places.marks.display(),
+            without_marks(&what)
+        ))),
+    }
+}
+
+fn without_marks(what: &Marks) -> &'static str {
+    match what {
+        Marks::None => "it is missing beside a store",
+        _ => "it cannot be read",
+    }
+}
+
+/// A start that was killed before the store was whole has promised nothing: away with it.
+fn remove_stillborn(places: &Places, marks: &[Mark]) -> Result<()> {
+    let nothing_promised = marks.iter().all(|it| it.lsn == 0) && places.marks.exists();
+    if nothing_promised && places.store.exists() && !places.store.join("version").exists() {
+        fs::remove_dir_all(&places.store).map_err(|it| no_folder(&places.store, &it))?;
+    }
+    Ok(())
+}
+
+fn look_over(places: &Places, marks: &[Mark], bytes_max: u64) -> Result<Option<Inspection>> {
+    if !places.store.exists() {
+        return match marks.iter().all(|it| it.lsn == 0) {
+            true => Ok(None),
+            false => Err(Error::Corrupt(format!(
+                "{} is missing, but something was acknowledged; restore a backup",
+                places.store.display()
+            ))),
+        };
+    }
+    let inspection = inspect(&places.store, marks, bytes_max, &mut |_, _| {});
+    let mut inspection = inspection.map_err(|it| no_folder(&places.store, &it))?;
+    inspection.accept(&accepted(places));
+    Ok(Some(inspection))
+}
+
+fn refusal(inspection: &Inspection) -> Error {
+    let more = match inspection.damage.len() - 1 {
+        0 => String::new(),
+        more => format!(" (and {more} more)"),
+    };
+    Error::Corrupt(format!(
+        "{}{more}. `hookgate store verify` tells more; restore a backup, or start with \
+         --accept-loss, which writes down what is lost",
+        inspection.damage[0]
+    ))
+}
+
+fn open_database(
+    places: &Places,
+    config: &Config,
+) -> Result<(Database, BTreeMap<Table, Keyspace>)> {
+    // What checksums do not cover may still make fjall panic.
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let database = Database::builder(&places.store)
+            .cache_size(config.cache_bytes)
+            .max_journaling_size(config.journal_bytes_max)
+            .max_cached_files(Some(config.files_max))
+            .worker_threads(2)
+            .open()?;
+        let mut keyspaces = BTreeMap::new();
+        for table in Table::ALL {
+            let options = || options(table, config);
+            keyspaces.insert(table, database.keyspace(table.name(), options)?);
+        }
+        Ok((database, keyspaces))
+    }));
+    match opened {
+        Ok(Ok(opened)) => Ok(opened),
+        Ok(Err(error)) => Err(while_opening(&places.store, error)),
+        Err(_) => Err(Error::Corrupt(format!(
+            "{}: it cannot be read at all; restore a backup",
+            places.store.display()
+        ))),
+    }
+}
+
+/// While opening, a file that ends early or is not there is damage and no passing fault.
+fn while_opening(store: &Path, error: fjall::Error) -> Error {
+    let io = match &error {
+        fjall::Error::Io(it) | fjall::Error::Storage(fjall::LsmError::Io(it)) => Some(it.kind()),
+        _ => None,
+    };
+    match io {
+        Some(io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => {
+            Error::Corrupt(format!("{}: {error}", store.display()))
+        }
+        _ => error.into(),
+    }
+}
+
+fn read_metas(keyspaces: &BTreeMap<Table, Keyspace>, shards: u16) -> Result<Vec<Meta>> {
+    let mut metas = Vec::new();
+    for shard in (0..shards.max(1)).map(ShardNo) {
+        let row = keyspaces[&Table::Meta].get(shard.all())?;
+        let meta = row.map_or(Ok(Meta::new(shards)), |it| decode::<Meta>(&it))?;
+        if meta.format > FORMAT {
+            return Err(Error::Newer { found: meta.format, known: FORMAT });
+        }
+        if meta.shards != shards {
+            return Err(Error::Unavailable(format!(
+                "the store was made with {} shards, the configuration says {shards}",
+                meta.shards
+            )));
+        }
+        metas.push(meta);
+    }
+    Ok(metas)
+}
+
+pub(super) fn mark_of(meta: &Meta) -> Mark {
+    Mark { lsn: meta.lsn, chain: meta.chain, last_seq: meta.last_seq }
+}
+
+/// What is missing, if the store ends before its mark or has another history.
+fn falls_short(shard: u16, mark: &Mark, meta: &Meta) -> Option<String> {
+    let other = meta.lsn == mark.lsn && meta.chain != mark.chain;
+    (meta.lsn < mark.lsn || other).then(|| {
+        format!(
+            "shard {shard} ends at batch {} (checksum {:08x}), but batch {} ({:08x}) was \
+             acknowledged: the end of the journal is lost. Restore a backup, or start with \
+             --accept-loss, which writes down what is lost",
+            meta.lsn, meta.chain, mark.lsn, mark.chain
+        )
+    })
+}
+
+pub(super) fn no_folder(path: &Path, error: &io::Error) -> Error {
+    Error::Unavailable(format!("{}: {error}", path.display()))
+}

@@ -1,0 +1,106 @@
+use std::time::Duration;
+
+use hookgate_tests::Ledger;
+
+use crate::process::Start;
+
+const KILLS: u64 = 40;
+const FAILPOINTS: [&str; 9] = [
+    "before_commit",
+    "after_commit_before_ack",
+    "before_high_water",
+    "during_high_water",
+    "after_sync",
+    "during_cursor_save",
+    "before_fan_out",
+    "after_2xx_before_settle",
+    "during_open",
+];
+const LOAD: (Duration, usize) = (Duration::from_millis(1), 200);
+/// Deliveries that can be in flight when it dies: a few producers, three endpoints each.
+const IN_FLIGHT: usize = 64;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_forty_moments_nothing_acknowledged_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("crash-random");
+    let mut ledger = Ledger::open(7).await;
+    for kill in 0..KILLS {
+        let mut gateway = Start::on(&data).run().unwrap();
+        ledger.at(&gateway.server);
+        if kill == 0 {
+            ledger.register("20ms").await;
+            ledger.produce("p", 4, LOAD);
+        }
+        // Golden-ratio steps: spread over the moments of a round, and the same each run.
+        let moment = kill * 618_034 % 1_000_000 * 400 / 1_000_000;
+        tokio::time::sleep(Duration::from_millis(5 + moment)).await;
+        gateway.kill();
+    }
+    let gateway = Start::on(&data).run().unwrap();
+    ledger.at(&gateway.server);
+    ledger.quiesce().await;
+    let balance = ledger.check(KILLS as usize).await;
+    println!("{KILLS} kills: {balance:?}");
+    assert!(balance.acknowledged > 500, "there was load: {balance:?}");
+    assert!(balance.duplicates <= KILLS as usize * IN_FLIGHT, "{balance:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_every_failpoint_nothing_acknowledged_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("crash-failpoints");
+    let mut ledger = Ledger::open(7).await;
+    let gateway = Start::on(&data).run().unwrap();
+    ledger.at(&gateway.server);
+    ledger.register("20ms").await;
+    ledger.produce("p", 4, LOAD);
+    drop(gateway);
+    let mut deaths = 1;
+    for failpoint in FAILPOINTS {
+        for count in [1, 3, 50] {
+            if count > 1 && matches!(failpoint, "during_open" | "during_cursor_save") {
+                continue;
+            }
+            let armed = format!("{failpoint}:{count}");
+            let start = Start::on(&data).env("HOOKGATE_FAILPOINT", &armed);
+            let code = match start.run() {
+                Ok(mut gateway) => {
+                    ledger.at(&gateway.server);
+                    gateway.ended(Duration::from_secs(20)).await
+                }
+                Err((code, _)) => code,
+            };
+            assert_eq!(code, None, "{armed} kills it");
+            deaths += 1;
+        }
+    }
+    let gateway = Start::on(&data).run().unwrap();
+    ledger.at(&gateway.server);
+    ledger.quiesce().await;
+    let balance = ledger.check(deaths).await;
+    println!("{deaths} deaths at failpoints: {balance:?}");
+    assert!(balance.acknowledged > 200, "there was load: {balance:?}");
+    assert!(balance.duplicates <= deaths * IN_FLIGHT, "{balance:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_crash_nothing_comes_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("crash-none");
+    let mut ledger = Ledger::open(7).await;
+    for round in 0..3 {
+        let mut gateway = Start::on(&data).run().unwrap();
+        ledger.at(&gateway.server);
+        if round == 0 {
+            ledger.register("20ms").await;
+            ledger.produce("p", 4, LOAD);
+        }
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        if round == 2 {
+            ledger.quiesce().await;
+            ledger.check(0).await;
+        }
+        assert_eq!(gateway.terminate(), Some(0));
+    }
+}
