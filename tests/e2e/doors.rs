@@ -81,6 +81,7 @@ const OPERATIONS: &[(&str, &str, Takes)] = &[
     ("GET", "/v1/tenants/{tenant}/ingest", Read),
     ("PUT", "/v1/tenants/{tenant}/ingest", Manage),
     ("GET", "/v1/system/egress-policy", Operator),
+    ("POST", "/v1/system/backup", Operator),
     ("POST", "/api/webhooks/register", Manage),
     ("GET", "/api/webhooks", Read),
     ("DELETE", "/api/webhooks/{id}", Manage),

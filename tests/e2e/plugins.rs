@@ -209,7 +209,8 @@ async fn a_canary_meets_its_share_and_a_retry_meets_it_again() {
     register(&gateway, &endpoint, patient()).await;
     let wish = json!({ "version": 2, "share": 0.5, "compare": true });
     gateway.post("plugins/life/canary", wish).await;
-    endpoint.answer_first((0..30).map(|_| 500));
+    // Fewer than open the endpoint's breaker.
+    endpoint.answer_first((0..15).map(|_| 500));
     let mut ids = Vec::new();
     for n in 0..60 {
         ids.push(publish(&gateway, "a.b", json!({ "n": n })).await);
@@ -225,7 +226,7 @@ async fn a_canary_meets_its_share_and_a_retry_meets_it_again() {
         retried += attempts.len() - 1;
         assert!(attempts.iter().all(|it| it["plugins"][0]["version"] == first), "{attempts:?}");
     }
-    assert!(met[0] > 10 && met[1] > 10 && retried >= 20, "{met:?} {retried}");
+    assert!(met[0] > 10 && met[1] > 10 && retried >= 10, "{met:?} {retried}");
     let trial = gateway.get("plugins/life/canary").await;
     assert_eq!(trial["sides"]["canary"]["version"], 2);
     assert!(trial["sides"]["canary"]["stats"]["calls"].as_u64().unwrap() >= met[1], "{trial}");

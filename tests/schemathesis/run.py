@@ -41,7 +41,9 @@ def main(binary: str, schemathesis: str) -> int:
             ]
             for path in LEFT_OUT:
                 command += ["--exclude-path", path]
-            outcome = subprocess.run(command, timeout=600, cwd=folder)
+            hooks = os.path.dirname(os.path.abspath(__file__))
+            environment = {**os.environ, "SCHEMATHESIS_HOOKS": "hooks", "PYTHONPATH": hooks}
+            outcome = subprocess.run(command, timeout=600, cwd=folder, env=environment)
             if gateway.poll() is not None:
                 print(f"the gateway ended with {gateway.returncode}", file=sys.stderr)
                 return 1

@@ -13,12 +13,18 @@ use crate::api::problem::{Problem, Result};
 /// How long a client may pause in the middle of a body.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What is read and dropped of a body that is refused for its size: a client that is still
+/// writing when the connection closes would not see why.
+const REST_BYTES_MAX: usize = 64 * 1024 * 1024;
+const REST_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Reads a whole body of at most `bytes_max` bytes.
 pub(super) async fn read(headers: &HeaderMap, mut body: Body, bytes_max: usize) -> Result<Bytes> {
     let too_large = || Problem::too_large(format!("the body is over {bytes_max} bytes"));
     let announced =
         headers.get(header::CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse().ok());
     if announced.is_some_and(|it: u64| it > bytes_max as u64) {
+        drop_rest(body).await;
         return Err(too_large());
     }
     let mut whole: Option<Bytes> = None;
@@ -32,6 +38,7 @@ pub(super) async fn read(headers: &HeaderMap, mut body: Body, bytes_max: usize) 
         let broken = |_| Problem::bad_request("body_broken", "the body ended before its end");
         let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
         if whole.as_ref().map_or(0, Bytes::len) + parts.len() + data.len() > bytes_max {
+            drop_rest(body).await;
             return Err(too_large());
         }
         // Most bodies come in one piece, which is not copied.
@@ -44,6 +51,20 @@ pub(super) async fn read(headers: &HeaderMap, mut body: Body, bytes_max: usize) 
         }
     }
     Ok(whole.unwrap_or_else(|| parts.freeze()))
+}
+
+async fn drop_rest(mut body: Body) {
+    let rest = timeout(REST_PATIENCE, async {
+        let mut bytes = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            bytes += frame.data_ref().map_or(0, Bytes::len);
+            if bytes > REST_BYTES_MAX {
+                return;
+            }
+        }
+    });
+    // Too slow or too long: then the connection closes on whoever sends it.
+    let _ = rest.await;
 }
 
 /// Whether the body is of this media type; parameters do not matter.

@@ -32,7 +32,7 @@ impl Default for Limits {
             batch_bytes_max: 16 * 1024 * 1024,
             batch_events_max: 1000,
             body_bytes_max: 256 * 1024,
-            component_bytes_max: 32 * 1024 * 1024,
+            component_bytes_max: 16 * 1024 * 1024,
             test_wait_max: Duration::from_secs(60),
         }
     }

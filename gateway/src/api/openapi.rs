@@ -240,6 +240,11 @@ fn refusals(route: &Route) -> Vec<(u16, &'static str)> {
         all.extend([(401, "unauthenticated"), (403, "insufficient_scope"), (429, "rate_limited")]);
         all.push((503, "storage_unavailable"));
     }
+    // The short API's tenant is the key's, or for the operator the default one, which may be gone.
+    let own = matches!(route.need, Need::Own(_)) && !route.path.contains("{id}");
+    if own {
+        all.push((404, "tenant_not_found"));
+    }
     if route.path.contains("{tenant}")
         && !(route.method == Method::PUT && tag(route.path) == "tenants")
     {

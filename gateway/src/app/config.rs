@@ -225,7 +225,10 @@ impl Config {
             shutdown_grace: Duration::from_secs(grace),
             storage,
             dispatch,
-            limits: api::Limits::default(),
+            limits: api::Limits {
+                component_bytes_max: plugins.component_bytes_max,
+                ..api::Limits::default()
+            },
             plugins,
         })
     }

@@ -99,6 +99,9 @@ pub struct PluginSettings {
         env = "HOOKGATE_PLUGIN_COMPILE_MEMORY_MIB"
     )]
     pub compile_memory_mib: Option<u64>,
+    /// Size of a component, in MiB; Python's need 32 [default: 16]
+    #[arg(long = "plugin-component-mib", value_name = "N", env = "HOOKGATE_PLUGIN_COMPONENT_MIB")]
+    pub component_mib: Option<usize>,
     /// Instances of heavy runtimes that are kept [default: 32]
     #[arg(
         long = "plugin-kept-instances-max",
@@ -144,6 +147,7 @@ impl PluginSettings {
             fuel_max: self.fuel_max.or(other.fuel_max),
             compile_seconds: self.compile_seconds.or(other.compile_seconds),
             compile_memory_mib: self.compile_memory_mib.or(other.compile_memory_mib),
+            component_mib: self.component_mib.or(other.component_mib),
             kept_instances_max: self.kept_instances_max.or(other.kept_instances_max),
             kept_calls_max: self.kept_calls_max.or(other.kept_calls_max),
             kept_memory_mib: self.kept_memory_mib.or(other.kept_memory_mib),
@@ -185,6 +189,10 @@ impl PluginSettings {
         if let Some(it) = self.compile_memory_mib {
             let it = bounded("plugins.compile_memory_mib", Some(it), 256..=65_536, it)?;
             plugins.compile_memory_max = it * MIB as u64;
+        }
+        if let Some(it) = self.component_mib {
+            let it = bounded("plugins.component_mib", Some(it), 1..=256, it)?;
+            plugins.component_bytes_max = it * MIB;
         }
         if let Some(it) = self.kept_instances_max {
             let it = bounded("plugins.kept_instances_max", Some(it), 0..=4096, it)?;

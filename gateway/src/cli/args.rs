@@ -18,7 +18,7 @@ use crate::cli::{demo, plugin, resources, send, serve, store, tail};
 /// 6 unreachable · 7 partly failed · 8 a plugin's cases failed. `serve`: 64 configuration ·
 /// 65 damaged store · 73 data directory in use · 74 store failed · 78 newer format.
 #[derive(Debug, Parser)]
-#[command(name = "hookgate", version, verbatim_doc_comment, propagate_version = true)]
+#[command(name = "hookgate", version, verbatim_doc_comment)]
 pub(super) struct Cli {
     #[command(flatten)]
     pub(super) client: ClientArgs,
@@ -102,4 +102,16 @@ pub(super) enum Command {
         /// Source, target and limits
         arguments: Vec<String>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_command_can_be_parsed() {
+        Cli::command().debug_assert();
+    }
 }

@@ -68,7 +68,7 @@ impl Config {
             memory_bytes_cap: 128 * MIB,
             stack_bytes_max: 512 * 1024,
             fuel: false,
-            component_bytes_max: 32 * MIB,
+            component_bytes_max: 16 * MIB,
             compile_time_max: Duration::from_secs(20),
             compile_memory_max: 4 * 1024 * MIB as u64,
             compiler,

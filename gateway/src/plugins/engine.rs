@@ -7,7 +7,7 @@ use crate::plugins::Config;
 
 /// Core instances, memories and tables that a component may consist of: a guest, and the shims
 /// that adapt it.
-const CORE_INSTANCES_MAX: u32 = 32;
+const CORE_INSTANCES_MAX: u32 = 64;
 const TABLES_MAX: u32 = 16;
 const MEMORIES_MAX: u32 = 4;
 /// What modules may not use; a component that does is refused before it is compiled.

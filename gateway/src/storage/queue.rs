@@ -192,11 +192,11 @@ impl Queue {
                 }
                 !self.active.is_empty()
             }
-            // It may have been enabled, or may take more now.
+            // It has a lane from now on: without one it would count as deleted. And it may have
+            // been enabled, or may take more now.
             Record::EndpointPut { endpoint, .. } => {
                 let endpoint = EndpointNo(endpoint.no);
-                let lane = self.lanes.get_mut(endpoint.0 as usize).and_then(Option::as_deref_mut);
-                if lane.is_some_and(|it| !std::mem::replace(&mut it.listed, true)) {
+                if !std::mem::replace(&mut self.lane(endpoint).listed, true) {
                     self.active.push_back(endpoint);
                 }
                 !self.active.is_empty()

@@ -57,10 +57,12 @@ impl Report {
 /// When the component is not taken, or a case cannot be read.
 pub async fn test(folder: &Path, component: &Path, update: bool) -> Result<Report> {
     let cache = tempfile::tempdir()?;
-    let config = Config::new(cache.path().to_owned(), Compiler::InProcess);
-    let host = Host::start(config, &SystemEntropy)?;
+    let mut config = Config::new(cache.path().to_owned(), Compiler::InProcess);
     let bytes = Bytes::from(fs::read(component)?);
     let size = bytes.len();
+    // What a gateway takes is its operator's to say; the size is told with the report.
+    config.component_bytes_max = config.component_bytes_max.max(size);
+    let host = Host::start(config, &SystemEntropy)?;
     let artifact = host.check(bytes).await.map_err(|it| anyhow!("{} ({})", it.detail, it.code))?;
     let files = case_files(&folder.join("cases"))?;
     let mut cases = Vec::new();

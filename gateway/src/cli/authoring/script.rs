@@ -1,5 +1,5 @@
 //! JavaScript without a toolchain: the script is run in an engine that this binary carries
-//! (`script-engine/`), and a snapshot of the engine's memory becomes the component.
+//! (`plugin-sdk/script-engine/`), and a snapshot of the engine's memory becomes the component.
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use futures_util::FutureExt;
@@ -10,7 +10,7 @@ use wasmtime_wizer::{InstanceState, SnapshotVal, Wizer};
 
 use crate::cli::authoring::world;
 
-const ENGINE: &[u8] = include_bytes!("../../../../script-engine/engine.wasm");
+const ENGINE: &[u8] = include_bytes!("../../../../plugin-sdk/script-engine/engine.wasm");
 /// What a script's top level may spend, so that one without end is found out: some seconds.
 const FUEL: u64 = 5_000_000_000;
 /// The hooks, in the order of the bits that the engine gives.

@@ -18,7 +18,7 @@ done
 RUSTFLAGS=$flags cargo build --locked --release --target "$target" --target-dir "$made"
 built="$made/$target/release/script_engine.wasm"
 if [ "${1:-}" = --check ] && [ "$toolchain" = "$(cat engine.toolchain)" ]; then
-  cmp "$built" engine.wasm || { echo "engine.wasm is stale: run script-engine/build.sh" >&2; exit 1; }
+  cmp "$built" engine.wasm || { echo "engine.wasm is stale: run plugin-sdk/script-engine/build.sh" >&2; exit 1; }
   echo "engine.wasm is what its source makes"
   exit
 fi
