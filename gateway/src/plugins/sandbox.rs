@@ -178,8 +178,9 @@ fn fault(error: &wasmtime::Error, limit_hit: Option<&'static str>) -> Fault {
         let detail = "it ran over its deadline".to_owned();
         return Fault { kind: FaultKind::Timeout, detail };
     }
+    // The outer words tell where it happened, by addresses that mean nothing to an author.
+    let detail = error.root_cause().to_string().lines().next().unwrap_or_default().to_owned();
     let text = format!("{error:#}");
-    let detail = text.lines().next().unwrap_or_default().to_owned();
     // What goes in and out of an instance is bounded by the fuel of host calls.
     let limit = trap == Some(&Trap::StackOverflow) || text.contains("fuel");
     let kind = if limit { FaultKind::Limit } else { FaultKind::Trap };

@@ -12,7 +12,7 @@ mod values;
 
 #[allow(unsafe_code, clippy::all, reason = "generated")]
 mod bindings {
-    wit_bindgen::generate!({ path: "../wit", world: "plugin" });
+    wit_bindgen::generate!({ path: "../../wit", world: "plugin" });
 }
 
 use bindings::exports::hookgate::plugin::{classify, filter, ingest, setup, sign, transform};
