@@ -11,7 +11,7 @@ async fn a_stop_finishes_what_is_in_flight() {
     let (folder, mut gateway, endpoint) = bench().await;
     register(&gateway, &endpoint, json!({})).await;
     let event = publish(&gateway, "a.b", json!(1)).await;
-    assert_eq!(gateway.terminate().code(), Some(0));
+    assert_eq!(gateway.terminate().await.code(), Some(0));
     let gateway = Gateway::start(&folder.path().join("data"));
     gateway.await_status(&event, "delivered").await;
     assert_eq!(endpoint.got().len(), 1, "without a crash nothing comes twice");

@@ -72,7 +72,7 @@ async fn no_secret_lies_in_plain_text() {
     let metrics = gateway.call(Method::GET, "/metrics", None).await;
     assert!(problem.0 == 422 && taken.0 == 409 && metrics.0 == 200);
     let said = format!("{problem:?}{taken:?}{metrics:?}");
-    assert_eq!(gateway.terminate().code(), Some(0));
+    assert_eq!(gateway.terminate().await.code(), Some(0));
     let drawn = drawn["key"].as_str().unwrap().strip_prefix("whsec_").unwrap();
     let private = mine.key.lines().nth(1).unwrap();
     let brought = brought.strip_prefix("whsec_").unwrap();
@@ -98,7 +98,7 @@ async fn without_its_master_key_a_store_is_not_served() {
     let data = folder.path().join("data");
     let mut gateway = Gateway::start(&data);
     gateway.post("endpoints", json!({ "id": "mine", "url": "http://127.0.0.1:9000/" })).await;
-    assert_eq!(gateway.terminate().code(), Some(0));
+    assert_eq!(gateway.terminate().await.code(), Some(0));
     let key = data.join("master.key");
     let mode = std::os::unix::fs::PermissionsExt::mode(&key.metadata().unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
@@ -136,11 +136,11 @@ async fn a_master_key_is_replaced_at_a_start() {
     assert!(!data.join("master.key").exists(), "a key that is given is not kept");
     gateway.post("endpoints", json!({ "id": "mine", "url": "http://127.0.0.1:9000/" })).await;
     let known = gateway.get("endpoints/mine/secret").await;
-    gateway.terminate();
+    gateway.terminate().await;
     let both = ["--master-key", OTHER_KEY, "--master-key-old", MASTER_KEY];
     let mut gateway = start(&both);
     assert_eq!(gateway.get("endpoints/mine/secret").await, known);
-    gateway.terminate();
+    gateway.terminate().await;
     let (code, errors, _) = serve(&data, &[("HOOKGATE_MASTER_KEY", MASTER_KEY)]);
     assert_eq!(code, Some(78), "the old key is worth nothing now: {errors}");
     let gateway = start(&["--master-key", OTHER_KEY]);

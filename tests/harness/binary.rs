@@ -128,11 +128,17 @@ impl Gateway {
         self.child.wait().expect("it ends");
     }
 
-    /// Asks it to stop, and waits until it has.
-    pub fn terminate(&mut self) -> ExitStatus {
+    /// Asks it to stop, and waits until it has. The test's endpoints go on answering meanwhile:
+    /// a stop waits for what is in flight.
+    pub async fn terminate(&mut self) -> ExitStatus {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
-        self.child.wait().expect("it ends")
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it can be waited for") {
+                return status;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 }
 
