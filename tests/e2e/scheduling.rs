@@ -154,8 +154,11 @@ async fn a_disabled_endpoints_backlog_is_held_and_its_tenant_told() {
     register(&gateway, &everything, json!({})).await;
     endpoint.answer(410);
     register(&gateway, &endpoint, json!({ "id": "mine", "ordering": "strict" })).await;
-    let first = publish(&gateway, "a.b", json!(1)).await;
-    let second = publish(&gateway, "a.b", json!(2)).await;
+    // Together: what comes once it is disabled is not for it at all.
+    let both = json!([{ "type": "a.b", "data": 1 }, { "type": "a.b", "data": 2 }]);
+    let accepted = gateway.post("events", both).await;
+    let id = |place: usize| accepted["events"][place]["id"].as_str().unwrap().to_owned();
+    let (first, second) = (id(0), id(1));
     let got = watcher.await_count(2).await;
     let mut types: Vec<_> = got.iter().map(|it| it.body["type"].clone()).collect();
     types.sort_by_key(Value::to_string);
