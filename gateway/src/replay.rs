@@ -40,6 +40,8 @@ async fn advance_all(shard: &Shard) -> Result<()> {
     let mut notices = shard.watch();
     let mut moved = false;
     for replay in &running {
+        // Else what is about to be fanned out would be set off twice.
+        shard.targets_known(replay.last).await?;
         let waiting = shard.due(replay.endpoint_no);
         if waiting < WAITING_MAX {
             shard.advance_replay(replay, WAITING_MAX - waiting).await?;

@@ -290,14 +290,23 @@ async fn each_change_leaves_one_record_and_no_secret() {
     call(Method::POST, "replays", since).await;
     let secret = gateway.get("endpoints/mine/secret").await;
     let text = key["key"].as_str().unwrap();
+    let lesser = call(Method::POST, "keys", json!({ "name": "p", "scopes": ["produce"] })).await;
+    let refused = gateway.request(
+        Method::GET,
+        "/v1/tenants/default/endpoints",
+        lesser["key"].as_str().unwrap(),
+    );
+    assert_eq!(refused.send().await.unwrap().status(), 403);
     let path = "/v1/tenants/default/endpoints/mine";
     let request = gateway.request(Method::DELETE, path, text).header("x-request-id", "my-name");
     assert_eq!(request.send().await.unwrap().status(), 204);
-    let log = gateway.get("audit-log?limit=9").await;
+    let log = gateway.get("audit-log?limit=11").await;
     let records = log["data"].as_array().unwrap();
     let told: Vec<_> = records.iter().map(|it| it["operation"].as_str().unwrap()).collect();
     let expected = [
         "deleteEndpoint",
+        "listEndpoints",
+        "createKey",
         "startReplay",
         "createPortalSession",
         "putEventType",
@@ -309,9 +318,11 @@ async fn each_change_leaves_one_record_and_no_secret() {
     ];
     assert_eq!(told, expected);
     assert_eq!((&records[0]["by"], &records[0]["request_id"]), (&key["id"], &json!("my-name")));
-    assert_eq!((&records[1]["by"], &records[0]["after"]), (&json!("operator"), &Value::Null));
-    assert_eq!(records[5]["before"]["description"], "");
-    assert_eq!(records[5]["after"]["description"], "d");
+    assert_eq!((&records[2]["by"], &records[0]["after"]), (&json!("operator"), &Value::Null));
+    assert_eq!(records[1]["by"], lesser["id"], "what it was refused is told of");
+    assert!(records[1]["subject"].as_str().unwrap().starts_with("refused: "), "{records:?}");
+    assert_eq!(records[7]["before"]["description"], "");
+    assert_eq!(records[7]["after"]["description"], "d");
     let all = gateway.get("/v1/audit-log?limit=250").await;
     assert_eq!(all["data"][0], records[0]);
     for hidden in [&key["key"], &portal["token"], &secret["key"], &json!("s3cr3t")] {
@@ -326,8 +337,13 @@ async fn each_change_leaves_one_record_and_no_secret() {
 #[tokio::test]
 async fn a_replay_sends_what_was_and_goes_on_after_a_restart() {
     let (folder, mut gateway, endpoint) = bench().await;
+    let mut last = String::new();
     for n in 0..40 {
-        publish(&gateway, if n % 2 == 0 { "a.even" } else { "a.odd" }, json!(n)).await;
+        last = publish(&gateway, if n % 2 == 0 { "a.even" } else { "a.odd" }, json!(n)).await;
+    }
+    // Who comes before that gets it as what is new.
+    while gateway.get(&format!("events/{last}/explain")).await["fanned_out"] != true {
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let rate = json!({ "per_second": 20, "burst": 1 });
     register(&gateway, &endpoint, json!({ "id": "late", "rate_limit": rate })).await;

@@ -58,6 +58,7 @@ const OPERATIONS: &[(&str, &str, Takes)] = &[
     ("GET", "/v1/tenants/{tenant}/deliveries/{id}", Read),
     ("GET", "/v1/tenants/{tenant}/deliveries/{id}/attempts", Read),
     ("POST", "/v1/tenants/{tenant}/deliveries/{id}/retry", Manage),
+    ("POST", "/v1/tenants/{tenant}/deliveries/{id}/cancel", Manage),
     ("GET", "/v1/tenants/{tenant}/dead-letters", Read),
     ("POST", "/v1/tenants/{tenant}/dead-letters/redrive", Manage),
     ("DELETE", "/v1/tenants/{tenant}/dead-letters/{id}", Manage),

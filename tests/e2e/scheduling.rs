@@ -4,14 +4,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{bench, publish, register};
-use hookgate_tests::TestEndpoint;
+use hookgate_tests::{Gateway, Hostile, HostileEndpoint, TestEndpoint};
 
 /// Waits until `look` gives something that `fits`.
-async fn until(
-    gateway: &hookgate_tests::Gateway,
-    path: &str,
-    fits: impl Fn(&Value) -> bool,
-) -> Value {
+async fn until(gateway: &Gateway, path: &str, fits: impl Fn(&Value) -> bool) -> Value {
     let mut last = Value::Null;
     for _ in 0..400 {
         last = gateway.get(path).await;
@@ -84,7 +80,8 @@ async fn statistics_and_explanations() {
     }
     assert!(told(&explained, "orders")["why"].as_str().unwrap().contains("order.*"));
     assert!(told(&explained, "dead")["next_attempt_at"].is_string());
-    let explained = gateway.get(&format!("events/{second}/explain")).await;
+    let explained =
+        until(&gateway, &format!("events/{second}/explain"), |it| it["fanned_out"] == true).await;
     assert_eq!(told(&explained, "big")["code"], "filter_error");
     assert_eq!(told(&explained, "dead")["code"], "behind");
     let behind = told(&explained, "dead")["behind"].as_str().unwrap();
@@ -183,4 +180,70 @@ async fn a_disabled_endpoints_backlog_is_held_and_its_tenant_told() {
     let held = format!("events/{second}/explain");
     until(&gateway, &held, |it| told(it, "mine")["code"] == "delivered").await;
     assert_eq!(endpoint.got().len(), 2);
+}
+
+#[tokio::test]
+async fn a_delivery_that_waits_can_be_cancelled() {
+    let (folder, mut gateway, endpoint) = bench().await;
+    endpoint.answer(500);
+    let retry = json!({ "schedule": ["1h"], "jitter": 0 });
+    let with = json!({ "id": "mine", "ordering": "strict", "retry": retry });
+    register(&gateway, &endpoint, with).await;
+    let events = json!([1, 2, 3].map(|it| json!({ "type": "a.b", "data": it })));
+    let accepted = gateway.post("events", events).await;
+    let ids = [0, 1, 2].map(|it| accepted["events"][it]["id"].as_str().unwrap().to_owned());
+    let [first, second, third] = &ids;
+    let delivery = async |event: &str, status: &str| {
+        let delivery = gateway.await_status(event, status).await;
+        format!("deliveries/{}", delivery["id"].as_str().unwrap())
+    };
+    let failed = delivery(first, "retrying").await;
+    let waits = delivery(third, "pending").await;
+    for it in [&failed, &waits] {
+        let cancelled = gateway.post(&format!("{it}/cancel"), json!({})).await;
+        assert_eq!(cancelled["status"], "cancelled");
+        let (status, problem) =
+            gateway.call(Method::POST, &format!("{it}/cancel"), Some(json!({}))).await;
+        assert_eq!((status, &problem["code"]), (409, &json!("delivery_not_waiting")));
+    }
+    // The one between them has its turn now.
+    let failed = delivery(second, "retrying").await;
+    endpoint.answer(200);
+    gateway.post(&format!("{failed}/retry"), json!({})).await;
+    delivery(second, "delivered").await;
+    let log = gateway.get("audit-log?limit=3").await;
+    let told = |place: usize| {
+        let it = &log["data"][place];
+        [&it["operation"], &it["before"]["status"], &it["after"]["status"]].map(Value::to_string)
+    };
+    let expected = |it: [&str; 3]| it.map(|it| format!("{it:?}"));
+    assert_eq!(told(0), expected(["retryDelivery", "retrying", "retrying"]));
+    assert_eq!(told(1), expected(["cancelDelivery", "pending", "cancelled"]));
+    assert_eq!(told(2), expected(["cancelDelivery", "retrying", "cancelled"]));
+    // Nor does a restart bring one back.
+    gateway.terminate().await;
+    let gateway = Gateway::start(&folder.path().join("data"));
+    let fourth = publish(&gateway, "a.b", json!(4)).await;
+    gateway.await_status(&fourth, "delivered").await;
+    let got: Vec<_> = endpoint.got().iter().map(|it| it.body["data"].clone()).collect();
+    assert_eq!(got, [1, 2, 2, 4]);
+    for event in [first, third] {
+        gateway.await_status(event, "cancelled").await;
+    }
+}
+
+#[tokio::test]
+async fn a_delivery_under_way_cannot_be_cancelled() {
+    let (_folder, gateway, _) = bench().await;
+    let endpoint = HostileEndpoint::start(Hostile::NeverAnswers).await;
+    gateway.post("endpoints", json!({ "id": "mine", "url": endpoint.url })).await;
+    let event = publish(&gateway, "a.b", json!(1)).await;
+    let delivery = gateway.await_status(&event, "pending").await;
+    while endpoint.requests() == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let cancel = format!("deliveries/{}/cancel", delivery["id"].as_str().unwrap());
+    let (status, problem) = gateway.call(Method::POST, &cancel, Some(json!({}))).await;
+    assert_eq!((status, &problem["code"]), (409, &json!("delivery_not_waiting")), "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("under way"), "{problem}");
 }

@@ -1,5 +1,5 @@
 """Lets published libraries verify real deliveries of the real binary: Standard Webhooks' and those of
-Stripe, GitHub, Slack and Shopify.
+Stripe, GitHub, Slack and Shopify. CloudEvents' own libraries send to it and read what it delivers.
 
 usage: run.py HOOKGATE NODE_MODULES
 """
@@ -15,6 +15,8 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+
+import cloud_events
 
 HERE = Path(__file__).parent
 KEY = "operator-key-of-the-interop"
@@ -167,7 +169,9 @@ def main():
     hookgate, modules = sys.argv[1:]
     folder = Path(tempfile.mkdtemp(prefix="hookgate-interop-"))
     # Node finds packages beside the script that imports them.
-    shutil.copy(HERE / "receiver.mjs", Path(modules).parent / "receiver.mjs")
+    scripts = Path(modules).parent
+    for script in ["receiver.mjs", "cloud_events.mjs"]:
+        shutil.copy(HERE / script, scripts / script)
     gateway = subprocess.Popen(
         [hookgate, "serve", "--listen", "127.0.0.1:0", "--allow-private-endpoints"]
         + ["--data-dir", str(folder / "data")],
@@ -180,9 +184,9 @@ def main():
         api = Api(json.loads(gateway.stdout.readline())["listening"])
         commands = {
             "python": [sys.executable, str(HERE / "receiver.py")],
-            "node": ["node", str(Path(modules).parent / "receiver.mjs")],
+            "node": ["node", str(scripts / "receiver.mjs")],
         }
-        passed = 0
+        passed = cloud_events.check(api, wait_for, KEY, scripts / "cloud_events.mjs")
         for name, command in commands.items():
             receiver = Receiver(name, command)
             processes.append(receiver.process)

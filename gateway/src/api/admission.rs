@@ -6,7 +6,8 @@ use axum::{
     response::{IntoResponse, Response},
     routing::MethodRouter,
 };
-use http::request::Parts;
+use http::{StatusCode, request::Parts};
+use tokio::time::Instant;
 
 use crate::api::audit;
 use crate::api::caller::{Access, Caller, Need};
@@ -15,8 +16,11 @@ use crate::api::page::Query;
 use crate::api::problem::Problem;
 use crate::api::route::Route;
 use crate::api::router::RequestId;
-use crate::domain::Scope;
+use crate::domain::{ApiKey, RateLimit, Scope};
 use crate::storage::Author;
+
+/// How often a key's refusals are written down.
+const REFUSALS_TOLD: RateLimit = RateLimit { per_second: 0.1, burst: 20 };
 
 /// What the door needs to know of the operation behind it.
 #[derive(Debug, Clone)]
@@ -46,7 +50,16 @@ async fn admit(
     let slug = params.iter().find(|(name, _)| *name == "tenant").map(|(_, slug)| slug);
     let admitted = match gateway.admit(door.need, request.headers(), slug) {
         Ok(admitted) => admitted,
-        Err(problem) => return problem.into_response(),
+        Err(problem) => {
+            let refusal = problem.into_response();
+            if refusal.status() == StatusCode::FORBIDDEN
+                && let Ok(Caller::Key(key)) = gateway.caller(request.headers())
+            {
+                let author = door.author_of(&Caller::Key(key.clone()), &request);
+                tell_refusal(&gateway, &key, author).await;
+            }
+            return refusal;
+        }
     };
     let author = admitted.as_ref().and_then(|it| door.author(&it.caller, &request));
     request.extensions_mut().insert(door);
@@ -63,17 +76,32 @@ impl Door {
     /// In whose name the operation changes things. Taking events in changes nothing that the
     /// audit log tells of.
     fn author(&self, caller: &Caller, request: &Request) -> Option<Author> {
-        if request.method().is_safe() || self.need == Need::Scope(Scope::Produce) {
-            return None;
-        }
+        let changes = !request.method().is_safe() && self.need != Need::Scope(Scope::Produce);
+        changes.then(|| self.author_of(caller, request))
+    }
+
+    fn author_of(&self, caller: &Caller, request: &Request) -> Author {
         let name = request.extensions().get::<RequestId>();
         let name = name.and_then(|it| it.0.to_str().ok()).unwrap_or_default();
-        Some(Author {
+        Author {
             by: caller.name().to_owned(),
             request_id: name.to_owned(),
             operation: self.name,
             render: audit::render,
-        })
+        }
+    }
+}
+
+/// Writes down that a key tried what it may not do. A key that goes on trying is told of now and
+/// then.
+async fn tell_refusal(gateway: &Gateway, key: &ApiKey, author: Author) {
+    let owner = format!("refusals of {}", key.id);
+    if gateway.pace.take(&owner, REFUSALS_TOLD, 1, Instant::now()).is_err() {
+        return;
+    }
+    let told = gateway.store.shard(&key.tenant).tell_refusal(&key.tenant, &key.id);
+    if let Err(error) = author.makes(told).await {
+        tracing::warn!(%error, key = key.id, "a refusal could not be written down");
     }
 }
 

@@ -47,6 +47,8 @@ pub(super) fn render(noun: Noun<'_>) -> Value {
         Noun::Ingest(chain) => json!({
             "plugins": chain.iter().map(|it| it.plugin.as_str()).collect::<Vec<_>>(),
         }),
+        Noun::Delivery(it) => json!({ "status": it.name() }),
+        Noun::Redrive(count) => json!({ "redriven": count }),
         Noun::Endpoint(it) => {
             let mut shown = endpoint_body::render(it);
             for value in members(&mut shown["headers"]) {

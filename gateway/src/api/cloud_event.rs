@@ -79,7 +79,10 @@ pub(super) fn binary(headers: &HeaderMap, data: Bytes, data_bytes_max: usize) ->
         let text = content_type.to_str().unwrap_or_default().to_owned();
         attributes.put("datacontenttype", text);
     }
-    if !data.is_empty()
+    // Of anything but JSON, what is wrong is its type.
+    let carried = attributes.texts.get("datacontenttype").is_none_or(|it| is_json(it));
+    if carried
+        && !data.is_empty()
         && let Err(error) = serde_json::from_slice::<&RawValue>(&data)
     {
         return Err(body::invalid_json(&error, &data));

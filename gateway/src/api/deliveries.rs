@@ -18,6 +18,7 @@ const DELIVERIES: &str = "/v1/tenants/{tenant}/deliveries";
 const DELIVERY: &str = "/v1/tenants/{tenant}/deliveries/{id}";
 const ATTEMPTS: &str = "/v1/tenants/{tenant}/deliveries/{id}/attempts";
 const RETRY: &str = "/v1/tenants/{tenant}/deliveries/{id}/retry";
+const CANCEL: &str = "/v1/tenants/{tenant}/deliveries/{id}/cancel";
 
 pub(super) fn routes() -> Vec<Route> {
     let (read_, manage) = (Need::Scope(Scope::Read), Need::Scope(Scope::Manage));
@@ -36,6 +37,10 @@ pub(super) fn routes() -> Vec<Route> {
             .gives(202, "Delivery")
             .refuses(404, "delivery_not_found")
             .refuses(409, "endpoint_deleted"),
+        post(CANCEL, manage, cancel, ("cancelDelivery", "Makes no further attempt of it."))
+            .gives(200, "Delivery")
+            .refuses(404, "delivery_not_found")
+            .refuses(409, "delivery_not_waiting"),
         get(
             "/v1/tenants/{tenant}/endpoints/{id}/attempts",
             read_,
@@ -252,4 +257,22 @@ async fn retry(access: Access, Path((_, id)): Path<(String, String)>) -> Result 
     access.shard.requeue(access.no, key, Trigger::Manual).await?;
     let rendered = wire::delivery(&access.shard, key, &event)?;
     Ok(json_response(StatusCode::ACCEPTED, &rendered).into_response())
+}
+
+async fn cancel(access: Access, Path((_, id)): Path<(String, String)>) -> Result {
+    let (key, event) = access.delivery(&id)?;
+    if !access.shard.cancel_delivery(key).await? {
+        let state = access.shard.state(key)?;
+        let detail = match state {
+            DeliveryState::Pending | DeliveryState::Retrying { .. } => {
+                "an attempt is under way; ask again when it has ended".to_owned()
+            }
+            DeliveryState::Dead { .. } => {
+                "it is a dead letter; DELETE it under dead-letters instead".to_owned()
+            }
+            _ => format!("it is {} already", state.name()),
+        };
+        return Err(Problem::conflict("delivery_not_waiting", detail));
+    }
+    Ok(json_response(StatusCode::OK, &wire::delivery(&access.shard, key, &event)?))
 }

@@ -58,7 +58,7 @@ async fn explain(
         all.cloned().collect()
     };
     endpoints.sort_by_key(|it| it.no);
-    let fanned_out = access.shard.fanned_out() >= event.seq;
+    let fanned_out = access.shard.are_targets_known(event.seq);
     let targets = access.shard.targets(event.seq)?;
     let mut told = Vec::new();
     for endpoint in &endpoints {

@@ -23,8 +23,8 @@ pub struct Judgement<'a> {
 }
 
 /// Decides what follows an attempt that reached, or tried to reach, the endpoint: 2xx delivers,
-/// 410 gives up, anything else is repeated by the schedule, and not before what its `Retry-After`
-/// asks for (Standard Webhooks, "Operational considerations").
+/// 410 gives up, anything else is repeated by the schedule; a 429 or 503 not before what its
+/// `Retry-After` asks for (RFC 9110, 10.2.3; RFC 6585, 4).
 pub fn judge(it: &Judgement<'_>) -> Verdict {
     match it.status {
         Some(200..=299) => return Verdict::Delivered,
@@ -34,8 +34,8 @@ pub fn judge(it: &Judgement<'_>) -> Verdict {
     let Some(wait) = it.retry.wait_after(it.attempts, it.chance) else {
         return Verdict::Dead(DeadReason::RetriesExhausted);
     };
-    let asked = it.retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
-    Verdict::RetryAt(it.now + wait.max(asked))
+    let asked = it.retry_after.filter(|_| matches!(it.status, Some(429 | 503)));
+    Verdict::RetryAt(it.now + wait.max(asked.unwrap_or_default().min(RETRY_AFTER_MAX)))
 }
 
 #[cfg(test)]
@@ -58,7 +58,7 @@ mod tests {
             (Some(410), 1, None, Verdict::Dead(gone)),
             (Some(503), 1, Some(7), at(7)),
             (Some(429), 2, Some(7), at(300)),
-            (Some(500), 1, Some(7), at(7)),
+            (Some(500), 1, Some(7), at(5)),
             (Some(429), 1, Some(10_u64.pow(9)), at(24 * 3600)),
         ] {
             let retry_after = retry_after.map(Duration::from_secs);

@@ -7,13 +7,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::domain::{
-    ApiKey, AuditRecord, Endpoint, IngestUse, KnownType, Plugin, Replay, Slug, Tenant, TenantNo,
-    Timestamp,
+    ApiKey, AuditRecord, DeliveryState, Endpoint, IngestUse, KnownType, Plugin, Replay, Slug,
+    Tenant, TenantNo, Timestamp,
 };
 use crate::storage::codec::decode;
 use crate::storage::keys::u64_at;
 use crate::storage::record::Record;
 use crate::storage::shard::Shard;
+use crate::storage::writer::Command;
 use crate::storage::{Error, Result, Table};
 
 /// What a change is about, as it was or as it is.
@@ -33,6 +34,10 @@ pub enum Noun<'a> {
     Replay(&'a Replay),
     /// A tenant's ingest chain.
     Ingest(&'a [IngestUse]),
+    /// A delivery.
+    Delivery(&'a DeliveryState),
+    /// So many dead letters to be attempted again.
+    Redrive(u64),
 }
 
 /// Who makes a change, and how nouns look to people; it surrounds the handling of a request.
@@ -135,6 +140,19 @@ impl Shard {
     ) -> Result<()> {
         records.push(self.audited(change));
         self.commit(records).await
+    }
+
+    /// Tells that a key was refused something for want of its scope. It need not be durable at
+    /// once: nothing was changed.
+    ///
+    /// # Errors
+    /// When the store has stopped.
+    pub async fn tell_refusal(&self, tenant: &Slug, key: &str) -> Result<()> {
+        let no = self.catalog().tenant(tenant).map(|it| it.tenant.no);
+        let tenant = no.map(|no| (tenant, no));
+        let subject = format!("refused: key {key} lacks the scope");
+        let record = self.audited(&Change { tenant, subject, before: None, after: None });
+        self.send(Command::Note { record, leased: false }).await
     }
 
     /// What was changed in a tenant, or by all in all, before `before`, newest first.

@@ -19,6 +19,8 @@ struct Loan {
     fresh: bool,
     holds: bool,
     key: OrderingKey,
+    /// Whether it has its ordering key to itself: it is attempted, and not only withdrawn.
+    alone: bool,
 }
 
 /// One endpoint's deliveries that are not finished: the head in memory, the rest on disk.
@@ -148,14 +150,50 @@ impl Lane {
     pub(super) fn take(&mut self, now: Timestamp, allowed: &mut Allowance) -> Option<Taken> {
         let taken = self.choose(now, *allowed)?;
         allowed.spend(taken.share());
+        self.lend(&taken, true);
+        Some(taken)
+    }
+
+    fn lend(&mut self, taken: &Taken, alone: bool) {
         let (fresh, holds, key) = (matches!(taken, Taken::Fresh(..)), taken.holds(), taken.key());
-        self.loans.insert(taken.seq(), Loan { fresh, holds, key });
-        if key.is_ordered() {
+        let alone = alone && key.is_ordered();
+        self.loans.insert(taken.seq(), Loan { fresh, holds, key, alone });
+        if alone {
             self.leased_keys.insert(key);
-            if fresh {
-                self.note_busy(key);
-            }
         }
+        if fresh {
+            self.note_busy(key);
+        }
+    }
+
+    /// Takes a first attempt out of turn, so that it is never made; `None` while it is on loan.
+    pub(super) fn withdraw_fresh(&mut self, fresh: Fresh) -> Option<Taken> {
+        let Fresh { seq, key } = fresh;
+        if self.loans.contains_key(&seq) || self.last < seq {
+            return None;
+        }
+        let waiting = [&mut self.fresh, &mut self.asked].into_iter();
+        let held = self.held.get_mut(&key);
+        let was_held = held.as_ref().is_some_and(|it| it.iter().any(|it| it.seq == seq));
+        waiting.chain(held).for_each(|it| it.retain(|it| it.seq != seq));
+        self.held_len -= usize::from(was_held);
+        self.held.retain(|_, it| !it.is_empty());
+        // Where it is still on disk, it will be met when it is read, and must be known then.
+        self.recovered_to = self.recovered_to.max(seq);
+        let taken = Taken::Fresh(fresh, Claim::First);
+        self.lend(&taken, false);
+        Some(taken)
+    }
+
+    /// Takes a delivery that waits for another attempt, so that it is never made; `None` while it
+    /// is on loan.
+    pub(super) fn withdraw_due(&mut self, due: Due) -> Option<Taken> {
+        let waits = !self.loans.contains_key(&due.seq);
+        if !waits || !self.waiting(due.row.share()).remove(due.due, due.seq) {
+            return None;
+        }
+        let taken = Taken::Due(due);
+        self.lend(&taken, false);
         Some(taken)
     }
 
@@ -209,8 +247,9 @@ impl Lane {
 
     /// Takes back what was given out and not settled.
     pub(super) fn give_back(&mut self, taken: Taken) {
-        self.loans.remove(&taken.seq());
-        self.leased_keys.remove(&taken.key());
+        if self.loans.remove(&taken.seq()).is_some_and(|it| it.alone) {
+            self.leased_keys.remove(&taken.key());
+        }
         match taken {
             Taken::Fresh(fresh, Claim::Asked) => self.asked.push_front(fresh),
             Taken::Fresh(fresh, _) => {
@@ -230,7 +269,9 @@ impl Lane {
         if loan.is_some_and(|it| it.fresh) {
             self.backlog = self.backlog.saturating_sub(1);
         }
-        self.leased_keys.remove(&key);
+        if loan.is_none_or(|it| it.alone) {
+            self.leased_keys.remove(&key);
+        }
         self.strikes.remove(&seq);
         let held = loan.is_none_or(|it| it.holds);
         match next.is_some_and(|it| it.holds) {
@@ -427,5 +468,38 @@ mod tests {
         assert_eq!(lane.cursor(), Seq(0));
         lane.settled(Seq(3), OrderingKey(0), None);
         assert_eq!(lane.backlog, 2);
+    }
+
+    #[test]
+    fn a_withdrawn_delivery_lets_the_next_of_its_key_go() {
+        let mut lane = lane(&[7, 7, 7, 8]);
+        assert_eq!([take(&mut lane), take(&mut lane)], [Some(1), Some(4)]);
+        let fresh = |seq| Fresh { seq: Seq(seq), key: OrderingKey(7) };
+        assert_eq!(lane.withdraw_fresh(fresh(1)), None, "it is on loan");
+        assert!(lane.withdraw_fresh(fresh(2)).is_some());
+        lane.settled(Seq(2), OrderingKey(7), None);
+        assert_eq!(take(&mut lane), None, "the first is still on loan");
+        let retry = again(1, Claim::Retry, 7);
+        lane.settled(Seq(1), OrderingKey(7), Some(&retry.row));
+        lane.retries.insert(retry);
+        assert!(lane.withdraw_due(retry).is_some());
+        assert_eq!(take(&mut lane), None, "it is not written down yet");
+        lane.settled(Seq(1), OrderingKey(7), None);
+        assert_eq!([take(&mut lane), take(&mut lane)], [Some(3), None]);
+        assert_eq!(lane.backlog, 2);
+    }
+
+    #[test]
+    fn withdrawing_beside_a_replay_of_its_key_does_not_let_another_go() {
+        let mut lane = lane(&[]);
+        lane.last = Seq(200);
+        lane.loaded_to = Seq(200);
+        lane.bulk.insert(again(90, Claim::Bulk, 7));
+        lane.bulk.insert(again(91, Claim::Bulk, 7));
+        assert_eq!(take(&mut lane), Some(90));
+        assert!(lane.withdraw_due(again(91, Claim::Bulk, 7)).is_some());
+        lane.bulk.insert(again(92, Claim::Bulk, 7));
+        lane.settled(Seq(91), OrderingKey(7), None);
+        assert_eq!(take(&mut lane), None, "one of a key at a time");
     }
 }

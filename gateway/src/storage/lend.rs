@@ -197,7 +197,12 @@ impl Shard {
         }
     }
 
-    fn lend(self: &Arc<Self>, endpoint: EndpointNo, taken: Taken, event: Arc<Event>) -> Lease {
+    pub(super) fn lend(
+        self: &Arc<Self>,
+        endpoint: EndpointNo,
+        taken: Taken,
+        event: Arc<Event>,
+    ) -> Lease {
         let (row, due) = match taken {
             Taken::Fresh(..) => (RetryRow::default(), event.accepted_at),
             Taken::Due(it) => (it.row, it.due),
@@ -273,6 +278,17 @@ impl Shard {
     pub async fn cancel(&self, mut lease: Lease) -> Result<()> {
         let record = lease.record(&Entry::Cancelled { at: self.clock.now() }, None);
         self.send(Command::Note { record, leased: true }).await?;
+        lease.settled = true;
+        Ok(())
+    }
+
+    /// Withdraws a delivery because somebody asked to, and writes down who did.
+    ///
+    /// # Errors
+    /// When the store has stopped.
+    pub(super) async fn call_off(&self, mut lease: Lease, audited: Record) -> Result<()> {
+        let record = lease.record(&Entry::Cancelled { at: self.clock.now() }, None);
+        self.commit_as(vec![record, audited], true).await?;
         lease.settled = true;
         Ok(())
     }

@@ -163,6 +163,15 @@ impl Queue {
         !lane.knows(key.seq) && lane.waiting(share).remove(due, key.seq)
     }
 
+    /// Takes out a delivery that waits, so that no attempt is made of it; `None` while one is.
+    pub(super) fn call_off(&mut self, endpoint: EndpointNo, waits: Taken) -> Option<Taken> {
+        let lane = self.lane(endpoint);
+        match waits {
+            Taken::Fresh(fresh, _) => lane.withdraw_fresh(fresh),
+            Taken::Due(due) => lane.withdraw_due(due),
+        }
+    }
+
     /// Lets a waiting first attempt go before the others.
     pub(super) fn promote(&mut self, key: DeliveryKey, now: Timestamp) -> bool {
         let promoted = self.lane(key.endpoint).promote(key.seq);

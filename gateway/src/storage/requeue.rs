@@ -1,12 +1,18 @@
 //! What people ask for: another attempt of a delivery, or of many, or none ever again.
 
-use crate::domain::{Claim, DeliveryKey, DeliveryState, TenantNo, Timestamp, Trigger};
+use std::sync::Arc;
+
+use crate::domain::{
+    Claim, DeliveryKey, DeliveryState, Event, TenantNo, Timestamp, Trigger, delivery_id,
+};
+use crate::storage::audit::{Change, Noun};
 use crate::storage::codec::decode;
 use crate::storage::history_row::{Entry, encode_entry, reason_code, trigger_code};
 use crate::storage::record::{HistoryRecord, Record, RetryRow, WAITING_SHARES};
 use crate::storage::shard::Shard;
-use crate::storage::taken::OrderingKey;
-use crate::storage::{Result, Table};
+use crate::storage::taken::{Fresh, OrderingKey, Taken};
+use crate::storage::waiting::Due;
+use crate::storage::{Error, Result, Table};
 
 /// Deliveries that are asked for again in one batch.
 const BATCH_MAX: usize = 500;
@@ -24,13 +30,67 @@ impl Shard {
         trigger: Trigger,
     ) -> Result<bool> {
         let _one_at_a_time = self.configuring.lock().await;
+        let (before, due) = (self.state(key)?, self.clock.now());
+        let after = match before {
+            DeliveryState::Pending => DeliveryState::Pending,
+            _ => DeliveryState::Retrying { due },
+        };
+        let audited = self.about(key, &before, &after)?;
         let Some(record) = self.asked_again(tenant, key, trigger, Claim::Asked)? else {
-            let promoted = self.queue().promote(key, self.clock.now());
+            let promoted = self.queue().promote(key, due);
             self.queue_changed.notify_one();
+            self.commit(vec![audited]).await?;
             return Ok(promoted);
         };
-        self.commit(vec![Record::Happened(record)]).await?;
+        self.commit(vec![Record::Happened(record), audited]).await?;
         Ok(true)
+    }
+
+    /// Withdraws a delivery that waits for an attempt: none is made any more. False: it does not
+    /// wait, since it is finished or an attempt is under way.
+    ///
+    /// # Errors
+    /// When the store cannot be read or has stopped.
+    pub async fn cancel_delivery(self: &Arc<Self>, key: DeliveryKey) -> Result<bool> {
+        let _one_at_a_time = self.configuring.lock().await;
+        let before = self.state(key)?;
+        let waits = match before {
+            DeliveryState::Pending => {
+                let ordering_key = OrderingKey(self.ordering_key(key)?);
+                Some(Taken::Fresh(Fresh { seq: key.seq, key: ordering_key }, Claim::First))
+            }
+            DeliveryState::Retrying { due } => {
+                let row = self.waiting_row(key, due)?;
+                row.map(|(_, row)| Taken::Due(Due { due, seq: key.seq, row }))
+            }
+            _ => None,
+        };
+        let taken = waits.and_then(|it| self.queue().call_off(key.endpoint, it));
+        let Some(taken) = taken else { return Ok(false) };
+        let lease = self.lend(key.endpoint, taken, self.known_event(key)?);
+        let audited = self.about(key, &before, &DeliveryState::Cancelled)?;
+        self.call_off(lease, audited).await?;
+        Ok(true)
+    }
+
+    /// What tells in the audit log that somebody changed a delivery.
+    fn about(
+        &self,
+        key: DeliveryKey,
+        before: &DeliveryState,
+        after: &DeliveryState,
+    ) -> Result<Record> {
+        let event = self.known_event(key)?;
+        Ok(self.audited(&Change {
+            tenant: Some((&event.tenant, event.tenant_no)),
+            subject: format!("delivery {}", delivery_id(key, event.accepted_at)),
+            before: Some(Noun::Delivery(before)),
+            after: Some(Noun::Delivery(after)),
+        }))
+    }
+
+    fn known_event(&self, key: DeliveryKey) -> Result<Arc<Event>> {
+        self.event(key.seq)?.ok_or_else(|| Error::unavailable("the event is gone"))
     }
 
     /// Asks for another attempt of each of these that is finished. They share a bounded part of
@@ -52,10 +112,16 @@ impl Shard {
                 let record = self.asked_again(tenant, *key, trigger, Claim::Bulk)?;
                 records.extend(record.map(Record::Happened));
             }
+            let Some(key) = keys.first().filter(|_| !records.is_empty()) else { continue };
+            let event = self.known_event(*key)?;
+            let change = Change {
+                tenant: Some((&event.tenant, tenant)),
+                subject: "dead letters".to_owned(),
+                before: None,
+                after: Some(Noun::Redrive(records.len() as u64)),
+            };
             asked += records.len() as u64;
-            if !records.is_empty() {
-                self.commit(records).await?;
-            }
+            self.commit_change(&change, records).await?;
         }
         Ok(asked)
     }
@@ -116,11 +182,17 @@ impl Shard {
 
     /// Takes a delivery out of the share it waits in.
     fn withdraw(&self, key: DeliveryKey, due: Timestamp) -> Result<Option<RetryRow>> {
+        let found = self.waiting_row(key, due)?;
+        let taken = found.filter(|(share, _)| self.queue().withdraw(*share, due, key));
+        Ok(taken.map(|(_, row)| row))
+    }
+
+    /// The row on disk that a delivery waits in, and the share.
+    fn waiting_row(&self, key: DeliveryKey, due: Timestamp) -> Result<Option<(Claim, RetryRow)>> {
         for (code, share) in WAITING_SHARES.into_iter().enumerate() {
             let row = self.view.get(Table::Retries, &self.no.retry(code as u8, due, key))?;
             if let Some(row) = row {
-                let row: RetryRow = decode(&row)?;
-                return Ok(self.queue().withdraw(share, due, key).then_some(row));
+                return Ok(Some((share, decode(&row)?)));
             }
         }
         Ok(None)
@@ -140,7 +212,9 @@ impl Shard {
         let entry = Entry::Cancelled { at: self.clock.now() };
         let mut record = history_record(tenant, key, history.len() as u32, &entry, 0);
         record.dead_was = dead_was;
-        self.commit(vec![Record::Happened(record)]).await?;
+        let before = self.state(key)?;
+        let audited = self.about(key, &before, &DeliveryState::Cancelled)?;
+        self.commit(vec![Record::Happened(record), audited]).await?;
         Ok(true)
     }
 

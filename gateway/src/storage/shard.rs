@@ -57,6 +57,8 @@ pub struct Shard {
     pub(super) stats: Mutex<Stats>,
     pub(super) failed: watch::Sender<Option<Error>>,
     pub(super) fanned_out: AtomicU64,
+    /// Up to here it stands in the view who was to have each event.
+    targets_known: watch::Sender<Seq>,
     tail: Mutex<Tail>,
     last_seq: watch::Sender<Seq>,
     notices: broadcast::Sender<Notice>,
@@ -90,6 +92,7 @@ impl Shard {
             stats: Mutex::default(),
             failed: watch::Sender::new(None),
             fanned_out: AtomicU64::new(meta.fanned_out),
+            targets_known: watch::Sender::new(Seq(meta.fanned_out)),
             tail: Mutex::new(Tail::new(config.tail_bytes_max)),
             last_seq: watch::Sender::new(Seq(meta.last_seq)),
             notices: broadcast::Sender::new(config.notices_max),
@@ -173,6 +176,20 @@ impl Shard {
         row.map(|it| decode_event(seq, &it).map(Arc::new)).transpose()
     }
 
+    /// Whether [`targets`](Self::targets) tells of the event at `seq`.
+    pub fn are_targets_known(&self, seq: Seq) -> bool {
+        *self.targets_known.borrow() >= seq
+    }
+
+    /// Waits until [`targets`](Self::targets) tells of every event up to `seq`.
+    ///
+    /// # Errors
+    /// When the store has stopped.
+    pub async fn targets_known(&self, seq: Seq) -> Result<()> {
+        let mut known = self.targets_known.subscribe();
+        known.wait_for(|it| *it >= seq).await.map(drop).map_err(|_| stopped())
+    }
+
     /// The tenant's event of this id.
     ///
     /// # Errors
@@ -193,8 +210,13 @@ impl Shard {
 
     /// Commits records and waits until they are durable.
     pub(super) async fn commit(&self, records: Vec<Record>) -> Result<()> {
+        self.commit_as(records, false).await
+    }
+
+    /// The same; `leased`: they settle what is on loan.
+    pub(super) async fn commit_as(&self, records: Vec<Record>, leased: bool) -> Result<()> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Commit(records, reply)).await?;
+        self.send(Command::Commit { records, leased, reply }).await?;
         answer.await.map_err(|_| stopped())?
     }
 
@@ -247,8 +269,14 @@ impl Shard {
         }
         drop(queue);
         for record in records {
-            if let Record::EndpointDeleted { no, .. } = record {
-                self.healths().remove(&EndpointNo(*no));
+            match record {
+                Record::EndpointDeleted { no, .. } => {
+                    self.healths().remove(&EndpointNo(*no));
+                }
+                Record::FannedOut { upto, .. } => {
+                    self.targets_known.send_replace(Seq(*upto));
+                }
+                _ => {}
             }
         }
         if woken {

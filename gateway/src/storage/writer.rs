@@ -34,8 +34,8 @@ pub(super) enum Command {
     Append(Append, AppendReply),
     /// Write down what can be done again from what is already durable.
     Note { record: Record, leased: bool },
-    /// Write down and tell when it is durable.
-    Commit(Vec<Record>, oneshot::Sender<Result<()>>),
+    /// Write down and tell when it is durable. `leased`: it settles what is on loan.
+    Commit { records: Vec<Record>, leased: bool, reply: oneshot::Sender<Result<()>> },
     /// Save what a clean stop should leave, and end.
     Stop,
 }
@@ -115,10 +115,10 @@ impl Writer {
             Command::Note { record, leased } => {
                 making.push(record, leased);
             }
-            Command::Commit(records, reply) => {
+            Command::Commit { records, leased, reply } => {
                 making.durable = true;
                 for record in records {
-                    making.push(record, false);
+                    making.push(record, leased);
                 }
                 making.commits.push(reply);
             }
@@ -320,7 +320,7 @@ impl Writer {
         while let Some(command) = self.commands.recv().await {
             match command {
                 Command::Append(_, reply) => drop(reply.send(Err(error.clone()))),
-                Command::Commit(_, reply) => drop(reply.send(Err(error.clone()))),
+                Command::Commit { reply, .. } => drop(reply.send(Err(error.clone()))),
                 Command::Note { .. } => {}
                 Command::Stop => return,
             }
