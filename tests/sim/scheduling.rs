@@ -119,7 +119,7 @@ pub(crate) async fn who_asks_to_be_left_alone_is_left_alone() {
         (429, "Fri, 15 Jan 2027 08:02:00 GMT", 119),
         (503, "-1", 5),
         (429, "garbage", 5),
-        (500, "30", 30),
+        (500, "30", 5),
         (503, "999999999999999999999999", 24 * 3600),
     ] {
         let mut sim = Sim::new(3, 0.0);
@@ -140,7 +140,7 @@ pub(crate) async fn who_asks_to_be_left_alone_is_left_alone() {
         assert!(wait >= Duration::from_secs(least), "{text}: {wait:?}");
         assert!(wait <= most, "{text}: {wait:?}");
         let second = got.iter().find(|it| it.id != got[0].id).expect("the other event");
-        if status != 500 && (7..=120).contains(&least) {
+        if (7..=120).contains(&least) {
             let since = second.at - first[0].answered;
             assert!(since >= Duration::from_secs(least), "{text}: the whole endpoint waits");
         }
