@@ -11,6 +11,7 @@ mod hostile;
 mod secrets;
 mod tls;
 mod hooks;
+mod measure;
 mod plugins;
 mod process;
 mod scheduling;

@@ -40,7 +40,6 @@ struct Shared {
     /// What stands in each answer.
     says: Mutex<String>,
     got: Mutex<Vec<Delivery>>,
-    count: std::sync::atomic::AtomicU64,
 }
 
 impl TestEndpoint {
@@ -53,29 +52,6 @@ impl TestEndpoint {
         let mut server = JoinSet::new();
         server.spawn(async move { axum::serve(listener, router).await.expect("it serves") });
         Self { url, shared, _server: server }
-    }
-
-    /// Starts one that answers 200 and only counts, for measurements.
-    pub async fn counting() -> Self {
-        let mut endpoint = Self::start().await;
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        endpoint.url = format!("http://{}/hooks", listener.local_addr().expect("an address"));
-        let shared = endpoint.shared.clone();
-        let count = async |State(shared): State<Arc<Shared>>, _: Bytes| {
-            shared.count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        };
-        let router = Router::new().fallback(any(count)).with_state(shared);
-        endpoint
-            ._server
-            .spawn(async move { axum::serve(listener, router).await.expect("it serves") });
-        endpoint
-    }
-
-    /// Waits until so many requests were counted.
-    pub async fn await_total(&self, total: u64) {
-        while self.shared.count.load(std::sync::atomic::Ordering::Relaxed) < total {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
     }
 
     /// Says this in each answer.

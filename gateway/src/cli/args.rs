@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::cli::bench::Bench;
 use crate::cli::{demo, plugin, resources, send, serve, store, tail};
 
 /// A webhook gateway: durable events, sandboxed Wasm plugins, signed deliveries with retries.
@@ -83,6 +84,9 @@ pub(super) enum Command {
     /// Check a store, back it up and restore it
     #[command(subcommand)]
     Store(store::Store),
+    /// Measure what a gateway does beside what the machine can do
+    #[command(subcommand)]
+    Bench(Bench),
     /// Keep a server and a key for later calls
     Login {
         /// Where the context is kept [default: the user's configuration folder]
@@ -101,6 +105,12 @@ pub(super) enum Command {
     PluginCompiler {
         /// Source, target and limits
         arguments: Vec<String>,
+    },
+    /// Plays a part in a measurement; `bench` calls it
+    #[command(hide = true)]
+    BenchPart {
+        /// Which, as JSON
+        role: String,
     },
 }
 

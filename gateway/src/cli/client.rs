@@ -157,6 +157,16 @@ impl Client {
         self.json(self.request(Method::GET, path)).await
     }
 
+    /// The sum of the metrics whose line begins so.
+    pub(super) async fn gauge(&self, name: &str) -> Result<f64, Failure> {
+        let response = self.send(self.request(Method::GET, "/metrics")).await?;
+        let text = response.text().await;
+        let text = text.map_err(|it| Failure::other(format!("the metrics: {it}")))?;
+        let lines = text.lines().filter(|it| it.starts_with(name));
+        let value = |it: &str| it.rsplit_once(' ').and_then(|(_, value)| value.parse::<f64>().ok());
+        Ok(lines.filter_map(value).sum())
+    }
+
     pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
         self.json(self.request(Method::POST, path).json(body)).await
     }

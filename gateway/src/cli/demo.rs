@@ -1,6 +1,6 @@
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -97,16 +97,7 @@ fn demo_key() -> String {
 
 /// Builds an example plugin from the sources in this binary, in the user's cache.
 async fn example(name: &'static str) -> Result<Vec<u8>> {
-    tokio::task::spawn_blocking(move || {
-        let own = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
-        let cache = own.or_else(home).unwrap_or_else(std::env::temp_dir);
-        let folder = cache.join("hookgate").join(env!("CARGO_PKG_VERSION"));
-        authoring::write_examples(&folder).context("the example plugins cannot be written")?;
-        let path = authoring::build(&folder.join("plugins").join(name))?.path;
-        Ok(std::fs::read(path)?)
-    })
-    .await?
+    tokio::task::spawn_blocking(move || authoring::example(name)).await?
 }
 
 async fn register(client: &Client, healthy: &Receiver, flaky: &Receiver) -> Result<()> {
@@ -215,11 +206,7 @@ fn event(n: u64, random: &SeededEntropy) -> String {
 }
 
 async fn pending(client: &Client) -> Result<u64> {
-    let text = client.send(client.request(reqwest::Method::GET, "/metrics")).await.map_err(told)?;
-    let text = text.text().await?;
-    let lines = text.lines().filter(|it| it.starts_with("hookgate_deliveries_pending{"));
-    let value = |it: &str| it.rsplit_once(' ').and_then(|(_, value)| value.parse::<f64>().ok());
-    Ok(lines.filter_map(value).sum::<f64>() as u64)
+    Ok(client.gauge("hookgate_deliveries_pending").await.map_err(told)? as u64)
 }
 
 /// How the deliveries ended, as the API tells it.

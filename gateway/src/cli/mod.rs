@@ -1,4 +1,4 @@
-//! The command line: `serve` and `demo` run a gateway; everything else is a client of its API.
+//! The command line: `serve`, `demo` and `bench` run a gateway; everything else is a client of its API.
 
 mod run;
 pub use run::main;
@@ -8,6 +8,7 @@ mod client;
 mod output;
 mod serve;
 mod store;
+mod bench;
 mod demo;
 mod receiver;
 mod login;

@@ -4,7 +4,9 @@ use clap::{CommandFactory, Parser, error::ErrorKind};
 
 use crate::cli::args::{Cli, Command};
 use crate::cli::client::{Client, Failure};
-use crate::cli::{demo, explain, login, output, plugin, resources, send, serve, store, tail};
+use crate::cli::{
+    bench, demo, explain, login, output, plugin, resources, send, serve, store, tail,
+};
 use crate::plugins::compiler_main;
 
 const USAGE: u8 = 64;
@@ -27,6 +29,8 @@ pub fn main() -> ExitCode {
         }
         Command::Serve(flags) => in_runtime(serve::run(*flags)),
         Command::Demo(flags) => in_runtime(demo::run(flags)),
+        Command::Bench(it) => in_runtime(bench::run(it, cli.client)),
+        Command::BenchPart { role } => in_runtime(async move { bench::play(&role).await }),
         Command::Store(it) => in_runtime(store::run(it, cli.client)),
         command => in_runtime(async move { as_client(command, cli.client).await }),
     }
@@ -62,6 +66,8 @@ async fn dispatch(command: Command, client: &Client) -> Result<ExitCode, Failure
         Command::Serve(_)
         | Command::Store(_)
         | Command::Demo(_)
+        | Command::Bench(_)
+        | Command::BenchPart { .. }
         | Command::Completions { .. }
         | Command::Openapi
         | Command::PluginCompiler { .. } => unreachable!("not a client's command"),

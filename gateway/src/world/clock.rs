@@ -22,11 +22,22 @@ pub trait Clock: Send + Sync + 'static {
 #[derive(Debug, Default)]
 pub struct SystemClock;
 
-impl Clock for SystemClock {
+impl SystemClock {
+    /// Microseconds since 1970: for those who measure what begins in one process and ends in
+    /// another.
+    pub fn microseconds() -> u64 {
+        Self::since_epoch().as_micros() as u64
+    }
+
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]
+    fn since_epoch() -> Duration {
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO)
+    }
+}
+
+impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        Timestamp(0) + since_epoch.unwrap_or(Duration::ZERO)
+        Timestamp(0) + Self::since_epoch()
     }
 }
 

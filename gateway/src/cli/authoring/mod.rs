@@ -1,7 +1,6 @@
 //! What plugin authors do on their own machine: make a folder, build it, run its cases.
 
 mod sources;
-pub use sources::write_examples;
 
 mod manifest;
 pub use manifest::{Lang, Manifest};
@@ -17,6 +16,9 @@ pub use cases::{CaseReport, Report, test};
 
 mod difference;
 pub use difference::differences;
+
+mod example;
+pub use example::example;
 
 mod watch;
 pub use watch::changed;

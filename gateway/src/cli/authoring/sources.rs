@@ -71,7 +71,7 @@ pub(super) fn write_sdk(folder: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// When it cannot be written.
-pub fn write_examples(folder: &Path) -> io::Result<()> {
+pub(super) fn write_examples(folder: &Path) -> io::Result<()> {
     write(folder, &SDK)?;
     write(folder, &EXAMPLES)
 }

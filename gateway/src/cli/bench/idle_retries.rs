@@ -1,0 +1,77 @@
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use crate::cli::bench::args::Backlog;
+use crate::cli::bench::event::Template;
+use crate::cli::bench::gateway::Gateway;
+use crate::cli::bench::part::{Part, Role};
+use crate::cli::bench::progress::Progress;
+use crate::cli::bench::receiver::Mood;
+use crate::cli::bench::report::Section;
+use crate::cli::bench::stage::folder;
+use crate::world::SystemClock;
+
+/// As many as a tenant may have, divided so that several tenants are there.
+const PER_TENANT: usize = 5_000;
+/// Requests at once that make endpoints.
+const AT_ONCE: usize = 64;
+/// Until connections of the first attempts are closed.
+const SETTLE: Duration = Duration::from_secs(15);
+
+/// Many endpoints that each have failed once and wait for their retry.
+pub(super) async fn run(flags: &Backlog, progress: &Progress) -> Result<Section> {
+    let folder = folder(&flags.common)?;
+    let gateway = Arc::new(Gateway::start(&folder.path().join("data")).await?);
+    let receiver = Part::start(&Role::Receiver(Mood::Answer(500))).await?;
+    let tenants: Vec<_> = (0..flags.endpoints.div_ceil(PER_TENANT)).collect();
+    let resident = || anyhow::Ok(gateway.usage()?.context("the gateway has ended")?.resident_kib);
+    for tenant in &tenants {
+        let made = tenant * PER_TENANT;
+        progress.tell(format!("{made} of {} endpoints are made", flags.endpoints));
+        gateway.make_tenant(&format!("tenant-{tenant}")).await?;
+        make(&gateway, *tenant, (flags.endpoints - made).min(PER_TENANT), &receiver.url).await?;
+    }
+    tokio::time::sleep(SETTLE).await;
+    let before = resident()?;
+    progress.tell("each endpoint fails once");
+    let event = Template::new(0).at(SystemClock::microseconds());
+    for tenant in &tenants {
+        gateway.flood(&format!("tenant-{tenant}"), &event, 1).await?;
+    }
+    let endpoints = flags.endpoints as f64;
+    let mut scheduled = 0.0;
+    while scheduled < endpoints {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let gauge = gateway.client.gauge("hookgate_deliveries_pending{state=\"scheduled\"").await;
+        scheduled = gauge.map_err(|it| anyhow::anyhow!("{it}"))?;
+    }
+    tokio::time::sleep(SETTLE).await;
+    let after = resident()?;
+    let mut section = Section::new(format!("{endpoints} endpoints with a pending retry each"));
+    section.figure("scheduled", scheduled);
+    section.figure("resident_before_mib", before / 1024.0);
+    section.figure("resident_after_mib", after / 1024.0);
+    section.figure("bytes_per_endpoint_with_retry", (after - before) * 1024.0 / endpoints);
+    Ok(section)
+}
+
+async fn make(gateway: &Arc<Gateway>, tenant: usize, count: usize, url: &str) -> Result<()> {
+    let mut making: JoinSet<Result<()>> = JoinSet::new();
+    let body = json!({ "url": url, "retry": { "schedule": ["1h"] } });
+    for worker in 0..AT_ONCE {
+        let (gateway, body, tenant) = (gateway.clone(), body.clone(), format!("tenant-{tenant}"));
+        making.spawn(async move {
+            for _ in (worker..count).step_by(AT_ONCE) {
+                gateway.make_endpoint(&tenant, &body).await?;
+            }
+            Ok(())
+        });
+    }
+    while let Some(made) = making.join_next().await {
+        made??;
+    }
+    Ok(())
+}
