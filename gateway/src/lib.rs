@@ -14,3 +14,5 @@ pub mod dispatch;
 pub mod api;
 pub mod app;
 pub mod cli;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;

@@ -18,4 +18,5 @@ pub use endpoint::{Delivery, TestEndpoint};
 mod ledger;
 pub use ledger::{Balance, Ledger};
 
+pub mod guest;
 pub mod plugin;

@@ -7,13 +7,15 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
+use tempfile::TempDir;
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use hookgate::{
     dispatch::{self, Dispatcher},
-    domain::{Endpoint, EndpointNo, EventType, Quota, Slug, Timestamp},
+    domain::{Endpoint, EndpointNo, EventType, PluginName, Quota, Slug, Timestamp},
     fanout,
+    plugins::{self, Host},
     storage::{Appended, Config, NewEvent, Shard, Store, conformance, memory::Disk},
     world::{
         Clock, Entropy, FailureClass, Request, Response, SeededEntropy, SendResult, SimClock,
@@ -33,8 +35,14 @@ pub struct Sim {
     disk: Disk,
     clock: Arc<dyn Clock>,
     entropy: Arc<SeededEntropy>,
+    /// Where compiled plugins lie; without it there are none.
+    plugins: Option<TempDir>,
     running: Option<(Store, JoinSet<()>)>,
+    host: Option<Host>,
 }
+
+/// Fuel of a plugin's call: a hundred times what the examples need.
+const FUEL: u64 = 5_000_000;
 
 impl Sim {
     /// A stopped gateway on an empty disk. `refusing` is the share of requests that endpoints
@@ -55,8 +63,16 @@ impl Sim {
             disk: Disk::default(),
             clock: Arc::new(SimClock::starting_at(Timestamp(1_800_000_000_000))),
             entropy,
+            plugins: None,
             running: None,
+            host: None,
         }
+    }
+
+    /// The same with plugins, which fuel alone bounds.
+    pub fn with_plugins(seed: u64, refusing: f64) -> Self {
+        let plugins = Some(tempfile::tempdir().expect("a folder"));
+        Self { plugins, ..Self::new(seed, refusing) }
     }
 
     /// Opens the store and starts all rooms.
@@ -64,6 +80,10 @@ impl Sim {
         let config = Config { shards: 2, ..Config::default() };
         let world = (self.clock.clone(), self.entropy.clone() as Arc<dyn Entropy>);
         let (store, writers) = Store::simulated(&self.disk, &config, world).expect("the disk");
+        self.host = self.plugins.as_ref().map(|cache| {
+            let config = plugins::Config::simulated(cache.path().to_owned(), FUEL);
+            Host::start(config, &*self.entropy).expect("a host")
+        });
         let mut tasks = JoinSet::new();
         writers.into_futures().for_each(|it| drop(tasks.spawn(it)));
         for shard in store.shards() {
@@ -71,7 +91,7 @@ impl Sim {
             tasks.spawn(fanout::run(shard.clone(), stopping.clone()));
             let dispatcher = Dispatcher {
                 shard: shard.clone(),
-                plugins: None,
+                plugins: self.host.clone(),
                 transport: self.receiver.clone(),
                 clock: self.clock.clone(),
                 entropy: self.entropy.clone(),
@@ -93,7 +113,7 @@ impl Sim {
 
     /// Kills every room wherever it stands; of what was not synced, a part survives.
     pub fn crash(&mut self) {
-        self.running = None;
+        (self.running, self.host) = (None, None);
         self.disk.lose_power(self.entropy.fraction());
     }
 
@@ -118,6 +138,16 @@ impl Sim {
         };
         let made = self.shard().create_endpoint(&Slug::default_tenant(), make).await;
         made.expect("an endpoint")
+    }
+
+    /// Uploads a plugin.
+    pub async fn plugin(&self, name: &str, component: &Bytes) {
+        let host = self.host.as_ref().expect("it runs with plugins");
+        let artifact = host.check(component.clone()).await.expect("a plugin");
+        let (name, kind) = (PluginName::parse(name).expect("a name"), artifact.hooks().kind());
+        let upload = (component.clone(), artifact.digest().0);
+        let tenant = Slug::default_tenant();
+        self.shard().put_plugin(&tenant, (&name, &kind), upload, true).await.expect("an upload");
     }
 
     /// Publishes an event; once acknowledged it must never be lost.

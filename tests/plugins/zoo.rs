@@ -6,45 +6,10 @@ use std::{fmt::Write as _, time::Duration};
 use bytes::Bytes;
 use hookgate::plugins::{Called, Compiler, Config, FaultKind, Host, LogLine, Verdict};
 use hookgate::world::SystemEntropy;
-use hookgate_tests::binary;
+use hookgate_tests::{binary, guest::filter};
 use tokio::time::Instant;
-use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
-use wit_parser::Resolve;
 
 use crate::{call_as, host};
-
-/// A component of one of the worlds in `wit/`, from a core module.
-fn component(world: &str, core: &str) -> Vec<u8> {
-    let mut resolve = Resolve::default();
-    let package = resolve.push_str("plugin.wit", include_str!("../../wit/plugin.wit")).unwrap();
-    let world = resolve.select_world(&[package], Some(world)).unwrap();
-    let mut module = wat::parse_str(core).unwrap();
-    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
-    ComponentEncoder::default().module(&module).unwrap().encode().unwrap()
-}
-
-/// A filter whose body is `body`; unless it says otherwise it delivers.
-fn filter(extra: &str, pages: u32, body: &str) -> Vec<u8> {
-    let core = format!(
-        r#"(module
-            (import "hookgate:plugin/host@1.0.0" "log" (func $log (param i32 i32 i32)))
-            (memory (export "memory") {pages})
-            (global $heap (mut i32) (i32.const 4096))
-            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
-                (local $at i32)
-                (local.set $at
-                    (i32.and (i32.add (global.get $heap) (i32.const 15)) (i32.const -16)))
-                (global.set $heap (i32.add (local.get $at) (local.get 3)))
-                (local.get $at))
-            {extra}
-            (func (export "hookgate:plugin/filter@1.0.0#filter")
-                (param i32 i32 i32 i32 i64 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
-                (local $n i32)
-                {body}
-                (i32.const 16)))"#
-    );
-    component("filter-plugin", &core)
-}
 
 /// Says `drop`, with the reason at `at`, `length` bytes long.
 fn dropping(at: u32, length: u32) -> String {

@@ -2,6 +2,7 @@
 //! `SEED=42 cargo test -p hookgate-tests --test sim`. More of them:
 //! `cargo test -p hookgate-tests --test sim -- --seeds 5000`.
 
+mod plugins;
 mod scheduling;
 
 use std::{
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         test!(a_strict_endpoint_gets_events_in_order),
         test!(what_nobody_takes_ends_as_a_dead_letter_and_can_be_redriven),
         test!(the_same_seed_gives_the_same_history),
+        test!(plugins::the_same_seed_gives_the_same_history),
         test!(scheduling::each_key_keeps_its_order_over_retries_and_crashes),
         test!(scheduling::a_dead_endpoint_is_probed_and_then_ramped_up),
         test!(scheduling::who_asks_to_be_left_alone_is_left_alone),

@@ -6,6 +6,9 @@
 mod gateway;
 pub use gateway::{Gateway, Limits};
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+
 mod route;
 mod admission;
 mod router;

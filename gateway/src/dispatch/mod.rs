@@ -6,6 +6,9 @@
 mod dispatcher;
 pub use dispatcher::{Config, Dispatcher};
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+
 mod floor;
 mod scheduler;
 mod capacity;

@@ -8,7 +8,8 @@ const MIB: usize = 1024 * 1024;
 /// What plugins may use, and where their compiled form is kept.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Threads that run plugins, apart from those that accept and deliver.
+    /// Threads that run plugins, apart from those that accept and deliver. 0: there are none, and
+    /// no clock that ends a call: each runs where it is made, and fuel alone bounds it.
     pub workers: usize,
     /// Calls of a tenant that wait for a worker.
     pub queue_max: usize,
@@ -74,6 +75,13 @@ impl Config {
             compiler,
             cache,
         }
+    }
+
+    /// For simulated time: a call takes none of it and ends at the same instruction each time,
+    /// after this much fuel at the latest.
+    pub fn simulated(cache: PathBuf, fuel_max: u64) -> Self {
+        let limits = Limits { fuel_max: Some(fuel_max), ..Limits::default() };
+        Self { workers: 0, fuel: true, limits, ..Self::new(cache, Compiler::InProcess) }
     }
 
     /// The CPU time of a tenant that is granted `quota`. After a rest it may use a second's at

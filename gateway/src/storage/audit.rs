@@ -92,7 +92,7 @@ pub(super) struct AuditRow {
 }
 
 impl AuditRow {
-    fn into_noun(self, no: u64) -> Result<AuditRecord> {
+    pub(super) fn into_noun(self, no: u64) -> Result<AuditRecord> {
         let slug =
             |(slug, _): (String, u32)| Slug::parse(&slug).ok_or_else(|| Error::corrupt("tenant"));
         Ok(AuditRecord {

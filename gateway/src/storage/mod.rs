@@ -73,8 +73,8 @@ mod fold;
 mod timers;
 mod tail;
 mod verify;
-#[cfg(test)]
-mod hostile;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 
 mod journal;
 pub use journal::{Batch, Durability, Journal, View};

@@ -15,6 +15,9 @@ mod inspect;
 mod loss;
 mod scrub;
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
+
 mod high_water;
 mod journal_file;
 mod manifest;
