@@ -7,23 +7,9 @@ use zeroize::Zeroizing;
 
 use crate::api::endpoint_body::{name_of, one_of};
 use crate::api::fields::Fields;
-use crate::domain::{ClientTls, Scheme, Secret, Signature};
+use crate::domain::{ClientTls, Scheme, Secret, Signature, header};
 use crate::world::Transport;
 
-/// Header names that belong to HTTP, to the connection or to the signature.
-const HEADERS_DENIED: [&str; 11] = [
-    "host",
-    "content-length",
-    "content-encoding",
-    "content-type",
-    "transfer-encoding",
-    "connection",
-    "te",
-    "trailer",
-    "upgrade",
-    "expect",
-    "keep-alive",
-];
 const HEADERS_MAX: usize = 32;
 const HEADER_BYTES_MAX: usize = 4096;
 
@@ -34,8 +20,7 @@ pub(super) fn read_headers(
     let mut headers = BTreeMap::new();
     for (name, value) in fields.strings("headers").unwrap_or_default() {
         let lower = name.to_ascii_lowercase();
-        let plain = value.bytes().all(|it| (0x20..0x7f).contains(&it) || it == b'\t');
-        if !may_be_set(&lower) || !plain || value.len() > HEADER_BYTES_MAX {
+        if !may_be_set(&lower) || !header::is_plain(&value) || value.len() > HEADER_BYTES_MAX {
             *code = "header_not_allowed";
             fields.refuse("headers", format!("`{name}` must not be set so"));
         }
@@ -49,9 +34,8 @@ pub(super) fn read_headers(
 
 /// Whether a tenant may name this header, in lower case.
 fn may_be_set(name: &str) -> bool {
-    let denied = HEADERS_DENIED.contains(&name)
-        || ["proxy-", "webhook-"].iter().any(|it| name.starts_with(it));
-    !denied && http::HeaderName::from_bytes(name.as_bytes()).is_ok()
+    // What the body is, its format and plugins say.
+    name != "content-type" && !name.starts_with("webhook-") && !header::is_reserved(name)
 }
 
 pub(super) fn read_signature(fields: &mut Fields, code: &mut &'static str) -> Signature {

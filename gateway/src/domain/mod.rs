@@ -82,4 +82,5 @@ pub use health::{Breaker, Health};
 mod plugin;
 pub use plugin::{Canary, Plugin, PluginName, PluginVersion};
 
+pub mod header;
 pub mod payload;

@@ -1,20 +1,8 @@
 //! What a plugin gives out is checked before anything is done with it.
 
+use crate::domain::header;
 use crate::plugins::{Answer, Classified, Fault, Ingested, Limits, Outgoing, Replacement, Verdict};
 
-/// Header names that belong to HTTP, to the connection or to the signature.
-const HEADERS_DENIED: [&str; 10] = [
-    "host",
-    "content-length",
-    "content-encoding",
-    "transfer-encoding",
-    "connection",
-    "te",
-    "trailer",
-    "upgrade",
-    "expect",
-    "keep-alive",
-];
 const HEADERS_MAX: usize = 32;
 const HEADER_BYTES_MAX: usize = 8 * 1024;
 const PATH_SUFFIX_BYTES_MAX: usize = 1024;
@@ -112,11 +100,8 @@ fn check_headers(headers: &[(String, String)], also: &dyn Fn(&str) -> bool) -> R
     }
     for (name, value) in headers {
         let lower = name.to_ascii_lowercase();
-        let denied = HEADERS_DENIED.contains(&lower.as_str())
-            || lower.starts_with("proxy-")
-            || (lower.starts_with("webhook-") && !also(&lower));
-        let plain = value.bytes().all(|it| (0x20..0x7f).contains(&it) || it == b'\t');
-        if denied || !plain || http::HeaderName::from_bytes(lower.as_bytes()).is_err() {
+        let ours = lower.starts_with("webhook-") && !also(&lower);
+        if ours || header::is_reserved(&lower) || !header::is_plain(value) {
             return Err(Fault::invalid(format!("the header `{name}` must not be set so")));
         }
     }

@@ -434,6 +434,35 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_may_wait_is_shared_evenly() {
+        for (tenants, room) in [(8, 64), (9, 56), (16, 32), (128, 4), (129, 4)] {
+            let (mut turns, now) = (turns(2), Instant::now());
+            for n in 1..tenants {
+                let tenant = Arc::from(format!("t{n}"));
+                turns.push(&tenant, PLENTY, (Class::Live, "t"), now).unwrap();
+            }
+            push(&mut turns, "last", now);
+            let taken = (0..100).take_while(|_| {
+                turns.push(&"last".into(), PLENTY, (Class::Live, "last"), now).is_ok()
+            });
+            assert_eq!(taken.count() + 1, room, "{tenants} tenants share 512 places");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_tenant_takes_at_most_half_of_the_threads() {
+        let (mut turns, now) = (turns(8), Instant::now());
+        push(&mut turns, "slow", now);
+        let turn = turns.next(now).unwrap();
+        turns.ended(&turn.ticket, Duration::from_millis(10), Duration::from_millis(10));
+        (0..8).for_each(|_| push(&mut turns, "slow", now));
+        let running: Vec<_> = std::iter::from_fn(|| turns.next(now).ok()).collect();
+        assert_eq!(running.len(), 4, "of 8 threads");
+        turns.ended(&running[0].ticket, Duration::from_millis(9), Duration::from_millis(9));
+        assert!(turns.next(now).is_ok() && turns.next(now).is_err(), "one for one");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_is_tried_out_runs_when_nothing_live_can() {
         let (mut turns, now) = (turns(2), Instant::now());
         for _ in 0..2 {

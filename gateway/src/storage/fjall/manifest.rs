@@ -124,7 +124,7 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Number and checksum of each table: levels of runs of tables.
-fn tables(mut bytes: &[u8]) -> Option<Vec<(u64, u128)>> {
+pub(super) fn tables(mut bytes: &[u8]) -> Option<Vec<(u64, u128)>> {
     let mut tables = Vec::new();
     for _ in 0..take::<1>(&mut bytes)?[0] {
         for _ in 0..take::<1>(&mut bytes)?[0] {
@@ -137,12 +137,12 @@ fn tables(mut bytes: &[u8]) -> Option<Vec<(u64, u128)>> {
     Some(tables)
 }
 
-fn blobs(mut bytes: &[u8]) -> Option<Vec<(u64, u128)>> {
+pub(super) fn blobs(mut bytes: &[u8]) -> Option<Vec<(u64, u128)>> {
     let count = u32::from_le_bytes(take(&mut bytes)?);
     (0..count).map(|_| take::<BLOB_BYTES>(&mut bytes).map(|it| id_and_checksum(&it))).collect()
 }
 
-fn without_tables(mut bytes: &[u8], gone: impl Fn(u64) -> bool) -> Vec<u8> {
+pub(super) fn without_tables(mut bytes: &[u8], gone: impl Fn(u64) -> bool) -> Vec<u8> {
     let mut levels = Vec::new();
     let level_count = take::<1>(&mut bytes).map_or(0, |it| it[0]);
     levels.push(level_count);
@@ -150,7 +150,7 @@ fn without_tables(mut bytes: &[u8], gone: impl Fn(u64) -> bool) -> Vec<u8> {
         let (mut runs, mut run_count) = (Vec::new(), 0);
         for _ in 0..take::<1>(&mut bytes).map_or(0, |it| it[0]) {
             let count = take(&mut bytes).map_or(0, u32::from_le_bytes);
-            let rows = (0..count).filter_map(|_| take::<TABLE_BYTES>(&mut bytes));
+            let rows = (0..count).map_while(|_| take::<TABLE_BYTES>(&mut bytes));
             let kept: Vec<_> = rows.filter(|it| !gone(id_and_checksum(it).0)).collect();
             // A run has at least one table.
             if !kept.is_empty() {
@@ -165,9 +165,9 @@ fn without_tables(mut bytes: &[u8], gone: impl Fn(u64) -> bool) -> Vec<u8> {
     levels
 }
 
-fn without_blobs(mut bytes: &[u8], gone: impl Fn(u64) -> bool) -> Vec<u8> {
+pub(super) fn without_blobs(mut bytes: &[u8], gone: impl Fn(u64) -> bool) -> Vec<u8> {
     let count = take(&mut bytes).map_or(0, u32::from_le_bytes);
-    let rows = (0..count).filter_map(|_| take::<BLOB_BYTES>(&mut bytes));
+    let rows = (0..count).map_while(|_| take::<BLOB_BYTES>(&mut bytes));
     let kept: Vec<_> = rows.filter(|it| !gone(id_and_checksum(it).0)).collect();
     let mut new = (kept.len() as u32).to_le_bytes().to_vec();
     new.extend(kept.into_iter().flatten());
