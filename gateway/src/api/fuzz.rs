@@ -86,7 +86,9 @@ pub fn endpoint_seeds() -> Vec<Vec<u8>> {
 /// A query with a cursor, a time and a limit; a duration.
 pub fn query(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
-    if let Some(duration) = wire::parse_duration(&text) {
+    // Millions of years on, the sum of a duration's parts is rounded.
+    let known = wire::parse_duration(&text).filter(|it| it.as_secs() < 1 << 40);
+    if let Some(duration) = known {
         assert_eq!(wire::parse_duration(&wire::duration_exact(duration)), Some(duration));
     }
     if let Some(time) = wire::parse_time(&text) {
