@@ -22,8 +22,8 @@ use crate::api::invoke;
 use crate::api::page::{cursor, json_response};
 use crate::api::problem::Result;
 use crate::api::{body, plugin_wire};
-use crate::domain::{Endpoint, Event, PluginVersion, Seq};
-use crate::plugins::{Artifact, Busy, Call, Called, Class, Durations, EventIn};
+use crate::domain::{Endpoint, Event, OnError, PluginName, PluginVersion, Seq};
+use crate::plugins::{Artifact, Busy, Call, Called, Class, Durations, EventIn, Outgoing, Verdict};
 
 /// How long one request may go on; then it ends with a cursor to go on from.
 const TIME_MAX: Duration = Duration::from_secs(30);
@@ -42,6 +42,7 @@ struct Backtest {
     access: Access,
     against: Side,
     version: Side,
+    plugin: PluginName,
     uses: Vec<Use>,
     /// Events to look at, the newest first.
     events: VecDeque<Seq>,
@@ -76,6 +77,7 @@ pub(super) async fn run(
     let (events, next) = wish.events(&access)?;
     let test = Backtest {
         uses: wish.uses(&access, &plugin.name),
+        plugin: plugin.name,
         gateway,
         access,
         against,
@@ -148,8 +150,11 @@ impl Backtest {
             self.examined += 1;
             for (endpoint, config) in self.uses.clone() {
                 if endpoint.as_ref().is_none_or(|it| it.wants(&event)) {
-                    let row = self.compare(&event, endpoint.as_deref(), &config).await?;
-                    self.rows.push_back(row);
+                    for question in self.reaching(&event, endpoint.as_deref()).await? {
+                        let of = (&*event, endpoint.as_deref());
+                        let row = self.compare(of, &question, &config).await;
+                        self.rows.push_back(row);
+                    }
                 }
             }
         }
@@ -157,22 +162,22 @@ impl Backtest {
 
     async fn compare(
         &mut self,
-        event: &Event,
-        endpoint: Option<&Endpoint>,
+        (event, endpoint): (&Event, Option<&Endpoint>),
+        question: &EventIn,
         config: &BTreeMap<String, String>,
-    ) -> Result<Value> {
-        let against = self.call(&self.against.artifact, event, config).await;
-        let version = self.call(&self.version.artifact, event, config).await;
+    ) -> Value {
+        let against = self.call(&self.against.artifact, question, config).await;
+        let version = self.call(&self.version.artifact, question, config).await;
         self.against.note(&against);
         self.version.note(&version);
-        let data = serde_json::from_slice(&event.data).unwrap_or(Value::Null);
+        let data = serde_json::from_slice(&question.payload).unwrap_or(Value::Null);
         let view = |called: &Called| plugin_wire::verdict(called, &data);
         let changes = difference(&view(&against), &view(&version));
         match changes.is_empty() {
             true => self.same += 1,
             false => self.different += 1,
         }
-        Ok(json!({
+        json!({
             "event_id": event.id.as_str(),
             "event_type": event.event_type.as_str(),
             "endpoint_id": endpoint.map(|it| it.id.as_str()),
@@ -180,20 +185,49 @@ impl Backtest {
             "against": self.against.render(&against),
             "version": self.version.render(&version),
             "changes": changes,
-        }))
+        })
+    }
+
+    /// The event as the plugins before this one at the endpoint leave it: several where one splits
+    /// it, none where it does not come so far.
+    async fn reaching(&self, event: &Event, endpoint: Option<&Endpoint>) -> Result<Vec<EventIn>> {
+        let mut parts = vec![EventIn::new(event, event.data.clone())];
+        let chain = endpoint.map(|it| it.plugins.as_slice()).unwrap_or_default();
+        for link in chain.iter().take_while(|it| it.plugin != self.plugin) {
+            let plugin = self.access.plugin(link.plugin.as_str())?;
+            let artifact = invoke::artifact(&self.gateway, &self.access, &plugin, link.version);
+            let artifact = artifact.await?;
+            if !artifact.hooks().delivers() {
+                continue;
+            }
+            let mut next = Vec::new();
+            for part in parts {
+                let verdict = self.call(&artifact, &part, &link.config).await.verdict;
+                match verdict {
+                    Ok(Verdict::Deliver) => next.push(part),
+                    Err(_) if link.on_error == OnError::Pass => next.push(part),
+                    Ok(Verdict::Replace(out)) => next.push(left(part, out)),
+                    Ok(Verdict::Split(made)) => {
+                        next.extend(made.into_iter().map(|it| left(part.clone(), it)));
+                    }
+                    Ok(Verdict::Drop(_)) | Err(_) => {}
+                }
+            }
+            parts = next;
+        }
+        Ok(parts)
     }
 
     async fn call(
         &self,
         artifact: &Arc<Artifact>,
-        event: &Event,
+        question: &EventIn,
         config: &BTreeMap<String, String>,
     ) -> Called {
         let config: Vec<_> =
             config.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
         loop {
-            let (tenant, question) =
-                (self.access.slug.shared(), EventIn::new(event, event.data.clone()));
+            let (tenant, question) = (self.access.slug.shared(), question.clone());
             let (artifact, config) = (artifact.clone(), config.clone());
             let call = Call { tenant, artifact, config, question, limits: None };
             match self.gateway.plugins.try_call(call, Class::Background).await {
@@ -216,6 +250,10 @@ impl Backtest {
     fn cursor(&self) -> Option<String> {
         self.next.map(|it| cursor(&self.access.list("backtest"), &[it.0]))
     }
+}
+
+fn left(before: EventIn, out: Outgoing) -> EventIn {
+    EventIn { payload: out.payload, content_type: out.content_type, ..before }
 }
 
 impl Side {
