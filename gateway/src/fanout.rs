@@ -7,8 +7,9 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::{Endpoint, Event};
+use crate::domain::{Endpoint, Event, Timestamp};
 use crate::storage::{Result, Shard};
+use crate::telemetry::{ended, tracing_is_on};
 use crate::world::reach;
 
 /// Events fanned out at once; they share a row.
@@ -44,5 +45,21 @@ async fn fan_out_next(shard: &Shard) -> Result<()> {
         events.into_iter().map(wanted).collect()
     };
     reach("before_fan_out");
-    shard.enqueue(&targets).await
+    shard.enqueue(&targets).await?;
+    if tracing_is_on() {
+        let now = shard.draw().0;
+        targets.iter().for_each(|(event, endpoints)| note(event, endpoints.len(), now));
+    }
+    Ok(())
+}
+
+/// The span of an event's fan-out: from its acceptance to its deliveries.
+fn note(event: &Event, deliveries: usize, now: Timestamp) {
+    let Some(trace) = event.trace else { return };
+    let facts = vec![
+        ("hookgate.tenant", event.tenant.as_str().to_owned().into()),
+        ("hookgate.event_id", event.id.as_str().to_owned().into()),
+        ("hookgate.deliveries", (deliveries as i64).into()),
+    ];
+    ended("fan out", trace, now - event.accepted_at, facts);
 }

@@ -5,6 +5,7 @@
 //! `ARCHITECTURE.md` tells which room may use which; `tests/tidy.rs` holds the code to it.
 
 pub mod domain;
+pub mod telemetry;
 pub mod world;
 pub mod storage;
 pub mod plugins;

@@ -176,5 +176,7 @@ async fn what_happens_is_seen_live() {
     assert!(text.contains("event: event\nid: 1\n") && text.contains(&event), "{text}");
     assert!(text.contains(r#""status":"delivered""#), "{text}");
     let metrics = gateway.get("/metrics").await;
-    assert!(metrics.as_str().unwrap().contains("hookgate_events_accepted_total 1"));
+    assert!(
+        metrics.as_str().unwrap().contains("hookgate_events_accepted_total{protocol=\"json\"} 1")
+    );
 }

@@ -82,6 +82,8 @@ const OPERATIONS: &[(&str, &str, Takes)] = &[
     ("GET", "/v1/tenants/{tenant}/ingest", Read),
     ("PUT", "/v1/tenants/{tenant}/ingest", Manage),
     ("GET", "/v1/system/egress-policy", Operator),
+    ("GET", "/v1/system/log-level", Operator),
+    ("PUT", "/v1/system/log-level", Operator),
     ("POST", "/v1/system/backup", Operator),
     ("POST", "/api/webhooks/register", Manage),
     ("GET", "/api/webhooks", Read),
@@ -89,6 +91,7 @@ const OPERATIONS: &[(&str, &str, Takes)] = &[
     ("GET", "/healthz", Nothing),
     ("GET", "/readyz", Nothing),
     ("GET", "/metrics", Nothing),
+    ("GET", "/docs/runbook", Nothing),
     ("GET", "/openapi.json", Nothing),
     ("GET", "/docs", Nothing),
 ];

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod api;
+mod command_line;
 mod crash;
 mod delivery;
 mod door;
@@ -10,8 +11,10 @@ mod egress;
 mod hostile;
 mod secrets;
 mod tls;
+mod tracing;
 mod hooks;
 mod measure;
+mod metrics;
 mod plugins;
 mod process;
 mod scheduling;

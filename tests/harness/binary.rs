@@ -44,8 +44,13 @@ impl Gateway {
     }
 
     /// Starts one with these flags beside the data directory and a free port.
-    #[expect(clippy::disallowed_methods, reason = "real time: a process starts")]
     pub fn start_with(data_dir: &Path, flags: &[&str]) -> Self {
+        Self::start_in(data_dir, flags, &[])
+    }
+
+    /// The same, with these variables in its environment.
+    #[expect(clippy::disallowed_methods, reason = "real time: a process starts")]
+    pub fn start_in(data_dir: &Path, flags: &[&str], environment: &[(&str, &str)]) -> Self {
         let log = data_dir.with_extension("log");
         let errors = File::options().append(true).create(true).open(&log).expect("a log");
         let mut child = Command::new(binary())
@@ -53,6 +58,7 @@ impl Gateway {
             .arg(data_dir)
             .args(flags)
             .env("HOOKGATE_OPERATOR_KEY", OPERATOR_KEY)
+            .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .stderr(errors)
             .spawn()

@@ -16,6 +16,7 @@ use crate::api::page::Query;
 use crate::api::problem::Problem;
 use crate::api::route::Route;
 use crate::api::router::RequestId;
+use crate::api::timed::Timed;
 use crate::domain::{ApiKey, RateLimit, Scope};
 use crate::storage::Author;
 
@@ -28,11 +29,17 @@ pub(super) struct Door {
     name: &'static str,
     need: Need,
     query: Arc<[&'static str]>,
+    timed: Arc<Timed>,
 }
 
 /// Puts a door before the operation: nobody reaches its handler without what the table asks for.
 pub(super) fn guarded(gateway: &Gateway, route: Route) -> MethodRouter<Gateway> {
-    let door = Door { name: route.doc.name, need: route.need, query: route.doc.query.into() };
+    let door = Door {
+        name: route.doc.name,
+        need: route.need,
+        query: route.doc.query.into(),
+        timed: Arc::new(Timed::new(&route.method, route.path)),
+    };
     let gateway = gateway.clone();
     let admit = move |params: RawPathParams, request: Request, next: Next| {
         admit(gateway.clone(), door.clone(), params, request, next)
@@ -41,6 +48,19 @@ pub(super) fn guarded(gateway: &Gateway, route: Route) -> MethodRouter<Gateway> 
 }
 
 async fn admit(
+    gateway: Gateway,
+    door: Door,
+    params: RawPathParams,
+    request: Request,
+    next: Next,
+) -> Response {
+    let timed = door.timed.clone();
+    let mut response = pass(gateway, door, params, request, next).await;
+    response.extensions_mut().insert(timed);
+    response
+}
+
+async fn pass(
     gateway: Gateway,
     door: Door,
     params: RawPathParams,

@@ -12,7 +12,7 @@ use crate::api::trust_body::{
 use crate::api::wire::{duration, parse_duration};
 use crate::domain::{
     ClientTls, Endpoint, EndpointId, Filter, Format, OnError, Ordering, Pattern, Plugin,
-    PluginName, PluginUse, RateLimit, Retry, RetryPolicy, Secret, Signature,
+    PluginName, PluginUse, RateLimit, Retry, RetryPolicy, Secret, Signature, TracePolicy,
 };
 use crate::world::Transport;
 
@@ -41,6 +41,7 @@ pub(super) struct Wish {
     ordering: Ordering,
     max_in_flight: u32,
     rate_limit: Option<RateLimit>,
+    trace: TracePolicy,
     enabled: bool,
 }
 
@@ -95,6 +96,7 @@ impl Wish {
             ordering: one_of(&mut fields, "ordering", &Ordering::NAMES),
             max_in_flight: fields.whole("max_in_flight", 1, IN_FLIGHT_MAX).unwrap_or(64),
             rate_limit: read_rate(&mut fields),
+            trace: one_of(&mut fields, "trace", &TracePolicy::NAMES),
             enabled: fields.boolean("enabled").unwrap_or(true),
         };
         fields.finish().map_err(|errors| Problem::fields(code, errors))?;
@@ -119,6 +121,7 @@ impl Wish {
             ordering: self.ordering,
             max_in_flight: self.max_in_flight,
             rate_limit: self.rate_limit,
+            trace: self.trace,
             disabled_reason: endpoint.disabled_reason.filter(|_| !self.enabled),
             enabled: self.enabled,
             ..endpoint
@@ -147,6 +150,7 @@ pub(super) fn render(it: &Endpoint) -> Value {
         "ordering": name_of(&Ordering::NAMES, it.ordering),
         "max_in_flight": it.max_in_flight,
         "rate_limit": rate,
+        "trace": name_of(&TracePolicy::NAMES, it.trace),
         "enabled": it.enabled,
         "disabled_reason": it.disabled_reason,
         "held_reason": it.secret_unavailable.then_some("secret_unavailable"),

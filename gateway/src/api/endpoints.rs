@@ -21,7 +21,7 @@ use crate::api::trust_body::read_secret;
 use crate::api::{body, endpoint_patch, invoke, wire};
 use crate::domain::{
     Endpoint, EndpointId, EndpointNo, EventType, Format, Ordering, Retry, Scheme, Scope, Signature,
-    SigningSecret,
+    SigningSecret, TracePolicy,
 };
 use crate::storage::{Appended, NewEvent, Notice, Refused};
 
@@ -153,6 +153,7 @@ impl Gateway {
                 signature: Signature::default(),
                 secrets,
                 secret_unavailable: false,
+                trace: TracePolicy::New,
                 tls: None,
                 retry: Retry::default(),
                 timeout: Duration::ZERO,

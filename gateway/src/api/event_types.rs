@@ -15,6 +15,7 @@ use crate::api::problem::{FieldError, Problem, Result};
 use crate::api::route::{Route, delete, get, put};
 use crate::domain::{EventType, KnownType, Schema, Scope, Timestamp};
 use crate::storage::{NewEvent, Refused};
+use crate::telemetry::SCHEMA_WARNINGS;
 
 const TYPES: &str = "/v1/tenants/{tenant}/event-types";
 const TYPE: &str = "/v1/tenants/{tenant}/event-types/{type}";
@@ -161,7 +162,7 @@ impl Access {
         };
         let found: Vec<_> = schema.violations(&data).into_iter().map(error).collect();
         if !found.is_empty() && !known.strict {
-            metrics::counter!("hookgate_events_schema_warnings_total").increment(1);
+            SCHEMA_WARNINGS.count(1, &[]);
         }
         match known.strict {
             true => Opinion { errors: found, warnings: Vec::new() },

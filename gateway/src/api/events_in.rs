@@ -7,12 +7,14 @@ use tokio::time::Instant;
 
 use crate::api::caller::{Access, Need};
 use crate::api::gateway::{Gateway, Limits};
+use crate::api::incoming_trace::{self, Taking};
 use crate::api::page::json_response;
 use crate::api::problem::{FieldError, Problem, Result};
 use crate::api::route::{Route, post};
 use crate::api::{body, cloud_event, event_body, ingest, ndjson};
 use crate::domain::{EventType, RateLimit, Scope};
 use crate::storage::{Appended, NewEvent};
+use crate::telemetry::{EVENT_SIZE, EVENTS_ACCEPTED, EVENTS_REJECTED};
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
@@ -60,17 +62,24 @@ async fn accept(
     headers: HeaderMap,
     body: Body,
 ) -> Result {
-    let outcome = accept_any(gateway, access, &headers, body).await;
-    outcome.inspect_err(|it| {
-        metrics::counter!("hookgate_events_rejected_total", "reason" => it.code()).increment(1);
-    })
+    let form = Form::of(&headers);
+    let protocol = form.as_ref().map_or("json", |it| it.protocol());
+    let outcome = match form {
+        Ok(form) => accept_any(gateway, access, (&headers, form), body).await,
+        Err(problem) => Err(problem),
+    };
+    outcome.inspect_err(|it| EVENTS_REJECTED.count(1, &[protocol, it.code()]))
 }
 
-async fn accept_any(gateway: Gateway, access: Access, headers: &HeaderMap, body: Body) -> Result {
+async fn accept_any(
+    gateway: Gateway,
+    access: Access,
+    (headers, form): (&HeaderMap, Form),
+    body: Body,
+) -> Result {
     gateway.ready()?;
-    let form = Form::of(headers)?;
     if form == Form::Lines {
-        return Ok(ndjson::accept(gateway, access, body));
+        return Ok(ndjson::accept(gateway, access, incoming_trace::of(headers), body));
     }
     let limits = &gateway.limits;
     let bytes = body::read(headers, body, limits.batch_bytes_max).await?;
@@ -100,7 +109,14 @@ async fn accept_any(gateway: Gateway, access: Access, headers: &HeaderMap, body:
     let events = ingested(&gateway, &access, events, many).await?;
     let warnings = check_types(&access, &events, many)?;
     let types: Vec<_> = events.iter().map(|it| it.event_type.clone()).collect();
+    let sizes: Vec<_> = events.iter().map(|it| it.data.len()).collect();
+    let mut events = events;
+    let taking = Taking::begin(incoming_trace::of(headers), &mut events);
     let appended = access.shard.append(&access.slug, events, true).await?;
+    taking.end(&access, &appended);
+    for (appended, size) in appended.iter().zip(sizes) {
+        count_new(&access, form.protocol(), appended, size);
+    }
     answer(&types, &appended, warnings, many)
 }
 
@@ -135,7 +151,26 @@ enum Form {
     Binary,
 }
 
+/// Counts an event that is stored now.
+pub(super) fn count_new(access: &Access, protocol: &'static str, appended: &Appended, size: usize) {
+    if let Appended::New { id, .. } = appended {
+        let tenant = access.slug.as_str();
+        tracing::debug!(tenant, event_id = id.as_str(), bytes = size, "an event was accepted");
+        EVENTS_ACCEPTED.count_for(&[protocol], access.slug.as_str(), None);
+        EVENT_SIZE.observe(size as f64, &[]);
+    }
+}
+
 impl Form {
+    /// Its name among the metrics.
+    fn protocol(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Lines => "ndjson",
+            Self::Structured | Self::Batch | Self::Binary => "cloudevents",
+        }
+    }
+
     fn of(headers: &HeaderMap) -> Result<Self> {
         let binary = headers.contains_key("ce-specversion") || headers.contains_key("ce-id");
         let typed = [
@@ -193,7 +228,6 @@ fn answer(
         let (id, event_type) = (id.to_string(), event_type.to_string());
         answers.push(Answer { id, event_type, timestamp: timestamp.to_string(), status, warnings });
     }
-    metrics::counter!("hookgate_events_accepted_total").increment(new);
     let status =
         if new == 0 && !answers.is_empty() { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok(match (many, answers.first()) {

@@ -1,11 +1,11 @@
 use std::{sync::Arc, time::Duration};
 
-use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch};
 
 use crate::api::pace::Pace;
 use crate::plugins::Host;
 use crate::storage::Store;
+use crate::telemetry::Rendering;
 use crate::world::{Clock, Entropy, Transport};
 
 /// What requests may ask for at most.
@@ -58,7 +58,9 @@ pub struct Gateway {
     /// How fast producers go.
     pub pace: Pace,
     /// Renders the metrics.
-    pub metrics: PrometheusHandle,
+    pub metrics: Rendering,
+    /// The runtimes that the metrics tell of, each with its name there.
+    pub runtimes: Vec<(&'static str, Handle)>,
 }
 
 impl Gateway {

@@ -10,6 +10,7 @@ pub use gateway::{Gateway, Limits};
 pub mod fuzz;
 
 mod route;
+mod timed;
 mod admission;
 mod router;
 pub use router::router;
@@ -42,6 +43,7 @@ mod event_types;
 mod json_limits;
 mod event_body;
 mod cloud_event;
+mod incoming_trace;
 mod events_in;
 mod ndjson;
 mod events_out;

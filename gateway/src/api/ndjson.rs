@@ -10,11 +10,17 @@ use http_body_util::BodyExt;
 use serde_json::json;
 
 use crate::api::caller::Access;
+use crate::api::events_in::count_new;
 use crate::api::gateway::Gateway;
+use crate::api::incoming_trace::Taking;
 use crate::api::problem::Problem;
 use crate::api::{event_body, ingest};
+use crate::domain::TraceContext;
 use crate::storage::{Appended, NewEvent};
+use crate::telemetry::EVENTS_REJECTED;
 
+/// What the metrics call it.
+const PROTOCOL: &str = "ndjson";
 /// Lines in one batch.
 const LINES_MAX: usize = 1024;
 /// Room beside the data: the event's other members.
@@ -23,6 +29,8 @@ const LINE_SURPLUS: usize = 64 * 1024;
 struct Incoming {
     gateway: Gateway,
     access: Access,
+    /// What the whole stream belongs to.
+    trace: Option<TraceContext>,
     body: Body,
     buffer: BytesMut,
     /// Up to here the buffer has no line's end.
@@ -36,10 +44,16 @@ struct Incoming {
 /// A line that was read: an event or why it is none.
 type Line = (u64, Result<NewEvent, Problem>);
 
-pub(super) fn accept(gateway: Gateway, access: Access, body: Body) -> Response {
+pub(super) fn accept(
+    gateway: Gateway,
+    access: Access,
+    trace: Option<TraceContext>,
+    body: Body,
+) -> Response {
     let incoming = Incoming {
         gateway,
         access,
+        trace,
         body,
         buffer: BytesMut::new(),
         searched: 0,
@@ -163,18 +177,22 @@ impl Incoming {
         }
         let refused = wait_for_pace(&self.gateway, &self.access, events.len()).await;
         if let Some(problem) = &refused {
-            let count = events.drain(..).count();
-            metrics::counter!("hookgate_events_rejected_total", "reason" => problem.code())
-                .increment(count as u64);
+            events.clear();
             for (_, refusal) in places.iter_mut().filter(|(_, it)| it.is_none()) {
                 *refusal = Some(problem.clone());
             }
         }
         let ready = self.gateway.ready();
+        let sizes: Vec<_> = events.iter().map(|it| it.data.len()).collect();
+        let taking = Taking::begin(self.trace, &mut events);
         let appended = match ready {
             Ok(()) => self.access.shard.append(&self.access.slug, events, false).await,
             Err(_) => Err(crate::storage::Error::Unavailable("it is stopping".to_owned())),
         };
+        taking.end(&self.access, appended.as_deref().unwrap_or_default());
+        for (appended, size) in appended.iter().flatten().zip(sizes) {
+            count_new(&self.access, PROTOCOL, appended, size);
+        }
         let mut appended = appended.map(Vec::into_iter);
         let mut answers = Vec::with_capacity(64 * places.len());
         for (line, problem) in places {
@@ -233,7 +251,6 @@ async fn wait_for_pace(gateway: &Gateway, access: &Access, count: usize) -> Opti
 fn answered(line: u64, appended: &Appended) -> serde_json::Value {
     match appended {
         Appended::New { id, .. } => {
-            metrics::counter!("hookgate_events_accepted_total").increment(1);
             json!({ "line": line, "id": id.as_str(), "status": "accepted" })
         }
         Appended::Duplicate { id, .. } => {
@@ -246,7 +263,7 @@ fn answered(line: u64, appended: &Appended) -> serde_json::Value {
 }
 
 fn rejected(line: u64, problem: &Problem) -> serde_json::Value {
-    metrics::counter!("hookgate_events_rejected_total", "reason" => problem.code()).increment(1);
+    EVENTS_REJECTED.count(1, &[PROTOCOL, problem.code()]);
     json!({ "line": line, "status": "rejected", "error": problem })
 }
 

@@ -1,4 +1,4 @@
-use std::any::Any;
+use std::{any::Any, sync::Arc};
 
 use axum::{
     Router,
@@ -7,12 +7,14 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, StatusCode, header};
+use tokio::time::Instant;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::api::admission::guarded;
 use crate::api::gateway::Gateway;
 use crate::api::problem::Problem;
 use crate::api::route::Route;
+use crate::api::timed::Timed;
 use crate::api::{
     audit, backup, canary, dead_letters, deliveries, endpoints, event_types, events_in, events_out,
     explain, ingest, keys, ops, plugins, portal, replays, short, stats, system, tail, tenants,
@@ -135,7 +137,15 @@ async fn name(gateway: Gateway, mut request: Request, next: Next) -> Response {
         HeaderValue::from_str(&name).expect("it is plain")
     });
     request.extensions_mut().insert(RequestId(name.clone()));
+    let (started, method) = (Instant::now(), request.method().clone());
     let mut response = next.run(request).await;
+    let timed = response.extensions_mut().remove::<Arc<Timed>>();
+    // What no operation answered has no route.
+    let timed = timed.unwrap_or_else(|| Arc::new(Timed::new(&method, "other")));
+    timed.note(response.status(), started.elapsed());
+    let (status, route) = (response.status().as_u16(), timed.route());
+    let request_id = name.to_str().unwrap_or_default();
+    tracing::debug!(request_id, %method, route, status, "a request was answered");
     response.headers_mut().insert(REQUEST_ID, name);
     response
 }

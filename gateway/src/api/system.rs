@@ -1,14 +1,20 @@
 //! What only the operator looks at.
 
-use axum::{extract::State, response::Response};
-use http::StatusCode;
+use axum::{body::Body, extract::State, response::Response};
+use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
+use crate::api::body;
 use crate::api::caller::Need;
 use crate::api::gateway::Gateway;
 use crate::api::page::json_response;
-use crate::api::route::{Route, get};
+use crate::api::problem::{Problem, Result};
+use crate::api::route::{Route, get, put};
+use crate::telemetry;
 use crate::world::egress::{EgressPolicy, Host, Proxy};
+
+const LOG_LEVEL: &str = "/v1/system/log-level";
+const LEVEL_CHARS_MAX: usize = 1000;
 
 pub(super) fn routes() -> Vec<Route> {
     vec![
@@ -19,11 +25,41 @@ pub(super) fn routes() -> Vec<Route> {
             ("getEgressPolicy", "Where deliveries may go."),
         )
         .gives(200, "EgressPolicy"),
+        get(LOG_LEVEL, Need::Operator, read_log_level, ("getLogLevel", "How much is logged."))
+            .gives(200, "LogLevel"),
+        put(
+            LOG_LEVEL,
+            Need::Operator,
+            write_log_level,
+            ("putLogLevel", "Changes how much is logged, until the next start."),
+        )
+        .takes("LogLevel")
+        .gives(200, "LogLevel"),
     ]
 }
 
 async fn egress_policy(State(gateway): State<Gateway>) -> Response {
     json_response(StatusCode::OK, &render(&gateway.transport.egress_policy()))
+}
+
+async fn read_log_level() -> Response {
+    json_response(StatusCode::OK, &json!({ "level": telemetry::log_level() }))
+}
+
+async fn write_log_level(State(gateway): State<Gateway>, headers: HeaderMap, body: Body) -> Result {
+    let mut fields = body::object(&headers, body, gateway.limits.body_bytes_max).await?;
+    let level = fields.string("level");
+    let level = fields.need("level", level).unwrap_or_default();
+    if level.len() > LEVEL_CHARS_MAX {
+        fields.refuse("level", format!("at most {LEVEL_CHARS_MAX} characters"));
+    } else if !level.is_empty()
+        && let Err(error) = telemetry::set_log_level(&level)
+    {
+        fields.refuse("level", error);
+    }
+    fields.finish().map_err(Problem::invalid_fields)?;
+    tracing::info!(level, "how much is logged was changed");
+    Ok(read_log_level().await)
 }
 
 fn render(it: &EgressPolicy) -> Value {

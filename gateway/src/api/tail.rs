@@ -18,6 +18,7 @@ use crate::api::route::{Route, get};
 use crate::api::wire;
 use crate::domain::{Attempt, Event, Pattern, Scope, Seq, Verdict};
 use crate::storage::Notice;
+use crate::telemetry::{TAIL_CLIENTS, TAIL_DROPPED};
 
 const PING_EVERY: Duration = Duration::from_secs(15);
 /// Events that are caught up on after a reconnection.
@@ -45,6 +46,23 @@ struct Watching {
     waiting: VecDeque<String>,
     shown_to: Seq,
     unready: tokio::sync::watch::Receiver<Option<&'static str>>,
+    _counted: Counted,
+}
+
+/// Counts a client while it is there.
+struct Counted;
+
+impl Counted {
+    fn new() -> Self {
+        TAIL_CLIENTS.showing(&[]).increment(1.0);
+        Self
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        TAIL_CLIENTS.showing(&[]).decrement(1.0);
+    }
 }
 
 async fn tail(
@@ -60,6 +78,7 @@ async fn tail(
         shown_to: access.shard.last_seq(),
         waiting: VecDeque::from([": watching\nretry: 2000\n\n".to_owned()]),
         unready: gateway.unready.clone(),
+        _counted: Counted::new(),
         access,
         wanted,
     };
@@ -125,6 +144,7 @@ impl Watching {
                 }
                 Ok(Notice::Attempted { .. }) => None,
                 Err(RecvError::Lagged(count)) => {
+                    TAIL_DROPPED.count(count, &[]);
                     Some(frame("missed", None, &json!({ "notices": count })))
                 }
                 Err(RecvError::Closed) => return None,

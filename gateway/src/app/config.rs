@@ -4,6 +4,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::app::PluginSettings;
+use crate::telemetry::Owners;
 use crate::world::egress::{Allowed, Proxy};
 use crate::{api, dispatch, plugins, storage, world::egress::EgressPolicy};
 
@@ -32,6 +33,8 @@ pub struct Config {
     pub limits: api::Limits,
     /// The plugins' settings.
     pub plugins: plugins::Config,
+    /// Whom metrics are told apart by.
+    pub owners: Owners,
 }
 
 /// Where a master key is taken from.
@@ -104,6 +107,10 @@ pub struct FileConfig {
     pub expire_after_hours: Option<u64>,
     /// Shards of a new store.
     pub shards: Option<u16>,
+    /// Tenants that have metrics of their own; all others are `__other__`.
+    pub metrics_tenants: Option<Vec<String>>,
+    /// Endpoints that have metrics of their own, as `tenant/endpoint`.
+    pub metrics_endpoints: Option<Vec<String>>,
     /// What plugins may use.
     #[serde(default)]
     pub plugins: PluginSettings,
@@ -179,6 +186,8 @@ impl FileConfig {
             disable_after_hours: self.disable_after_hours.or(other.disable_after_hours),
             expire_after_hours: self.expire_after_hours.or(other.expire_after_hours),
             shards: self.shards.or(other.shards),
+            metrics_tenants: self.metrics_tenants.or(other.metrics_tenants),
+            metrics_endpoints: self.metrics_endpoints.or(other.metrics_endpoints),
             plugins: self.plugins.or(other.plugins),
         }
     }
@@ -207,6 +216,12 @@ impl Config {
         storage.shards = bounded("shards", given.shards, 1..=256, storage.shards)?;
         let mut plugins = plugins::Config::new(data_dir.join("plugins"), compiler);
         given.plugins.apply(&mut plugins)?;
+        let owners = Owners::new(
+            given.metrics_tenants.unwrap_or_default(),
+            given.metrics_endpoints.unwrap_or_default(),
+        );
+        let owners =
+            owners.map_err(|it| invalid("metrics_tenants, metrics_endpoints")(it.to_string()))?;
         let grace = bounded("shutdown_grace_seconds", given.shutdown_grace_seconds, 0..=3600, 30)?;
         if given.operator_key.as_ref().is_some_and(|it| it.len() < 16) {
             let detail = "must have at least 16 characters".to_owned();
@@ -230,6 +245,7 @@ impl Config {
                 ..api::Limits::default()
             },
             plugins,
+            owners,
         })
     }
 }

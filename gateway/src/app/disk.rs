@@ -3,6 +3,8 @@ use std::{path::PathBuf, time::Duration};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::telemetry::STORE_FREE;
+
 /// Looking is one cheap call; between two looks a fast producer can write a good deal.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// From this share of free space on, no events are taken; what was taken is still delivered.
@@ -46,6 +48,7 @@ pub(super) async fn watch_space(
 fn is_nearly_full(folder: &std::path::Path) -> bool {
     let Ok(space) = rustix::fs::statvfs(folder) else { return false };
     let free = space.f_bavail * space.f_frsize;
+    STORE_FREE.show(free as f64, &[]);
     let all = space.f_blocks * space.f_frsize;
     let kept = (all as f64 * FREE_MIN) as u64;
     free < kept.max(FREE_BYTES_MIN.min(all / 5)).min(FREE_BYTES_PLENTY)

@@ -12,6 +12,7 @@ pub use start::{App, StartError};
 /// The API as an OpenAPI document.
 pub use crate::api::document as api_document;
 
+pub mod doctor;
 pub mod offline;
 
 mod descriptors;

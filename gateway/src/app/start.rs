@@ -1,6 +1,5 @@
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::{
     net::TcpListener,
     runtime::{Handle, Runtime},
@@ -17,13 +16,11 @@ use crate::dispatch::Dispatcher;
 use crate::domain::{Quota, Slug};
 use crate::plugins::{self, Host};
 use crate::storage::{self, Refused, RunningWriters, Shard, Store};
+use crate::telemetry::Rendering;
 use crate::world::client::{self, HttpTransport};
 use crate::world::egress::{EgressPolicy, own_addresses};
 use crate::world::{Clock, Entropy, SteadyClock, SystemClock, SystemEntropy};
-use crate::{fanout, replay};
-
-const SECONDS: [f64; 14] =
-    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0];
+use crate::{fanout, replay, telemetry};
 
 /// How long answers that are on their way are waited for when the store has failed.
 const GRACE_WITHOUT_STORE: Duration = Duration::from_secs(2);
@@ -88,7 +85,8 @@ impl App {
         let clock: Arc<dyn Clock> = Arc::new(SteadyClock::following(SystemClock));
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
         let world = (clock.clone(), entropy.clone());
-        let (config, metrics) = (within_files(config), install_metrics());
+        let metrics = telemetry::install(config.owners.clone());
+        let config = within_files(config);
         let masters = master_key::find(&config, &*entropy).map_err(StartError::MasterKey)?;
         let (store, writers) =
             Store::open(&config.data_dir, &config.storage, masters.clone(), world)?;
@@ -97,11 +95,7 @@ impl App {
         let made_operator_key = prepare(&store, &config, &*entropy).await?;
         let plugins = Host::start(config.plugins.clone(), &*entropy)?;
         grant(&plugins, &store);
-        let listener = TcpListener::bind(config.listen).await;
-        let listener =
-            listener.map_err(|it| StartError::Machine(format!("{}: {it}", config.listen)))?;
-        let machine = |it: std::io::Error| StartError::Machine(it.to_string());
-        let address = listener.local_addr().map_err(machine)?;
+        let (listener, address) = listen(config.listen).await?;
         let (delivering, transport) = start_delivering(&config, address)?;
         let stopping_rooms = CancellationToken::new();
         let dispatcher = |shard: &Arc<Shard>| Dispatcher {
@@ -123,12 +117,13 @@ impl App {
             limits: config.limits.clone(),
             unready: unready.subscribe(),
             pace: Pace::default(),
-            metrics,
+            metrics: metrics.clone(),
+            runtimes: vec![("front", Handle::current()), ("deliver", delivering.handle().clone())],
         };
         let stopping_front = CancellationToken::new();
-        let mut front = JoinSet::new();
-        front.spawn(watch_space(config.data_dir, unready.clone(), stopping_front.clone()));
-        front.spawn(server::serve(listener, router(gateway), stopping_front.clone()));
+        let served = server::serve(listener, router(gateway), stopping_front.clone());
+        let mut front = keep_watch(config.data_dir, metrics, &unready, &stopping_front);
+        front.spawn(served);
         Ok(Self {
             address,
             made_operator_key,
@@ -252,6 +247,30 @@ fn about_this_machine(policy: EgressPolicy, listener: SocketAddr) -> EgressPolic
     policy
 }
 
+async fn listen(at: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let bound = async {
+        let listener = TcpListener::bind(at).await?;
+        let address = listener.local_addr()?;
+        Ok::<_, std::io::Error>((listener, address))
+    };
+    bound.await.map_err(|it| StartError::Machine(format!("{at}: {it}")))
+}
+
+/// What looks after the process beside its work: space on the disk, and metrics kept small.
+fn keep_watch(
+    folder: PathBuf,
+    metrics: Rendering,
+    unready: &watch::Sender<Option<&'static str>>,
+    stopping: &CancellationToken,
+) -> JoinSet<()> {
+    let (mut watching, until) = (JoinSet::new(), stopping.clone());
+    watching.spawn(async move {
+        until.run_until_cancelled(metrics.keep_small()).await;
+    });
+    watching.spawn(watch_space(folder, unready.clone(), stopping.clone()));
+    watching
+}
+
 /// Fan-out and dispatch of each shard.
 fn start_rooms(
     store: &Store,
@@ -299,20 +318,4 @@ async fn prepare(
         keeper.set_operator_key(hash).await?;
     }
     Ok(made)
-}
-
-/// One recorder serves the process; a second gateway in it (as in tests) shares it.
-fn install_metrics() -> PrometheusHandle {
-    static INSTALLED: std::sync::OnceLock<PrometheusHandle> = std::sync::OnceLock::new();
-    let handle = INSTALLED.get_or_init(|| {
-        let matcher = Matcher::Suffix("_seconds".to_owned());
-        let builder = PrometheusBuilder::new().set_buckets_for_metric(matcher, &SECONDS);
-        let recorder = builder.expect("there are buckets").build_recorder();
-        let handle = recorder.handle();
-        // Somebody embeds the gateway beside a recorder of their own: theirs stays.
-        let _ = metrics::set_global_recorder(recorder);
-        handle
-    });
-    metrics::gauge!("hookgate_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-    handle.clone()
 }

@@ -4,7 +4,9 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::cli::bench::Bench;
-use crate::cli::{demo, plugin, resources, send, serve, store, tail};
+use crate::cli::{
+    demo, doctor, event_types, login, plugin, replays, resources, send, serve, store, tail,
+};
 
 /// A webhook gateway: durable events, sandboxed Wasm plugins, signed deliveries with retries.
 ///
@@ -36,6 +38,9 @@ pub(super) struct ClientArgs {
     /// An operator's or a tenant's key
     #[arg(long, global = true, env = "HOOKGATE_KEY", value_name = "KEY", hide_env_values = true)]
     pub(super) key: Option<String>,
+    /// Which of the servers that were logged in to [default: the one in use]
+    #[arg(long, global = true, env = "HOOKGATE_CONTEXT", value_name = "NAME")]
+    pub(super) context: Option<String>,
     /// The tenant
     #[arg(long, global = true, default_value = "default", value_name = "NAME")]
     pub(super) tenant: String,
@@ -72,6 +77,12 @@ pub(super) enum Command {
     /// Look dead letters up, redrive or delete them
     #[command(subcommand)]
     DeadLetters(resources::DeadLetters),
+    /// The catalogue of event types with their schemas
+    #[command(subcommand)]
+    EventTypes(event_types::EventTypes),
+    /// Send events of the past once more
+    #[command(subcommand)]
+    Replays(replays::Replays),
     /// Make and delete tenants (operator)
     #[command(subcommand)]
     Tenants(resources::Tenants),
@@ -87,11 +98,21 @@ pub(super) enum Command {
     /// Measure what a gateway does beside what the machine can do
     #[command(subcommand)]
     Bench(Bench),
-    /// Keep a server and a key for later calls
-    Login {
-        /// Where the context is kept [default: the user's configuration folder]
-        #[arg(long, value_name = "FILE")]
-        file: Option<PathBuf>,
+    Login(login::Login),
+    /// Servers that were logged in to
+    #[command(subcommand)]
+    Context(login::Command),
+    Doctor(Box<doctor::Flags>),
+    /// Show how much the gateway logs, or change it until its next start (operator)
+    LogLevel {
+        /// A level, or levels by part: `info,hookgate::dispatch=debug`
+        level: Option<String>,
+    },
+    /// Write man pages, one for each command
+    Man {
+        /// Where to put them
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
     },
     /// Print the API as an OpenAPI document
     Openapi,

@@ -33,6 +33,10 @@ impl Failure {
         Self { what: what.into(), code: 1, details, help, request_id }
     }
 
+    pub(super) fn missing(what: impl Into<String>) -> Self {
+        Self { code: 4, ..Self::other(what) }
+    }
+
     pub(super) fn usage(what: impl Into<String>) -> Self {
         Self { code: 2, ..Self::other(what) }
     }
@@ -98,7 +102,7 @@ impl Cause for reqwest::Error {
 
 impl Client {
     pub(super) fn new(args: ClientArgs) -> Result<Self, Failure> {
-        let context = Context::load();
+        let context = Context::load(args.context.as_deref())?;
         let server = args.server.or(context.server).unwrap_or_else(|| SERVER.to_owned());
         let http = reqwest::Client::builder().build();
         let http = http.map_err(|it| Failure::other(format!("no HTTP client: {it}")))?;

@@ -365,7 +365,7 @@ impl Page {
     }
 }
 
-async fn list(
+pub(super) async fn list(
     client: &Client,
     what: &str,
     page: &Page,
@@ -377,12 +377,12 @@ async fn list(
     Ok(ExitCode::SUCCESS)
 }
 
-async fn show(client: &Client, what: &str) -> Outcome {
+pub(super) async fn show(client: &Client, what: &str) -> Outcome {
     output::one(client.json, &client.get(&client.path(what)).await?);
     Ok(ExitCode::SUCCESS)
 }
 
-async fn delete(client: &Client, path: &str) -> Outcome {
+pub(super) async fn delete(client: &Client, path: &str) -> Outcome {
     client.send(client.request(Method::DELETE, path)).await?;
     if !client.json {
         output::note("deleted");

@@ -5,7 +5,8 @@ use clap::{CommandFactory, Parser, error::ErrorKind};
 use crate::cli::args::{Cli, Command};
 use crate::cli::client::{Client, Failure};
 use crate::cli::{
-    bench, demo, explain, login, output, plugin, resources, send, serve, store, tail,
+    bench, demo, doctor, event_types, explain, login, output, plugin, replays, resources, send,
+    serve, store, system, tail,
 };
 use crate::plugins::compiler_main;
 
@@ -27,6 +28,8 @@ pub fn main() -> ExitCode {
             output::line(crate::app::api_document().trim_end());
             ExitCode::SUCCESS
         }
+        Command::Man { out } => told(write_man_pages(&out)),
+        Command::Context(it) => told(login::contexts(it, cli.client.json)),
         Command::Serve(flags) => in_runtime(serve::run(*flags)),
         Command::Demo(flags) => in_runtime(demo::run(flags)),
         Command::Bench(it) => in_runtime(bench::run(it, cli.client)),
@@ -37,10 +40,13 @@ pub fn main() -> ExitCode {
 }
 
 async fn as_client(command: Command, args: crate::cli::args::ClientArgs) -> ExitCode {
-    let outcome = match Client::new(args) {
+    told(match Client::new(args) {
         Ok(client) => dispatch(command, &client).await,
         Err(failure) => Err(failure),
-    };
+    })
+}
+
+fn told(outcome: Result<ExitCode, Failure>) -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(failure) => {
@@ -62,16 +68,29 @@ async fn dispatch(command: Command, client: &Client) -> Result<ExitCode, Failure
         Command::Tenants(it) => resources::tenants(client, it).await,
         Command::Keys(it) => resources::keys(client, it).await,
         Command::Plugin(it) => plugin::run(client, it).await,
-        Command::Login { file } => login::run(client, file).await,
+        Command::EventTypes(it) => event_types::run(client, it).await,
+        Command::Replays(it) => replays::run(client, it).await,
+        Command::Login(it) => login::run(client, it).await,
+        Command::Doctor(it) => doctor::run(client, *it).await,
+        Command::LogLevel { level } => system::log_level(client, level).await,
         Command::Serve(_)
         | Command::Store(_)
         | Command::Demo(_)
         | Command::Bench(_)
         | Command::BenchPart { .. }
         | Command::Completions { .. }
+        | Command::Context(_)
+        | Command::Man { .. }
         | Command::Openapi
         | Command::PluginCompiler { .. } => unreachable!("not a client's command"),
     }
+}
+
+fn write_man_pages(folder: &std::path::Path) -> Result<ExitCode, Failure> {
+    let made = std::fs::create_dir_all(folder);
+    let made = made.and_then(|()| clap_mangen::generate_to(Cli::command(), folder));
+    made.map_err(|it| Failure::other(format!("{}: {it}", folder.display())))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn in_runtime(work: impl Future<Output = ExitCode>) -> ExitCode {

@@ -3,12 +3,12 @@ use std::{io::IsTerminal, net::SocketAddr, path::PathBuf, process::ExitCode};
 use clap::{ArgAction, Args};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 use crate::app::{App, Config, ConfigError, FileConfig, Overrides, PluginSettings, StartError};
 use crate::cli::client::Failure;
 use crate::cli::output;
 use crate::plugins::Compiler;
+use crate::telemetry::{Exporting, start_logging};
 
 const BAD_CONFIG: u8 = 64;
 
@@ -94,6 +94,13 @@ pub(super) struct Flags {
     /// Shards of a new store [default: 1]
     #[arg(long, env = "HOOKGATE_SHARDS", value_name = "N")]
     shards: Option<u16>,
+    /// A tenant that has metrics of its own, all others together being `__other__`; without any,
+    /// metrics are not told apart by tenant (repeatable, at most 100)
+    #[arg(long, env = "HOOKGATE_METRICS_TENANTS", value_delimiter = ',', value_name = "TENANT")]
+    metrics_tenants: Option<Vec<String>>,
+    /// An endpoint that has metrics of its own: TENANT/ENDPOINT (repeatable, at most 100)
+    #[arg(long, env = "HOOKGATE_METRICS_ENDPOINTS", value_delimiter = ',', value_name = "NAME")]
+    metrics_endpoints: Option<Vec<String>>,
     /// Start on what is left of a damaged store, and write down what is lost
     #[arg(long)]
     accept_loss: bool,
@@ -102,7 +109,7 @@ pub(super) struct Flags {
 }
 
 impl Flags {
-    fn into_config(self) -> Result<(Config, bool), ConfigError> {
+    pub(super) fn into_config(self) -> Result<(Config, bool), ConfigError> {
         let accept_loss = self.accept_loss;
         let file = self.config.as_deref().map(FileConfig::read).transpose()?;
         let flags = Overrides {
@@ -127,6 +134,8 @@ impl Flags {
             disable_after_hours: self.disable_after_hours,
             expire_after_hours: self.expire_after_hours,
             shards: self.shards,
+            metrics_tenants: self.metrics_tenants,
+            metrics_endpoints: self.metrics_endpoints,
             plugins: self.plugins,
         };
         let merged = flags.or(file.unwrap_or_default());
@@ -157,6 +166,10 @@ pub(super) async fn run(flags: Flags) -> ExitCode {
         Err(error) => return refuse(error.to_string(), BAD_CONFIG),
     };
     start_logging(json);
+    let exporting = match Exporting::start() {
+        Ok(exporting) => exporting,
+        Err(error) => return refuse(format!("OTEL_EXPORTER_OTLP_…: {error}"), BAD_CONFIG),
+    };
     // Before the store is opened: a stop that comes early is a clean one too.
     let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = (
         signal(SignalKind::terminate()),
@@ -191,6 +204,9 @@ pub(super) async fn run(flags: Flags) -> ExitCode {
     if !app.stop().await {
         tracing::warn!("the grace is over; what was in flight will be repeated after the start");
     }
+    if let Some(exporting) = exporting {
+        exporting.stop().await;
+    }
     ExitCode::SUCCESS
 }
 
@@ -205,16 +221,4 @@ fn read_egress_again(app: &App, flags: Flags) {
 fn refuse(what: String, code: u8) -> ExitCode {
     output::complain(&Failure::other(what));
     ExitCode::from(code)
-}
-
-/// Logs go to stderr; `HOOKGATE_LOG` says how much, as in `info,hookgate::dispatch=debug`.
-fn start_logging(json: bool) {
-    let filter = EnvFilter::try_from_env("HOOKGATE_LOG");
-    let filter = filter.unwrap_or_else(|_| EnvFilter::new("info,fjall=warn,lsm_tree=warn"));
-    let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // Whoever set a subscriber before keeps it.
-    let _ = match json {
-        true => logging.json().try_init(),
-        false => logging.try_init(),
-    };
 }

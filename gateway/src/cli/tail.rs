@@ -16,6 +16,28 @@ pub(super) struct Flags {
     /// Only these event types: `order.*`
     #[arg(long = "type", value_name = "PATTERN")]
     event_type: Option<String>,
+    /// Only attempts at this endpoint
+    #[arg(long, value_name = "ID")]
+    endpoint: Option<String>,
+    /// Only attempts that ended so: delivered, filtered, retrying, dead
+    #[arg(long, value_name = "STATUS")]
+    status: Option<String>,
+    /// Only one kind: event, attempt
+    #[arg(long, value_name = "KIND", value_parser = ["event", "attempt"])]
+    only: Option<String>,
+}
+
+impl Flags {
+    /// Whether it is asked for. That something was missed is always told.
+    fn want(&self, event: &SseEvent, data: &Value) -> bool {
+        if event.name != "event" && event.name != "attempt" {
+            return true;
+        }
+        let filters = [("endpoint_id", &self.endpoint), ("status", &self.status)];
+        let mut filters = filters.into_iter().filter_map(|(name, it)| Some((name, it.as_ref()?)));
+        let kind = self.only.as_ref().is_none_or(|it| *it == event.name);
+        kind && filters.all(|(name, it)| event.name == "attempt" && data[name] == it.as_str())
+    }
 }
 
 pub(super) async fn run(client: &Client, flags: Flags) -> Result<ExitCode, Failure> {
@@ -55,14 +77,16 @@ async fn watch(
             if event.id.is_some() {
                 last_id.clone_from(&event.id);
             }
-            show(client.json, &event);
+            let data: Value = serde_json::from_str(&event.data).unwrap_or_default();
+            if flags.want(&event, &data) {
+                show(client.json, &event, &data);
+            }
         }
     }
     Ok(())
 }
 
-fn show(json: bool, event: &SseEvent) {
-    let data: Value = serde_json::from_str(&event.data).unwrap_or_default();
+fn show(json: bool, event: &SseEvent, data: &Value) {
     if json {
         output::line(&json!({ "kind": event.name, "data": data }).to_string());
         return;

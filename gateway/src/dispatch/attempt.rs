@@ -10,10 +10,12 @@ use crate::dispatch::floor::disable;
 use crate::dispatch::lane::Told;
 use crate::dispatch::plugin_chain::{Chain, Chained};
 use crate::dispatch::sending::Sending;
+use crate::dispatch::traced::Traced;
 use crate::domain::{
-    Attempt, DeadReason, Endpoint, Judgement, Outcome, Spent, TypeId, Verdict, judge,
+    Attempt, DeadReason, Endpoint, Judgement, Outcome, Spent, Trigger, TypeId, Verdict, judge,
 };
 use crate::storage::{Lease, Result};
+use crate::telemetry::{ATTEMPT_DURATION, ATTEMPTS, DEFERRED, DELIVERIES, DIED, END_TO_END};
 use crate::world::Timings;
 
 /// Attempts that a fault of ours may cost a delivery.
@@ -32,6 +34,7 @@ pub(super) async fn make(
 ) -> Result<()> {
     let (started_at, started) = (work.clock.now(), Instant::now());
     let mut spent = Spent { queue: started_at - lease.due, ..Spent::default() };
+    let traced = Traced::begin(&lease, endpoint, started_at);
     let chain = Chain::resolve(work, endpoint, &lease.event);
     let (chained, plugins) = chain.run(work, (endpoint, &lease.event)).await;
     if !endpoint.plugins.is_empty() {
@@ -39,13 +42,14 @@ pub(super) async fn make(
     }
     let finished = match chained {
         Chained::Deferred(wait) => {
-            metrics::counter!("hookgate_deliveries_deferred_total").increment(1);
+            DEFERRED.count(1, &[]);
             ended.deferred = Some(Instant::now() + wait);
             return Ok(());
         }
         Chained::Send(made) => {
             let (lease, chain) = (&lease, &chain);
-            Sending { work, lease, endpoint, chain, started_at }.send(&made).await
+            let trace = traced.told(work, endpoint, lease.event.trace);
+            Sending { work, lease, endpoint, chain, started_at, trace }.send(&made).await
         }
         Chained::Dropped(reason) => Finished {
             verdict: Some(Verdict::Filtered(reason.clone())),
@@ -55,7 +59,7 @@ pub(super) async fn make(
     };
     let verdict = decide(work, &lease, endpoint, &finished);
     let duration = started.elapsed();
-    count(work, &lease, &finished, &verdict, duration);
+    count(work, (&lease, endpoint), &finished, &verdict, duration);
     learn(ended, &lease, endpoint, (&finished, &verdict), duration);
     let gone = verdict == Verdict::Dead(DeadReason::Gone);
     let attempt = Attempt {
@@ -79,6 +83,7 @@ pub(super) async fn make(
         response_truncated: finished.truncated,
         verdict,
     };
+    traced.end(&lease, endpoint, &attempt);
     if gone {
         // First, so that its next delivery is not tried as well.
         disable(work, endpoint, "it answered 410 Gone".to_owned()).await;
@@ -148,32 +153,40 @@ fn learn(
 
 fn count(
     work: &Dispatcher,
-    lease: &Lease,
+    (lease, endpoint): (&Lease, &Endpoint),
     finished: &Finished,
     verdict: &Verdict,
     duration: Duration,
 ) {
     let result = match finished.status {
+        // A plugin read in the answer that it was not taken.
+        _ if finished.name == "response_refused" => "refused",
         Some(200..=299) => "2xx",
         Some(300..=399) => "3xx",
         Some(400..=499) => "4xx",
         Some(_) => "5xx",
         None => finished.name,
     };
-    let kind = if lease.attempts == 0 { "first" } else { "retry" };
-    metrics::counter!("hookgate_delivery_attempts_total", "result" => result, "kind" => kind)
-        .increment(1);
-    metrics::histogram!("hookgate_delivery_attempt_duration_seconds")
-        .record(duration.as_secs_f64());
+    let kind = match lease.trigger {
+        Trigger::Schedule if lease.attempts == 0 => "first",
+        Trigger::Schedule => "retry",
+        other => other.name(),
+    };
+    let (tenant, id) = (endpoint.tenant.as_str(), Some(endpoint.id.as_str()));
+    ATTEMPTS.count_for(&[result, kind], tenant, id);
+    ATTEMPT_DURATION.observe(duration.as_secs_f64(), &[]);
     let outcome = match verdict {
         Verdict::Delivered => "delivered",
         Verdict::Filtered(_) => "filtered",
-        Verdict::Dead(_) => "dead",
+        Verdict::Dead(reason) => {
+            DIED.count(1, &[reason.name()]);
+            "dead"
+        }
         Verdict::RetryAt(_) => return,
     };
-    metrics::counter!("hookgate_deliveries_total", "outcome" => outcome).increment(1);
+    DELIVERIES.count_for(&[outcome], tenant, id);
     if *verdict == Verdict::Delivered {
         let since = work.clock.now() - lease.event.accepted_at;
-        metrics::histogram!("hookgate_delivery_end_to_end_seconds").record(since.as_secs_f64());
+        END_TO_END.observe(since.as_secs_f64(), &[]);
     }
 }

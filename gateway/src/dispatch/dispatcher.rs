@@ -11,11 +11,13 @@ use tokio_util::sync::CancellationToken;
 use crate::dispatch::attempt;
 use crate::dispatch::bulletins::Death;
 use crate::dispatch::capacity::Begun;
-use crate::dispatch::floor::Floor;
+use crate::dispatch::floor::{Floor, count_death};
 use crate::dispatch::lane::{Limits, Told};
+use crate::dispatch::traced::log_death;
 use crate::domain::{Claim, DeadReason, Endpoint};
 use crate::plugins::Host;
 use crate::storage::{Lease, Result, Shard};
+use crate::telemetry::DELIVERIES;
 use crate::world::{Clock, Entropy, Transport};
 
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -153,12 +155,16 @@ impl Dispatcher {
         endpoint: Option<Arc<Endpoint>>,
         ended: &mut Ended,
     ) -> Result<()> {
-        let Some(endpoint) = endpoint else { return self.shard.cancel(lease).await };
+        let Some(endpoint) = endpoint else {
+            DELIVERIES.count_for(&["cancelled"], lease.event.tenant.as_str(), None);
+            return self.shard.cancel(lease).await;
+        };
         let reason = self.hopeless(&lease, &endpoint);
         let Some(reason) = reason else {
             return attempt::make(self, lease, &endpoint, ended).await;
         };
-        metrics::counter!("hookgate_deliveries_total", "outcome" => "dead").increment(1);
+        count_death(&endpoint, reason);
+        log_death(&lease, &endpoint, reason);
         ended.death = Death::of(&lease, &endpoint, reason);
         self.shard.give_up(lease, reason).await
     }

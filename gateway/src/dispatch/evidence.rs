@@ -13,8 +13,14 @@ const HEADERS_KEPT_MAX: usize = 16;
 const HEADER_BYTES_KEPT_MAX: usize = 256;
 const ERROR_BYTES_KEPT_MAX: usize = 1024;
 /// Headers of a request that tell no secret; of all others only the name is kept.
-const PLAIN: [&str; 5] =
-    ["content-type", "user-agent", "webhook-id", "webhook-timestamp", "webhook-signature"];
+const PLAIN: [&str; 6] = [
+    "content-type",
+    "traceparent",
+    "user-agent",
+    "webhook-id",
+    "webhook-timestamp",
+    "webhook-signature",
+];
 
 /// What an attempt came to, before it is judged.
 pub(super) struct Finished {

@@ -1,6 +1,5 @@
 use std::sync::Arc;
 
-use metrics::Gauge;
 use serde_json::json;
 use tokio::{
     task::JoinSet,
@@ -16,6 +15,9 @@ use crate::dispatch::scheduler::Scheduler;
 use crate::dispatch::shares::Shares;
 use crate::domain::{DeadReason, Endpoint, EndpointNo, Ordering, Slug, TenantNo};
 use crate::storage::{Allowance, Ready, Refused};
+use crate::telemetry::{
+    BREAKER_TRANSITIONS, BREAKERS_OPEN, DELIVERIES, DIED, ENDPOINTS_DISABLED, IN_FLIGHT,
+};
 
 /// After a lane could not be read, it is left alone for so long.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -34,24 +36,23 @@ pub(super) struct Floor {
     bulletins: Bulletins,
     /// What follows from attempts and is waited for by nobody: notes, events, disabling.
     chores: JoinSet<()>,
-    in_flight: Gauge,
-    open: Gauge,
+    /// Attempts of this shard under way, as they were shown last.
+    shown_in_flight: usize,
 }
 
 impl Floor {
     pub(super) fn new(work: Arc<Dispatcher>) -> Self {
         let (shares, now) = (Shares::new(&work.config), now());
         let mut scheduler = Scheduler::new(shares, work.config.disable_after, now);
-        let open = metrics::gauge!("hookgate_breakers_open");
         for (no, health) in work.shard.unwell() {
             if let Some(tenant) = tenant_of(&work, no) {
                 scheduler.restore(no, tenant, &health, now);
-                open.increment(f64::from(u8::from(health.breaker != Default::default())));
+                let open = health.breaker != Default::default();
+                BREAKERS_OPEN.showing(&[]).increment(f64::from(u8::from(open)));
             }
         }
-        let in_flight = metrics::gauge!("hookgate_attempts_in_flight");
         let (bulletins, chores) = Default::default();
-        Self { work, scheduler, bulletins, chores, in_flight, open }
+        Self { work, scheduler, bulletins, chores, shown_in_flight: 0 }
     }
 
     /// Whether there is nothing to do before something happens.
@@ -113,7 +114,15 @@ impl Floor {
                 self.start_some(what, allowed, in_flight, now).await;
             }
         }
-        self.in_flight.set(in_flight.len() as f64);
+        self.show_in_flight(in_flight.len());
+    }
+
+    /// Several shards share the gauge.
+    fn show_in_flight(&mut self, now: usize) {
+        let before = std::mem::replace(&mut self.shown_in_flight, now);
+        if now != before {
+            IN_FLIGHT.showing(&[]).increment(now as f64 - before as f64);
+        }
     }
 
     async fn start_some(
@@ -171,7 +180,7 @@ impl Floor {
                     left = Some(left.unwrap_or(EXPIRY_EVERY).min(keep - age));
                     continue;
                 }
-                metrics::counter!("hookgate_deliveries_total", "outcome" => "dead").increment(1);
+                count_death(endpoint, DeadReason::Expired);
                 if self.work.shard.give_up(lease, DeadReason::Expired).await.is_err() {
                     return;
                 }
@@ -198,7 +207,14 @@ impl Floor {
 
     /// Shows, keeps and tells what changed about an endpoint.
     fn follow(&mut self, no: EndpointNo, operational: Option<bool>, change: &Change) {
-        self.open.increment(f64::from(change.opened));
+        match change.opened {
+            0 => {}
+            opened => {
+                BREAKERS_OPEN.showing(&[]).increment(f64::from(opened));
+                let to = if opened > 0 { "open" } else { "closed" };
+                BREAKER_TRANSITIONS.count(1, &[to]);
+            }
+        }
         match (change.health, change.keep) {
             (Some(health), true) => {
                 let work = self.work.clone();
@@ -261,8 +277,15 @@ impl Floor {
 
     /// Finishes what follows from the last attempts.
     pub(super) async fn finish(mut self) {
+        self.show_in_flight(0);
         while self.chores.join_next().await.is_some() {}
     }
+}
+
+/// A delivery is given up without an attempt.
+pub(super) fn count_death(endpoint: &Endpoint, reason: DeadReason) {
+    DIED.count(1, &[reason.name()]);
+    DELIVERIES.count_for(&["dead"], endpoint.tenant.as_str(), Some(endpoint.id.as_str()));
 }
 
 /// Disables an endpoint and tells its tenant. What it has not received is held until somebody
@@ -279,7 +302,7 @@ pub(super) async fn disable(work: &Dispatcher, endpoint: &Endpoint, reason: Stri
         Ok(endpoint)
     };
     match work.shard.update_endpoint(&endpoint.tenant, &endpoint.id, change).await {
-        Ok(_) => {}
+        Ok(_) => ENDPOINTS_DISABLED.count(1, &[]),
         Err(Refused::Storage(error)) => {
             tracing::warn!(%error, "the endpoint could not be disabled; the next failure will");
             return;

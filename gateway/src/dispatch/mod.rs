@@ -22,5 +22,6 @@ mod bulletins;
 mod plugin_chain;
 mod plugin_watch;
 mod operational;
+mod traced;
 mod sending;
 mod request;

@@ -4,12 +4,13 @@ use url::Url;
 
 use crate::dispatch::plugin_chain::Rewritten;
 use crate::domain::payload::{self, Payload};
-use crate::domain::{Endpoint, Event, Timestamp, Trigger};
+use crate::domain::{Endpoint, Event, Timestamp, TraceContext, Trigger};
 use crate::world::Request;
 
 const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("hookgate/", env!("CARGO_PKG_VERSION")));
 const WEBHOOK_REPLAY: HeaderName = HeaderName::from_static("webhook-replay");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 
@@ -32,6 +33,16 @@ pub(super) fn build(
     let pool = u64::from(shard) << 32 | u64::from(endpoint.no.0);
     let (tls, timeout) = (endpoint.tls.clone(), endpoint.timeout);
     Ok(Request { pool, url, headers, body, timeout, tls })
+}
+
+/// Tells the receiver which trace this belongs to. What other systems put beside it (`tracestate`,
+/// `baggage`) is not ours to hand on.
+pub(super) fn traced(mut request: Request, trace: Option<TraceContext>) -> Request {
+    let value = trace.and_then(|it| HeaderValue::from_str(&it.to_string()).ok());
+    if let Some(value) = value {
+        request.headers.insert(TRACEPARENT, value);
+    }
+    request
 }
 
 /// A replayed event says so, to receivers that must not do everything twice.

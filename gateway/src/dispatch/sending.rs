@@ -4,7 +4,7 @@ use crate::dispatch::Dispatcher;
 use crate::dispatch::evidence::{Finished, masked_headers};
 use crate::dispatch::plugin_chain::{Chain, Made, Rewritten};
 use crate::dispatch::request;
-use crate::domain::{DeadReason, Endpoint, Event, Parts, Secret, Timestamp, Verdict};
+use crate::domain::{DeadReason, Endpoint, Event, Parts, Secret, Timestamp, TraceContext, Verdict};
 use crate::plugins::{Classified, RequestIn, ResponseIn, Signed};
 use crate::storage::Lease;
 use crate::world::Request;
@@ -16,6 +16,8 @@ pub(super) struct Sending<'a> {
     pub(super) endpoint: &'a Endpoint,
     pub(super) chain: &'a Chain<'a>,
     pub(super) started_at: Timestamp,
+    /// What the endpoint is told of the trace.
+    pub(super) trace: Option<TraceContext>,
 }
 
 impl Sending<'_> {
@@ -74,6 +76,7 @@ impl Sending<'_> {
     fn request(&self, event: &Event, part: &Rewritten) -> Result<Request, String> {
         let at = (self.work.shard.number(), self.started_at);
         let request = request::build(self.endpoint, event, part, at)?;
+        let request = request::traced(request, self.trace);
         Ok(request::marked(request, self.lease.trigger))
     }
 

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use crate::domain::event::is_chosen_id;
 use crate::domain::{
     ClientTls, Event, EventType, Filter, Pattern, PluginName, Retry, Secret, Signature,
-    SigningSecret, Slug, Timestamp, TypeId,
+    SigningSecret, Slug, Timestamp, TracePolicy, TypeId,
 };
 
 /// An endpoint's number within its shard: short enough for every key, never used again.
@@ -174,6 +174,8 @@ pub struct Endpoint {
     pub max_in_flight: u32,
     /// Attempts a second.
     pub rate_limit: Option<RateLimit>,
+    /// Whether it is told which trace a delivery belongs to.
+    pub trace: TracePolicy,
     /// Whether it takes part.
     pub enabled: bool,
     /// Why the gateway disabled it, if it did.

@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use bytes::Bytes;
 
-use crate::domain::{EventType, Slug, TenantNo, Timestamp, TypeId};
+use crate::domain::{EventType, Slug, TenantNo, Timestamp, TraceContext, TypeId};
 
 const ID_CHARS_MAX: usize = 64;
 /// Bits of a derived id that hold the sequence number; the rest tell siblings apart.
@@ -105,6 +105,8 @@ pub struct Event {
     pub data: Bytes,
     /// The only endpoint that shall have it (a test event); `None`: whoever subscribes.
     pub only: Option<crate::domain::EndpointNo>,
+    /// The trace it belongs to, if its producer or the gateway makes one.
+    pub trace: Option<TraceContext>,
 }
 
 #[cfg(test)]
@@ -125,6 +127,7 @@ pub(crate) mod tests {
             metadata: BTreeMap::new(),
             data: Bytes::copy_from_slice(data.as_bytes()),
             only: None,
+            trace: None,
         }
     }
 

@@ -52,6 +52,9 @@ pub use endpoint::{
 mod ingest;
 pub use ingest::{IngestUse, OnIngestError};
 
+mod trace;
+pub use trace::{TraceContext, TracePolicy};
+
 mod retry;
 pub use retry::{Retry, RetryPolicy};
 

@@ -11,6 +11,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use crate::plugins::Digest;
+use crate::telemetry::PLUGIN_ARTIFACTS_REFUSED;
 
 /// Bytes of compiled code that are kept.
 const BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
@@ -54,7 +55,7 @@ impl Cache {
         match self.mac(digest, &bytes).verify_slice(&tag) {
             Ok(()) => Some(path),
             Err(_) => {
-                metrics::counter!("hookgate_plugin_artifacts_refused_total").increment(1);
+                PLUGIN_ARTIFACTS_REFUSED.count(1, &[]);
                 tracing::error!(%digest, path = %path.display(), "a compiled plugin is not what \
                      was put there; it is compiled again, but somebody changed it");
                 None

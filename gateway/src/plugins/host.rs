@@ -17,6 +17,7 @@ use crate::plugins::{
     Artifact, Asked, Breakers, Busy, Call, Called, Class, Config, Diary, Digest, FaultKind,
     Refusal, engine,
 };
+use crate::telemetry::PLUGIN_COMPILE;
 use crate::world::Entropy;
 
 /// Compilations at once; the rest wait.
@@ -127,8 +128,7 @@ impl Host {
                 inspect(&component, &self.0.config)?;
                 let started = tokio::time::Instant::now();
                 let compiled = compile(&component, &self.0.config).await?;
-                metrics::histogram!("hookgate_plugin_compile_seconds")
-                    .record(started.elapsed().as_secs_f64());
+                PLUGIN_COMPILE.observe(started.elapsed().as_secs_f64(), &[]);
                 let unkept = |it| Refusal::new("plugin_compile_failed", it);
                 self.0.cache.put(digest, &compiled).map_err(unkept)?
             }

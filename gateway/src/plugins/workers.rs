@@ -14,6 +14,7 @@ use crate::domain::PluginQuota;
 use crate::plugins::kept::Kept;
 use crate::plugins::turns::{Bounds, Turn, Turns};
 use crate::plugins::{Answer, Call, Called, Class, Config, Question};
+use crate::telemetry::{PLUGIN_CALLS, PLUGIN_DURATION, PLUGIN_FUEL, PLUGIN_INSTANCES};
 
 /// How often the engine's clock ticks while anything runs.
 const TICK: Duration = Duration::from_millis(1);
@@ -184,11 +185,16 @@ fn run(shared: &Shared, call: &Call<Question>, quota: &PluginQuota) -> Called<An
     let limits = call.limits.unwrap_or_else(usual);
     // One more, since the first tick may come at once.
     let ticks = limits.deadline.as_millis() as u64 / TICK.as_millis() as u64 + 1;
+    let instances = PLUGIN_INSTANCES.showing(&[]);
+    instances.increment(1.0);
     let mut called = call.artifact.sandboxed.run(call, &limits, ticks, &shared.kept);
+    instances.decrement(1.0);
     called.duration = started.elapsed();
-    metrics::counter!("hookgate_plugin_calls_total", "result" => called.result).increment(1);
-    let seconds = called.duration.as_secs_f64();
-    metrics::histogram!("hookgate_plugin_duration_seconds").record(seconds);
+    PLUGIN_CALLS.count(1, &[called.result]);
+    PLUGIN_DURATION.observe(called.duration.as_secs_f64(), &[]);
+    if let Some(fuel) = called.fuel {
+        PLUGIN_FUEL.count(fuel, &[]);
+    }
     called
 }
 

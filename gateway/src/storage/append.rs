@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use crate::domain::{EndpointNo, EventId, EventType, Seq, Slug, TenantNo, Timestamp};
+use crate::domain::{EndpointNo, EventId, EventType, Seq, Slug, TenantNo, Timestamp, TraceContext};
 
 /// An event on its way in.
 #[derive(Debug, Clone)]
@@ -28,6 +28,8 @@ pub struct NewEvent {
     pub data: Bytes,
     /// The only endpoint that shall have it.
     pub only: Option<EndpointNo>,
+    /// The trace it belongs to. It does not tell a repeated event from another.
+    pub trace: Option<TraceContext>,
     pub(super) digest: Option<[u8; 16]>,
 }
 
@@ -45,6 +47,7 @@ impl NewEvent {
             metadata: BTreeMap::new(),
             data,
             only: None,
+            trace: None,
             digest: None,
         }
     }

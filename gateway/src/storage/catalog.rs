@@ -20,12 +20,42 @@ pub struct Catalog {
     slugs: BTreeMap<TenantNo, Slug>,
     keys: BTreeMap<String, Arc<ApiKey>>,
     endpoints: BTreeMap<EndpointNo, Arc<Endpoint>>,
+    counts: EndpointCounts,
     deleted: BTreeMap<EndpointNo, EndpointId>,
     pub(super) keyring: Keyring,
     pub(super) master_key: Option<[u8; 32]>,
     pub(super) operator_key: Option<[u8; 32]>,
     pub(super) last_tenant: u32,
     pub(super) last_endpoint: u32,
+}
+
+/// How many endpoints there are of each state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EndpointCounts {
+    /// Those that get deliveries.
+    pub enabled: u64,
+    /// Those that do not.
+    pub disabled: u64,
+    /// Those whose secrets cannot be opened, so that nothing can be sent.
+    pub held: u64,
+}
+
+impl EndpointCounts {
+    fn of(&mut self, endpoint: &Endpoint) -> &mut u64 {
+        match (endpoint.secret_unavailable, endpoint.enabled) {
+            (true, _) => &mut self.held,
+            (false, true) => &mut self.enabled,
+            (false, false) => &mut self.disabled,
+        }
+    }
+
+    fn add(&mut self, endpoint: &Endpoint) {
+        *self.of(endpoint) += 1;
+    }
+
+    fn remove(&mut self, endpoint: &Endpoint) {
+        *self.of(endpoint) -= 1;
+    }
 }
 
 /// A tenant with what is its own.
@@ -79,6 +109,11 @@ impl Catalog {
         self.endpoints.values()
     }
 
+    /// How many endpoints there are, without counting them.
+    pub fn endpoint_counts(&self) -> EndpointCounts {
+        self.counts
+    }
+
     /// SHA-256 of the operator's key, once one was set or made.
     pub fn operator_key(&self) -> Option<&[u8; 32]> {
         self.operator_key.as_ref()
@@ -96,6 +131,7 @@ impl Catalog {
             slugs: BTreeMap::new(),
             keys: BTreeMap::new(),
             endpoints: BTreeMap::new(),
+            counts: EndpointCounts::default(),
             deleted: BTreeMap::new(),
             keyring: Keyring::new(masters),
             master_key: meta.master_key,
@@ -164,13 +200,18 @@ impl Catalog {
                 let opened = endpoint.clone().into_noun(self.keyring.get(*tenant_no))?;
                 let endpoint = Arc::new(opened);
                 self.last_endpoint = self.last_endpoint.max(endpoint.no.0);
-                self.endpoints.insert(endpoint.no, endpoint.clone());
+                self.counts.add(&endpoint);
+                if let Some(before) = self.endpoints.insert(endpoint.no, endpoint.clone()) {
+                    self.counts.remove(&before);
+                }
                 let id = endpoint.id.clone();
                 self.with(*tenant_no, |it| drop(it.endpoints.insert(id, endpoint)));
             }
             Record::EndpointDeleted { tenant_no, id, no } => {
                 let id = EndpointId::parse(id).ok_or_else(|| Error::corrupt("endpoint id"))?;
-                self.endpoints.remove(&EndpointNo(*no));
+                if let Some(gone) = self.endpoints.remove(&EndpointNo(*no)) {
+                    self.counts.remove(&gone);
+                }
                 self.with(*tenant_no, |it| {
                     it.endpoints.retain(|_, endpoint| endpoint.no != EndpointNo(*no));
                 });
@@ -239,7 +280,10 @@ impl Catalog {
         let Some(entry) = self.tenants.remove(&slug) else { return };
         self.slugs.remove(&entry.tenant.no);
         self.keys.retain(|_, it| it.tenant != slug);
-        self.endpoints.retain(|_, it| it.tenant != slug);
+        for gone in entry.endpoints.values() {
+            self.endpoints.remove(&gone.no);
+            self.counts.remove(gone);
+        }
     }
 
     fn with(&mut self, tenant_no: u32, change: impl FnOnce(&mut TenantEntry)) {

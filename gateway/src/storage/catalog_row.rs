@@ -6,13 +6,16 @@ use zeroize::Zeroizing;
 use crate::domain::{
     ApiKey, ClientTls, Endpoint, EndpointId, EndpointNo, Filter, Format, OnError, Ordering,
     Pattern, PluginName, PluginUse, RateLimit, Retry, RetryPolicy, Scheme, Scope, Secret,
-    Signature, SigningSecret, Slug, Tenant, TenantNo, Timestamp,
+    Signature, SigningSecret, Slug, Tenant, TenantNo, Timestamp, TracePolicy,
 };
 use crate::storage::codec::{decode, encode};
 use crate::storage::keyring::DataKey;
 use crate::storage::quota_row::QuotaRow;
 use crate::storage::{Error, Result};
 use crate::world::Entropy;
+
+/// Bits of half a byte.
+const HALF: u32 = 4;
 
 /// A tenant on disk.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -118,6 +121,7 @@ pub(super) struct EndpointRow {
     sealed: Vec<u8>,
     retry: RetryRow,
     timeout_ms: u64,
+    /// The low half; the high half is the trace policy, which came later and begins at 0.
     ordering: u8,
     max_in_flight: u32,
     rate_limit: Option<(f64, u32)>,
@@ -198,7 +202,8 @@ impl EndpointRow {
             sealed: key.seal((it.no.0, it.id.as_str()), &plain, entropy),
             retry: RetryRow::from(&it.retry),
             timeout_ms: millis(it.timeout),
-            ordering: code(&Ordering::NAMES, it.ordering),
+            ordering: code(&Ordering::NAMES, it.ordering)
+                | code(&TracePolicy::NAMES, it.trace) << HALF,
             max_in_flight: it.max_in_flight,
             rate_limit: it.rate_limit.map(|it| (it.per_second, it.burst)),
             enabled: it.enabled,
@@ -248,7 +253,8 @@ impl EndpointRow {
             }),
             retry: self.retry.into_noun(),
             timeout: Duration::from_millis(self.timeout_ms),
-            ordering: of_code(&Ordering::NAMES, self.ordering)?,
+            ordering: of_code(&Ordering::NAMES, self.ordering & ((1 << HALF) - 1))?,
+            trace: of_code(&TracePolicy::NAMES, self.ordering >> HALF)?,
             max_in_flight: self.max_in_flight,
             rate_limit: self.rate_limit.map(|(per_second, burst)| RateLimit { per_second, burst }),
             enabled: self.enabled,

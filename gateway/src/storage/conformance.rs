@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use crate::domain::{
     Attempt, DeadReason, DeliveryState, Endpoint, EndpointId, EndpointNo, Event, EventId,
     EventType, Format, Ordering, Outcome, Quota, Retry, Secret, Seq, Signature, SigningSecret,
-    Slug, Spent, Timestamp, Verdict,
+    Slug, Spent, Timestamp, TracePolicy, Verdict,
 };
 use crate::storage::{
     Allowance, Appended, Backlog, Lease, NewEvent, Refused, Result, Shard, Store, Writers,
@@ -367,6 +367,7 @@ pub fn endpoint(no: EndpointNo) -> Endpoint {
             until: None,
         }],
         secret_unavailable: false,
+        trace: TracePolicy::New,
         tls: None,
         retry: Retry::default(),
         timeout: Duration::from_secs(15),

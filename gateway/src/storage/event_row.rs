@@ -1,9 +1,14 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{SeqAccess, Visitor},
+};
 
-use crate::domain::{EndpointNo, Event, EventId, EventType, Seq, Slug, TenantNo, Timestamp};
+use crate::domain::{
+    EndpointNo, Event, EventId, EventType, Seq, Slug, TenantNo, Timestamp, TraceContext,
+};
 use crate::storage::codec::{decode_with_tail, encode_with_tail};
 use crate::storage::{Error, Result};
 
@@ -21,6 +26,49 @@ struct Head<'a> {
     only: Option<u32>,
 }
 
+/// What came later: it stands behind the head where it says something. A reader that does not
+/// know it reads the head alone.
+#[derive(Serialize, Deserialize)]
+struct More {
+    trace: Option<([u8; 16], [u8; 8], u8)>,
+}
+
+/// Head, and what stands behind it.
+struct Whole<'a>(Head<'a>, Option<More>);
+
+impl Serialize for Whole<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        match &self.1 {
+            Some(more) => (&self.0, more).serialize(to),
+            None => self.0.serialize(to),
+        }
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Whole<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        struct Parts<'a>(std::marker::PhantomData<&'a ()>);
+        impl<'de: 'a, 'a> Visitor<'de> for Parts<'a> {
+            type Value = Whole<'a>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an event's head")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(
+                self,
+                mut parts: A,
+            ) -> std::result::Result<Self::Value, A::Error> {
+                let head = parts.next_element()?;
+                let head = head.ok_or_else(|| serde::de::Error::invalid_length(0, &self))?;
+                // A row of before ends here.
+                Ok(Whole(head, parts.next_element().unwrap_or_default()))
+            }
+        }
+        from.deserialize_tuple(2, Parts(std::marker::PhantomData))
+    }
+}
+
 pub(super) fn encode_event(event: &Event) -> Bytes {
     let metadata = event.metadata.iter().map(|(key, value)| (key.as_str(), value.as_str()));
     let head = Head {
@@ -34,11 +82,13 @@ pub(super) fn encode_event(event: &Event) -> Bytes {
         metadata: metadata.collect(),
         only: event.only.map(|it| it.0),
     };
-    encode_with_tail(&head, &event.data)
+    let trace = event.trace.map(|it| More { trace: Some((it.trace, it.span, it.flags)) });
+    encode_with_tail(&Whole(head, trace), &event.data)
 }
 
 pub(super) fn decode_event(seq: Seq, row: &Bytes) -> Result<Event> {
-    let (head, data): (Head<'_>, _) = decode_with_tail(row)?;
+    let (Whole(head, more), data): (Whole<'_>, _) = decode_with_tail(row)?;
+    let trace = more.and_then(|it| it.trace);
     let text = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
     Ok(Event {
         seq,
@@ -53,6 +103,7 @@ pub(super) fn decode_event(seq: Seq, row: &Bytes) -> Result<Event> {
         metadata: head.metadata.into_iter().map(text).collect(),
         data,
         only: head.only.map(EndpointNo),
+        trace: trace.map(|(trace, span, flags)| TraceContext { trace, span, flags }),
     })
 }
 
@@ -67,5 +118,21 @@ mod tests {
         event.metadata.insert("region".into(), "eu".into());
         event.ordering_key = Some("k".into());
         assert_eq!(decode_event(event.seq, &encode_event(&event)).unwrap(), event);
+        event.trace = Some(TraceContext { trace: [7; 16], span: [8; 8], flags: 1 });
+        assert_eq!(decode_event(event.seq, &encode_event(&event)).unwrap(), event);
+    }
+
+    #[test]
+    fn rows_without_what_came_later_are_read_and_the_other_way_round() {
+        let mut event = event_for_tests("order.created", "{}");
+        let before = encode_event(&event);
+        event.trace = Some(TraceContext { trace: [7; 16], span: [8; 8], flags: 1 });
+        let after = encode_event(&event);
+        // The head is as it was; what is new stands behind it.
+        assert_eq!(after[5..before.len() - 2], before[5..before.len() - 2]);
+        let (head, data): (Head<'_>, _) = decode_with_tail(&after).unwrap();
+        assert_eq!((head.id, &data[..]), (event.id.as_str(), &b"{}"[..]));
+        let read = decode_event(event.seq, &before).unwrap();
+        assert_eq!(read.trace, None);
     }
 }

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 
-use crate::domain::{DeliveryKey, EndpointNo, Event, EventId, EventType, Seq, Slug, TenantNo};
+use crate::domain::{
+    DeliveryKey, EndpointNo, Event, EventId, EventType, Seq, Slug, TenantNo, TraceContext,
+};
 use crate::storage::audit::AuditRow;
 use crate::storage::catalog_row::{EndpointRow, KeyRow, TenantRow};
 use crate::storage::codec::decode;
@@ -97,5 +99,6 @@ fn event() -> Event {
         metadata: [("region".to_owned(), "eu".to_owned())].into(),
         data: Bytes::from_static(b"{\"n\":1}"),
         only: None,
+        trace: TraceContext::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
     }
 }

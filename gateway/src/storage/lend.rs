@@ -12,6 +12,7 @@ use crate::storage::shard::Shard;
 use crate::storage::taken::{Allowance, Fresh, OrderingKey, Taken};
 use crate::storage::writer::Command;
 use crate::storage::{Error, Result};
+use crate::telemetry::{DELIVERIES_CREATED, FAN_OUT};
 
 /// What somebody asked for is lent beside every allowance, but no more than this at once.
 const ASKED_MAX: usize = 8;
@@ -82,8 +83,11 @@ impl Shard {
         self.send(Command::Note { record, leased: false }).await?;
         self.fanned_out.store(last.seq.0, std::sync::atomic::Ordering::Release);
         let now = self.clock.now();
+        let made = events.iter().map(|(_, endpoints)| endpoints.len() as u64).sum();
+        DELIVERIES_CREATED.count(made, &[]);
         let mut queue = self.queue();
         for (event, endpoints) in events {
+            FAN_OUT.observe((now - event.accepted_at).as_secs_f64(), &[]);
             for endpoint in endpoints {
                 let key = OrderingKey::of(endpoint.ordering, event.ordering_key.as_deref());
                 let fresh = Fresh { seq: event.seq, key };

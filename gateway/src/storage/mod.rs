@@ -47,7 +47,7 @@ mod keyring;
 pub use keyring::{MasterKey, MasterKeys};
 
 mod catalog;
-pub use catalog::{Catalog, TenantEntry};
+pub use catalog::{Catalog, EndpointCounts, TenantEntry};
 
 mod ingest;
 mod audit;

@@ -13,6 +13,7 @@ use crate::storage::memory::Disk;
 use crate::storage::shard::Shard;
 use crate::storage::writer::{Command, Writer};
 use crate::storage::{Error, Result, Table};
+use crate::telemetry::{STORE_BYTES, STORE_COMPACTIONS};
 use crate::world::{Clock, Entropy};
 
 /// How the store is laid out, and how much memory it takes.
@@ -135,6 +136,16 @@ impl Store {
     pub fn is_well(&self) -> bool {
         let damaged = self.fjall.as_ref().is_some_and(|it| it.damage().borrow().is_some());
         !damaged && self.shards.iter().all(|it| it.is_well())
+    }
+
+    /// Shows what it takes of the disk.
+    pub fn show_usage(&self) {
+        let Some(fjall) = &self.fjall else { return };
+        let (bytes, compactions) = fjall.usage();
+        for (table, bytes) in bytes {
+            STORE_BYTES.show(bytes as f64, &[table]);
+        }
+        STORE_COMPACTIONS.counting(&[]).absolute(compactions);
     }
 
     /// Waits until the store fails or turns out to be damaged: then the process must end.

@@ -18,6 +18,7 @@ use crate::storage::journal::{Batch, Durability, Journal};
 use crate::storage::record::{EventRecord, IdRow, Record, encode_records};
 use crate::storage::shard::Shard;
 use crate::storage::{Error, Result, Table};
+use crate::telemetry::COMMIT;
 use crate::world::reach;
 
 /// Commands taken into one batch at most.
@@ -217,6 +218,7 @@ impl Writer {
             metadata: new.metadata,
             data: new.data,
             only: new.only,
+            trace: new.trace,
         };
         let mut record = EventRecord {
             seq: seq.0,
@@ -279,8 +281,7 @@ impl Writer {
             durability,
         });
         if making.durable {
-            metrics::histogram!("hookgate_event_commit_duration_seconds")
-                .record(started.elapsed().as_secs_f64());
+            COMMIT.observe(started.elapsed().as_secs_f64(), &[]);
         }
         reach("after_commit_before_ack");
         match outcome {

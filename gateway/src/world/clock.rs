@@ -6,6 +6,7 @@ use std::{
 use tokio::time::Instant;
 
 use crate::domain::Timestamp;
+use crate::telemetry::CLOCK_SKEWED;
 
 /// Tells the time. To wait, use `tokio::time`.
 pub trait Clock: Send + Sync + 'static {
@@ -81,7 +82,7 @@ impl<C: Clock> Clock for SteadyClock<C> {
                 skewed,
                 "the machine's clock has jumped; it is followed slowly"
             );
-            metrics::gauge!("hookgate_clock_skewed").set(f64::from(u8::from(skewed)));
+            CLOCK_SKEWED.show(f64::from(u8::from(skewed)), &[]);
         }
         // What is less than a millisecond must not get lost.
         *last = (Timestamp(now), last.1 + Duration::from_millis(elapsed), skewed);

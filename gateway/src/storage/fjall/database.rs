@@ -14,6 +14,7 @@ use crate::storage::fjall::scrub::Scrub;
 use crate::storage::journal::{Batch, Durability, Journal, Rows, View};
 use crate::storage::keys::ShardNo;
 use crate::storage::{Error, Result, Table};
+use crate::telemetry::STORE_FSYNC;
 use crate::world::reach;
 
 const MIB: u64 = 1024 * 1024;
@@ -101,6 +102,16 @@ impl Fjall {
 
     pub(super) fn database(&self) -> &Database {
         &self.0.database
+    }
+
+    /// Disk that each table and the journal take, and compactions since the start. What fjall
+    /// knows by itself: nothing is read for it.
+    pub(in crate::storage) fn usage(&self) -> (Vec<(&'static str, u64)>, u64) {
+        let inner = &self.0;
+        let tables = inner.keyspaces.iter().map(|(table, it)| (table.name(), it.disk_space()));
+        let journal = inner.database.journal_disk_space().unwrap_or_default();
+        let bytes = tables.chain([("journal", journal)]).collect();
+        (bytes, inner.database.compactions_completed() as u64)
     }
 
     pub(super) fn raise(&self, shard: ShardNo, mark: Mark) -> Result<()> {
@@ -202,7 +213,9 @@ impl Journal for FjallJournal {
     }
 
     fn sync(&mut self) -> Result<()> {
+        let started = tokio::time::Instant::now();
         self.fjall.0.database.persist(PersistMode::SyncData)?;
+        STORE_FSYNC.observe(started.elapsed().as_secs_f64(), &[]);
         reach("after_sync");
         match self.unsynced {
             Some(mark) => self.raise(mark),

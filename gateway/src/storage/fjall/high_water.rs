@@ -16,6 +16,7 @@ use std::{
 };
 
 use crate::storage::fold::FORMAT;
+use crate::telemetry::STORE_FSYNC;
 use crate::world::reach;
 
 /// How long at least between two syncs of the file.
@@ -186,7 +187,9 @@ fn keep_synced(shared: &Shared) -> io::Result<()> {
         }
         drop(state);
         reach("during_high_water");
+        let started = tokio::time::Instant::now();
         shared.file.sync_data()?;
+        STORE_FSYNC.observe(started.elapsed().as_secs_f64(), &[]);
         let state = shared.lock();
         if !state.stopping {
             // Only to stop early; what is marked meanwhile waits for the next round.

@@ -1,0 +1,147 @@
+use std::{process::ExitCode, time::Duration};
+
+use clap::{Args, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+
+use crate::cli::client::{Client, Failure};
+use crate::cli::output;
+use crate::cli::resources::{Page, list, show};
+
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// A dry run counts no further: who replays more than this knows that it is a lot.
+const COUNTED_MAX: usize = 100_000;
+
+/// Events of the past, once more.
+#[derive(Debug, Subcommand)]
+pub(super) enum Replays {
+    /// The newest replays
+    List(Page),
+    /// How far one is
+    Get {
+        /// Its id
+        id: String,
+    },
+    /// Send an endpoint events of the past, and show how far it is
+    Create(Create),
+    /// Stop one; what it has given out is delivered
+    Cancel {
+        /// Its id
+        id: String,
+    },
+}
+
+/// What to send where.
+#[derive(Debug, Args)]
+pub(super) struct Create {
+    /// The endpoint's id
+    endpoint: String,
+    /// From this time on: 2026-01-31T12:00:00Z
+    #[arg(long)]
+    since: String,
+    /// Before this time [default: now]
+    #[arg(long)]
+    until: Option<String>,
+    /// Only these event types: `order.*` (repeatable)
+    #[arg(long = "type", value_name = "PATTERN")]
+    event_types: Vec<String>,
+    /// Only what the endpoint has not received
+    #[arg(long)]
+    undelivered: bool,
+    /// Tell how many events that would be, and send none
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not wait for its end
+    #[arg(long)]
+    detach: bool,
+}
+
+pub(super) async fn run(client: &Client, command: Replays) -> Result<ExitCode, Failure> {
+    match command {
+        Replays::List(page) => {
+            let columns = ["id", "endpoint", "status", "progress", "replayed", "created_at"];
+            list(client, "replays", &page, &[], &columns).await
+        }
+        Replays::Get { id } => show(client, &format!("replays/{id}")).await,
+        Replays::Create(it) if it.dry_run => count(client, &it).await,
+        Replays::Create(it) => create(client, it).await,
+        Replays::Cancel { id } => {
+            let path = client.path(&format!("replays/{id}"));
+            client.send(client.request(Method::DELETE, &path)).await?;
+            show(client, &format!("replays/{id}")).await
+        }
+    }
+}
+
+async fn create(client: &Client, it: Create) -> Result<ExitCode, Failure> {
+    let mut body = Map::new();
+    body.insert("endpoint".to_owned(), it.endpoint.into());
+    body.insert("since".to_owned(), it.since.into());
+    if let Some(until) = it.until {
+        body.insert("until".to_owned(), until.into());
+    }
+    if !it.event_types.is_empty() {
+        body.insert("event_types".to_owned(), it.event_types.into());
+    }
+    if it.undelivered {
+        body.insert("only".to_owned(), "undelivered".into());
+    }
+    let mut replay = client.post(&client.path("replays"), &body.into()).await?;
+    if !it.detach {
+        replay = follow(client, replay).await?;
+    }
+    output::one(client.json, &replay);
+    let stopped = !it.detach && replay["status"] != "finished";
+    Ok(if stopped { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Shows how far it is until it has ended.
+async fn follow(client: &Client, mut replay: Value) -> Result<Value, Failure> {
+    let id = replay["id"].as_str().unwrap_or_default().to_owned();
+    let style = ProgressStyle::with_template("{bar:40} {percent}%  {msg}");
+    let bar = ProgressBar::new(1000).with_style(style.expect("a template"));
+    while replay["status"] == "running" {
+        tokio::time::sleep(LOOK_EVERY).await;
+        replay = client.get(&client.path(&format!("replays/{id}"))).await?;
+        bar.set_position((replay["progress"].as_f64().unwrap_or_default() * 1000.0) as u64);
+        bar.set_message(format!("{} sent again", replay["replayed"]));
+    }
+    bar.finish_and_clear();
+    Ok(replay)
+}
+
+/// Counts the events of the range. What an endpoint has received already is not known without
+/// looking each up, so that then it is the most that there can be.
+async fn count(client: &Client, it: &Create) -> Result<ExitCode, Failure> {
+    // An endpoint that is not there is told now, not when it counts.
+    client.get(&client.path(&format!("endpoints/{}", it.endpoint))).await?;
+    let patterns: Vec<_> = match it.event_types.is_empty() {
+        true => vec![None],
+        false => it.event_types.iter().map(Some).collect(),
+    };
+    let mut ids = std::collections::BTreeSet::new();
+    for pattern in patterns {
+        let mut cursor: Option<String> = None;
+        loop {
+            let mut query = url::form_urlencoded::Serializer::new(String::new());
+            query.append_pair("limit", "250").append_pair("since", &it.since);
+            let more =
+                [("until", it.until.as_ref()), ("type", pattern), ("cursor", cursor.as_ref())];
+            for (name, value) in more {
+                query.extend_pairs(value.map(|it| (name, it)));
+            }
+            let page = client.get(&client.path(&format!("events?{}", query.finish()))).await?;
+            let events = page["data"].as_array().into_iter().flatten();
+            ids.extend(events.filter_map(|it| it["id"].as_str().map(str::to_owned)));
+            cursor = page["next_cursor"].as_str().map(str::to_owned);
+            if cursor.is_none() || ids.len() >= COUNTED_MAX {
+                break;
+            }
+        }
+    }
+    let events = ids.len();
+    let exact = !it.undelivered && events < COUNTED_MAX;
+    output::one(client.json, &json!({ "endpoint": it.endpoint, "events": events, "exact": exact }));
+    Ok(ExitCode::SUCCESS)
+}
