@@ -102,7 +102,7 @@ pub(super) enum Command {
     /// Servers that were logged in to
     #[command(subcommand)]
     Context(login::Command),
-    Doctor(Box<doctor::Flags>),
+    Doctor(Box<doctor::Doctor>),
     /// Show how much the gateway logs, or change it until its next start (operator)
     LogLevel {
         /// A level, or levels by part: `info,hookgate::dispatch=debug`

@@ -13,7 +13,7 @@ use crate::domain::Timestamp;
 ///
 /// It takes the settings of `serve`, changes nothing, and ends with 1 if something will not work.
 #[derive(Debug, Args)]
-pub(super) struct Flags {
+pub(super) struct Doctor {
     /// A name to look up
     #[arg(long, value_name = "HOST", default_value = "example.com")]
     resolve: String,
@@ -21,7 +21,7 @@ pub(super) struct Flags {
     serve: serve::Flags,
 }
 
-pub(super) async fn run(client: &Client, flags: Flags) -> Result<ExitCode, Failure> {
+pub(super) async fn run(client: &Client, flags: Doctor) -> Result<ExitCode, Failure> {
     let findings = match flags.serve.into_config() {
         Ok((config, _)) => {
             let mut findings = vec![Finding {
