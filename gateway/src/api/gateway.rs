@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
 use tokio::{runtime::Handle, sync::watch};
 
@@ -38,9 +38,27 @@ impl Default for Limits {
     }
 }
 
-/// What the routes work with.
+/// What the routes work with. A request clones it once for each layer that it passes, so it is one
+/// pointer.
 #[derive(Clone)]
-pub struct Gateway {
+pub struct Gateway(Arc<Parts>);
+
+impl From<Parts> for Gateway {
+    fn from(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl Deref for Gateway {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+/// What a gateway consists of, as its routes see it.
+pub struct Parts {
     /// Everything that is kept.
     pub store: Store,
     /// Checks and tries plugins.

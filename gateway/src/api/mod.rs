@@ -4,7 +4,7 @@
 //! tenant's data is reached only through [`Gateway::tenant`], which checks the caller.
 
 mod gateway;
-pub use gateway::{Gateway, Limits};
+pub use gateway::{Gateway, Limits, Parts};
 
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;

@@ -8,7 +8,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Gateway, Pace, hash_key, new_key, router};
+use crate::api::{Pace, Parts, hash_key, new_key, router};
 use crate::app::descriptors::files_max;
 use crate::app::disk::watch_space;
 use crate::app::{Config, master_key, server};
@@ -108,7 +108,7 @@ impl App {
         };
         let rooms = start_rooms(&store, dispatcher, delivering.handle(), &stopping_rooms);
         let unready = watch::Sender::new(None);
-        let gateway = Gateway {
+        let parts = Parts {
             store: store.clone(),
             plugins,
             transport: transport.clone(),
@@ -121,7 +121,7 @@ impl App {
             runtimes: vec![("front", Handle::current()), ("deliver", delivering.handle().clone())],
         };
         let stopping_front = CancellationToken::new();
-        let served = server::serve(listener, router(gateway), stopping_front.clone());
+        let served = server::serve(listener, router(parts.into()), stopping_front.clone());
         let mut front = keep_watch(config.data_dir, metrics, &unready, &stopping_front);
         front.spawn(served);
         Ok(Self {
