@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use hookgate_tests::Ledger;
 
-use crate::process::Start;
+use crate::process::{Start, times};
 
 const KILLS: u64 = 40;
 const FAILPOINTS: [&str; 9] = [
@@ -25,7 +25,8 @@ async fn killed_at_forty_moments_nothing_acknowledged_is_lost() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("crash-random");
     let mut ledger = Ledger::open(7).await;
-    for kill in 0..KILLS {
+    let kills = KILLS * times();
+    for kill in 0..kills {
         let mut gateway = Start::on(&data).run().unwrap();
         ledger.at(&gateway.server);
         if kill == 0 {
@@ -40,10 +41,10 @@ async fn killed_at_forty_moments_nothing_acknowledged_is_lost() {
     let gateway = Start::on(&data).run().unwrap();
     ledger.at(&gateway.server);
     ledger.quiesce().await;
-    let balance = ledger.check(KILLS as usize).await;
-    println!("{KILLS} kills: {balance:?}");
+    let balance = ledger.check(kills as usize).await;
+    println!("{kills} kills: {balance:?}");
     assert!(balance.acknowledged > 500, "there was load: {balance:?}");
-    assert!(balance.duplicates <= KILLS as usize * IN_FLIGHT, "{balance:?}");
+    assert!(balance.duplicates <= kills as usize * IN_FLIGHT, "{balance:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -67,6 +68,7 @@ async fn killed_at_every_failpoint_nothing_acknowledged_is_lost() {
             let code = match start.run() {
                 Ok(mut gateway) => {
                     ledger.at(&gateway.server);
+                    println!("{armed}");
                     gateway.ended(Duration::from_secs(20)).await
                 }
                 Err((code, _)) => code,

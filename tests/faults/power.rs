@@ -6,7 +6,7 @@ use hookgate::world::{Entropy, SeededEntropy};
 use hookgate_tests::Ledger;
 
 use crate::lossy::{Failing, LossyDisk};
-use crate::process::Start;
+use crate::process::{Start, times};
 
 const TRIALS: u64 = 10;
 const LOAD: (Duration, usize) = (Duration::from_millis(1), 300);
@@ -22,12 +22,13 @@ fn start(mount: &std::path::Path) -> Start {
 async fn what_was_acknowledged_survives_ten_power_failures() {
     let folder = tempfile::tempdir().unwrap();
     let mount = folder.path().join("mount");
-    let disk = LossyDisk::new();
+    let mut disk = LossyDisk::new(5);
     let chance = SeededEntropy::new(5);
     let mut ledger = Ledger::open(7).await;
     let mut lost = 0;
-    for trial in 0..TRIALS {
-        let mounted = disk.mount(&mount);
+    let trials = TRIALS * times();
+    for trial in 0..trials {
+        disk.mount(&mount);
         let mut gateway = start(&mount).run().unwrap();
         ledger.at(&gateway.server);
         if trial == 0 {
@@ -36,20 +37,19 @@ async fn what_was_acknowledged_survives_ten_power_failures() {
         }
         tokio::time::sleep(Duration::from_millis(300 + chance.draw() % 900)).await;
         gateway.kill();
-        drop(mounted);
+        disk.unmount();
         // Everything that was not synced; or a part of it, torn at any sector.
         let surviving = [0.0, 0.5, 0.9][trial as usize % 3];
-        lost += disk.lose_power(&chance, surviving);
+        lost += disk.lose_power(surviving);
     }
-    let mounted = disk.mount(&mount);
+    disk.mount(&mount);
     let gateway = start(&mount).run().unwrap();
     ledger.at(&gateway.server);
     ledger.quiesce().await;
-    let balance = ledger.check(TRIALS as usize).await;
-    println!("{TRIALS} power failures, {lost} sectors lost: {balance:?}, {} syncs", disk.syncs());
+    let balance = ledger.check(trials as usize).await;
+    println!("{trials} power failures, {lost} sectors lost: {balance:?}, {} syncs", disk.syncs());
     assert!(balance.acknowledged > 200 && lost > 0, "{balance:?}, {lost}");
     drop(gateway);
-    drop(mounted);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -57,29 +57,28 @@ async fn a_disk_that_fails_ends_the_process_and_loses_nothing() {
     for failing in [Failing::Sync, Failing::Write] {
         let folder = tempfile::tempdir().unwrap();
         let mount = folder.path().join("mount");
-        let disk = LossyDisk::new();
-        let mounted = disk.mount(&mount);
+        let mut disk = LossyDisk::new(6);
+        disk.mount(&mount);
         let mut ledger = Ledger::open(0).await;
         let mut gateway = start(&mount).run().unwrap();
         ledger.at(&gateway.server);
         ledger.register("20ms").await;
         ledger.produce("p", 4, LOAD);
         tokio::time::sleep(Duration::from_millis(500)).await;
-        disk.fail(Some(failing));
+        disk.fail(failing);
         let failed_at = ledger.acknowledged();
         let code = gateway.ended(Duration::from_secs(5)).await;
         assert_eq!(code, Some(74), "{failing:?}: {}", gateway.said());
         let later = ledger.acknowledged();
         assert!(later <= failed_at + 4, "{failing:?}: {later} acknowledged, {failed_at} before");
-        drop(mounted);
-        disk.lose_power(&SeededEntropy::new(6), 0.5);
-        let mounted = disk.mount(&mount);
+        disk.unmount();
+        disk.lose_power(0.5);
+        disk.mount(&mount);
         let gateway = start(&mount).run().unwrap();
         ledger.at(&gateway.server);
         ledger.quiesce().await;
         println!("{failing:?}: {:?}", ledger.check(1).await);
         drop(gateway);
-        drop(mounted);
     }
 }
 

@@ -11,6 +11,11 @@ use hookgate_tests::{OPERATOR_KEY, binary};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+/// How much of everything: once for the gate, and as often as `HOOKGATE_FAULTS` says.
+pub(crate) fn times() -> u64 {
+    std::env::var("HOOKGATE_FAULTS").ok().and_then(|it| it.parse().ok()).unwrap_or(1)
+}
+
 /// A gateway that something is done to. Dropped, it is killed.
 pub(crate) struct Process {
     pub(crate) child: Child,

@@ -279,7 +279,8 @@ async fn receive(
     let accepted = one_of == 0 || !request.is_multiple_of(one_of);
     let (id, path, data) = (id.to_owned(), uri.path().to_owned(), body["data"].clone());
     lock(&shared.receipts).push(Receipt { path, id, data, accepted });
-    if accepted { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+    // Not 429 or 503: these would ask for less, and be given it.
+    if accepted { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR }
 }
 
 /// The name of the producer in an event's id.

@@ -92,7 +92,7 @@ fn make(path: &Path, entropy: &dyn Entropy) -> Result<MasterKey, String> {
     let written = || -> std::io::Result<()> {
         let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new("."));
-        std::fs::create_dir_all(folder)?;
+        storage::create_folder(folder)?;
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         file.write_all(key.reveal().as_bytes())?;
         file.sync_all()?;

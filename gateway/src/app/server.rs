@@ -20,9 +20,10 @@ const HEAD_PATIENCE: Duration = Duration::from_secs(10);
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Connections at once, if the process may have twice as many files open; more are refused.
 const CONNECTIONS_MAX: usize = 16_384;
-/// Refusals at once; more wait in the listener's queue.
-const REFUSALS_MAX: usize = 16;
-const REFUSAL_PATIENCE: Duration = Duration::from_secs(1);
+/// Refusals at once, if the process may have eight times as many files open; more wait in the
+/// listener's queue, where a client that only holds connections must not keep others for long.
+const REFUSALS_MAX: usize = 256;
+const REFUSAL_PATIENCE: Duration = Duration::from_millis(250);
 const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n\
     connection: close\r\ncontent-type: application/problem+json\r\ncontent-length: 139\r\n\r\n\
     {\"type\":\"urn:hookgate:problem:unavailable\",\"title\":\"Service Unavailable\",\
@@ -34,13 +35,14 @@ const TRY_AGAIN_AFTER: Duration = Duration::from_millis(100);
 pub(super) async fn serve(listener: TcpListener, router: Router, stopping: CancellationToken) {
     let (mut connections, mut refusals) = (JoinSet::new(), JoinSet::new());
     let connections_max = CONNECTIONS_MAX.min(files_max() / 2);
+    let refusals_max = REFUSALS_MAX.min(files_max() / 8);
     loop {
         tokio::select! {
             biased;
             () = stopping.cancelled() => break,
             Some(_) = connections.join_next() => {}
             Some(_) = refusals.join_next() => {}
-            accepted = listener.accept(), if refusals.len() < REFUSALS_MAX => match accepted {
+            accepted = listener.accept(), if refusals.len() < refusals_max => match accepted {
                 Ok((stream, _)) if connections.len() >= connections_max => {
                     refusals.spawn(tokio::time::timeout(REFUSAL_PATIENCE, refuse(stream)));
                 }

@@ -11,6 +11,9 @@
 mod error;
 pub use error::{Error, Result};
 
+mod folder;
+pub use folder::create_folder;
+
 mod store;
 pub use store::{Config, RunningWriters, Store, Writers};
 

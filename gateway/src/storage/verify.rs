@@ -11,7 +11,7 @@ use crate::storage::event_row::decode_event;
 use crate::storage::fold::{Meta, undelta};
 use crate::storage::history_row::decode_entry;
 use crate::storage::journal::{Rows, View};
-use crate::storage::keys::{ShardNo, delivery_at, u32_at, u64_at};
+use crate::storage::keys::{ShardNo, delivery_at, retry_at, u32_at, u64_at};
 use crate::storage::{Error, Result, Table};
 
 /// The number of a shard's first event.
@@ -39,9 +39,12 @@ impl Verification<'_> {
         self.owners(&owners)?;
         self.deliveries()?;
         self.history()?;
-        for (table, offset) in [(Table::Retries, 8), (Table::Dead, 12)] {
+        for table in [Table::Retries, Table::Dead] {
             self.rows(table, |this, key, _| {
-                let delivery = delivery_at(key, offset)?;
+                let delivery = match table {
+                    Table::Retries => retry_at(key)?.2,
+                    _ => delivery_at(key, 12)?,
+                };
                 let first = this.shard.history(delivery, 0);
                 let known = this.view.get(Table::History, &first)?.is_some();
                 Ok((!known).then(|| format!("{delivery:?} has no history")))

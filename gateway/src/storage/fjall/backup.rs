@@ -14,7 +14,7 @@ use crate::storage::fjall::database::{Config, Fjall};
 use crate::storage::fjall::opening::{Places, mark_of, no_folder};
 use crate::storage::fold::{FORMAT, Meta};
 use crate::storage::keys::ShardNo;
-use crate::storage::{Error, Result, Table, View};
+use crate::storage::{Error, Result, Table, View, create_folder};
 
 const MAGIC: &[u8; 4] = b"HGBK";
 const END: u8 = 0;
@@ -177,7 +177,7 @@ pub fn restore(backup: &Path, folder: &Path, config: &Config) -> Result<u64> {
     }
     let sign = folder.join(RESTORING);
     let failed = |it: io::Error| no_folder(&sign, &it);
-    std::fs::create_dir_all(folder).map_err(failed)?;
+    create_folder(folder).map_err(failed)?;
     std::fs::write(&sign, "").map_err(failed)?;
     let fjall = Fjall::open_restoring(folder, config, shards)?;
     let mut waiting = Vec::new();

@@ -20,7 +20,7 @@ use crate::storage::fjall::loss::{Losses, accepted};
 use crate::storage::fjall::manifest::Sealed;
 use crate::storage::fold::{FORMAT, Meta};
 use crate::storage::keys::ShardNo;
-use crate::storage::{Error, Result, Table};
+use crate::storage::{Error, Result, Table, create_folder};
 use crate::world::reach;
 
 /// A store that was found whole, or whose losses were accepted.
@@ -49,7 +49,7 @@ impl Places {
 }
 
 pub(super) fn open(folder: &Path, config: &Config, shards: u16) -> Result<Opened> {
-    fs::create_dir_all(folder).map_err(|it| no_folder(folder, &it))?;
+    create_folder(folder).map_err(|it| no_folder(folder, &it))?;
     let places = Places::of(folder);
     let lock = lock(folder)?;
     let (marks, mut losses) = promised(&places, config, shards)?;
@@ -68,6 +68,7 @@ pub(super) fn open(folder: &Path, config: &Config, shards: u16) -> Result<Opened
     let early = losses.is_empty().then(|| HighWater::create(&places.marks, &marks)).transpose();
     let early = early.map_err(|it| no_folder(&places.marks, &it))?;
     let (database, keyspaces) = open_database(&places, config)?;
+    sync_folders(folder).map_err(|it| no_folder(folder, &it))?;
     reach("during_open");
     let metas = read_metas(&keyspaces, shards)?;
     for (shard, (mark, meta)) in (0..).zip(marks.iter().zip(&metas)) {
@@ -205,6 +206,18 @@ fn open_database(
             places.store.display()
         ))),
     }
+}
+
+/// Syncs a folder and those in it: fjall syncs what it writes, but not the names of the folders
+/// that it makes, and without its name a keyspace is gone when the power fails.
+fn sync_folders(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_folders(&entry.path())?;
+        }
+    }
+    File::open(folder)?.sync_all()
 }
 
 /// While opening, a file that ends early or is not there is damage and no passing fault.
