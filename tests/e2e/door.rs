@@ -334,6 +334,12 @@ async fn each_change_leaves_one_record_and_no_secret() {
     assert_eq!(rest["data"][0]["by"], "gateway", "the default tenant made itself");
 }
 
+async fn await_fan_out(gateway: &Gateway, event: &str) {
+    while gateway.get(&format!("events/{event}/explain")).await["fanned_out"] != true {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 #[tokio::test]
 async fn a_replay_sends_what_was_and_goes_on_after_a_restart() {
     let (folder, mut gateway, endpoint) = bench().await;
@@ -342,9 +348,7 @@ async fn a_replay_sends_what_was_and_goes_on_after_a_restart() {
         last = publish(&gateway, if n % 2 == 0 { "a.even" } else { "a.odd" }, json!(n)).await;
     }
     // Who comes before that gets it as what is new.
-    while gateway.get(&format!("events/{last}/explain")).await["fanned_out"] != true {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    await_fan_out(&gateway, &last).await;
     let rate = json!({ "per_second": 20, "burst": 1 });
     register(&gateway, &endpoint, json!({ "id": "late", "rate_limit": rate })).await;
     let body = json!({
