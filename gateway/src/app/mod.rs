@@ -18,4 +18,6 @@ pub mod offline;
 mod descriptors;
 mod master_key;
 mod server;
+pub use server::listen;
+
 mod disk;

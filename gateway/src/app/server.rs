@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{io, net::SocketAddr, time::Duration};
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -8,7 +8,7 @@ use hyper_util::{
 };
 use tokio::{
     io::AsyncWriteExt,
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,9 @@ const HEAD_PATIENCE: Duration = Duration::from_secs(10);
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Connections at once, if the process may have twice as many files open; more are refused.
 const CONNECTIONS_MAX: usize = 16_384;
+/// Connections that wait to be accepted. Where they do not fit, the kernel drops the other side's
+/// first packet without a word, and it tries again a second later: many come at once.
+const BACKLOG: u32 = 4096;
 /// Refusals at once, if the process may have eight times as many files open; more wait in the
 /// listener's queue, where a client that only holds connections must not keep others for long.
 const REFUSALS_MAX: usize = 256;
@@ -30,6 +33,21 @@ const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n\
     \"status\":503,\"detail\":\"too many connections\",\"code\":\"unavailable\"}";
 /// After an error such as too many open files, trying again at once would only spin.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// Listens, with room for many who come at once.
+///
+/// # Errors
+/// When the address is taken, or none of this machine's.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // A restart need not wait for the connections of the process before.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// Serves until told to stop, then ends each connection behind the request it is at.
 pub(super) async fn serve(listener: TcpListener, router: Router, stopping: CancellationToken) {

@@ -95,7 +95,7 @@ impl App {
         let made_operator_key = prepare(&store, &config, &*entropy).await?;
         let plugins = Host::start(config.plugins.clone(), &*entropy)?;
         grant(&plugins, &store);
-        let (listener, address) = listen(config.listen).await?;
+        let (listener, address) = listen(config.listen)?;
         let (delivering, transport) = start_delivering(&config, address)?;
         let stopping_rooms = CancellationToken::new();
         let dispatcher = |shard: &Arc<Shard>| Dispatcher {
@@ -247,13 +247,10 @@ fn about_this_machine(policy: EgressPolicy, listener: SocketAddr) -> EgressPolic
     policy
 }
 
-async fn listen(at: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
-    let bound = async {
-        let listener = TcpListener::bind(at).await?;
-        let address = listener.local_addr()?;
-        Ok::<_, std::io::Error>((listener, address))
-    };
-    bound.await.map_err(|it| StartError::Machine(format!("{at}: {it}")))
+fn listen(at: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let listener = server::listen(at).and_then(|it| Ok((it.local_addr()?, it)));
+    let (address, listener) = listener.map_err(|it| StartError::Machine(format!("{at}: {it}")))?;
+    Ok((listener, address))
 }
 
 /// What looks after the process beside its work: space on the disk, and metrics kept small.

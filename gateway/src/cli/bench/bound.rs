@@ -13,12 +13,12 @@ use http::StatusCode;
 use http_body_util::{BodyExt, Full};
 use serde_json::value::RawValue;
 use tokio::{
-    net::TcpListener,
     sync::{Mutex, mpsc, oneshot},
     task::JoinSet,
 };
 use url::Url;
 
+use crate::app::listen;
 use crate::cli::bench::load::{Connection, connect};
 use crate::cli::bench::sender::{host_of, signed};
 use crate::domain::Secret;
@@ -54,7 +54,7 @@ pub(super) async fn start(
     };
     let accepting = Accepting { writer, senders };
     let router = Router::new().route("/events", post(accept)).with_state(accepting);
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let listener = listen(([127, 0, 0, 1], 0).into())?;
     let url = format!("http://{}/events", listener.local_addr()?);
     tasks.spawn(async move {
         // It ends with the process.

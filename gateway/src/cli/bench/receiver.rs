@@ -20,6 +20,7 @@ use tokio::{
     task::JoinSet,
 };
 
+use crate::app::listen;
 use crate::cli::bench::event::sent_us;
 use crate::cli::bench::figures::{Latencies, Quantiles};
 use crate::world::SystemClock;
@@ -77,7 +78,7 @@ struct Shared {
 
 impl Receiver {
     pub(super) async fn start(mood: Mood, tasks: &mut JoinSet<()>) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let listener = listen(([127, 0, 0, 1], 0).into())?;
         let url = format!("http://{}/hooks", listener.local_addr()?);
         let shared = Arc::new(Shared {
             mood: Mutex::new(mood),
