@@ -1,4 +1,4 @@
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use hookgate_tests::{Gateway, OPERATOR_KEY, binary};
 use serde_json::{Value, json};
@@ -12,14 +12,18 @@ struct Shell<'a> {
 }
 
 impl Shell<'_> {
-    fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary());
         command.args(arguments).current_dir(self.home).env("XDG_CONFIG_HOME", self.home);
         command.env_remove("HOOKGATE_SERVER").env_remove("HOOKGATE_KEY");
         if !self.server.is_empty() {
             command.env("HOOKGATE_SERVER", self.server).env("HOOKGATE_KEY", OPERATOR_KEY);
         }
-        let output = command.output().unwrap();
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+        let output = self.command(arguments).output().unwrap();
         let text = |it: Vec<u8>| String::from_utf8_lossy(&it).into_owned();
         (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
     }
@@ -208,4 +212,19 @@ async fn the_example_configuration_is_read() {
     std::fs::write(folder.path().join("broken.toml"), broken).unwrap();
     let (code, text, _) = shell.run(&["doctor", "--config", "broken.toml"]);
     assert!(code == 1 && text.contains("liste"), "{text}");
+}
+
+#[tokio::test]
+async fn a_reader_that_leaves_ends_a_command_quietly() {
+    let (folder, gateway, _) = bench().await;
+    let shell = Shell { server: &gateway.server, home: folder.path() };
+    for arguments in [&["tenants", "list"][..], &["tenants", "list", "--json"]] {
+        let mut command = shell.command(arguments);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // As `head` does when it has what it wants; here before anything came.
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.is_empty(), "{arguments:?}: {said}");
+    }
 }

@@ -22,6 +22,8 @@ use crate::world::egress::{EgressPolicy, own_addresses};
 use crate::world::{Clock, Entropy, SteadyClock, SystemClock, SystemEntropy};
 use crate::{fanout, replay, telemetry};
 
+/// Idle connections to endpoints, if the process may have eight times as many files open.
+const IDLE_CONNECTIONS_MAX: usize = 4096;
 /// How long answers that are on their way are waited for when the store has failed.
 const GRACE_WITHOUT_STORE: Duration = Duration::from_secs(2);
 
@@ -225,7 +227,8 @@ fn start_delivering(
     let egress = about_this_machine(config.egress.clone(), listener);
     let transport = {
         let _here = runtime.enter();
-        HttpTransport::start(client::Config { egress, extra_roots: Vec::new() })
+        let idle_max = IDLE_CONNECTIONS_MAX.min(files_max() / 8);
+        HttpTransport::start(client::Config { egress, extra_roots: Vec::new(), idle_max })
     };
     let transport = transport.map_err(|it| StartError::Machine(format!("TLS: {it}")))?;
     Ok((runtime, Arc::new(transport)))

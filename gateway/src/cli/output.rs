@@ -1,16 +1,24 @@
 //! Everything that is printed: data to stdout, the rest to stderr.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is where printing is done")]
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 
 use comfy_table::{Table, presets::NOTHING};
 use serde_json::Value;
 
 use crate::cli::client::Failure;
 
-/// Prints a line of data.
+/// Prints a line of data. Once its reader has left, as `head` does, nobody wants the rest: the
+/// command ends.
 pub(super) fn line(text: &str) {
-    // Writing to a reader that left is no failure of ours.
+    let printed = writeln!(std::io::stdout().lock(), "{text}");
+    if printed.is_err_and(|it| it.kind() == ErrorKind::BrokenPipe) {
+        std::process::exit(0);
+    }
+}
+
+/// Prints a line of data for whoever may want it.
+pub(super) fn announce(text: &str) {
+    // A service goes on when nobody reads.
     let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 
@@ -21,15 +29,15 @@ pub(super) fn note(text: &str) {
 
 /// Tells what went wrong and how to mend it.
 pub(super) fn complain(failure: &Failure) {
-    eprintln!("error: {failure}");
+    note(&format!("error: {failure}"));
     for detail in &failure.details {
-        eprintln!("  cause: {detail}");
+        note(&format!("  cause: {detail}"));
     }
     if let Some(help) = &failure.help {
-        eprintln!("  help: {help}");
+        note(&format!("  help: {help}"));
     }
     if let Some(id) = &failure.request_id {
-        eprintln!("  request id: {id}");
+        note(&format!("  request id: {id}"));
     }
 }
 
@@ -39,17 +47,17 @@ pub(super) fn one(json: bool, value: &Value) {
         Some(members) => {
             let width = members.keys().map(String::len).max().unwrap_or_default();
             for (name, value) in members {
-                println!("{name:width$}  {}", cell(value));
+                line(&format!("{name:width$}  {}", cell(value)));
             }
         }
-        None => println!("{value:#}"),
+        None => line(&format!("{value:#}")),
     }
 }
 
 /// Prints a list: as JSON, as a table on a terminal, else separated by tabs.
 pub(super) fn list(json: bool, page: &Value, columns: &[&str]) {
     if json {
-        println!("{page:#}");
+        line(&format!("{page:#}"));
         return;
     }
     let rows = page["data"].as_array().cloned().unwrap_or_default();
@@ -59,11 +67,11 @@ pub(super) fn list(json: bool, page: &Value, columns: &[&str]) {
         for row in &rows {
             table.add_row(columns.iter().map(|it| cell(&row[*it])));
         }
-        println!("{}", if rows.is_empty() { "none".to_owned() } else { table.to_string() });
+        line(&if rows.is_empty() { "none".to_owned() } else { table.to_string() });
     } else {
         for row in &rows {
             let cells: Vec<_> = columns.iter().map(|it| cell(&row[*it])).collect();
-            println!("{}", cells.join("\t"));
+            line(&cells.join("\t"));
         }
     }
     if let Some(cursor) = page["next_cursor"].as_str() {

@@ -50,7 +50,11 @@ pub(super) enum Endpoints {
     /// Register an endpoint
     Create(Create),
     /// Change an endpoint by a JSON merge patch
-    Update { id: String, patch: String },
+    Update {
+        id: String,
+        /// What changes, as JSON (RFC 7396): `{"enabled": false}`
+        patch: String,
+    },
     /// Delete an endpoint
     Delete { id: String },
     /// Show its signing secret
@@ -109,6 +113,8 @@ pub(super) enum Deliveries {
     Attempts { id: String },
     /// Attempt it now, whatever became of it
     Retry { id: String },
+    /// Make no further attempt of one that waits
+    Cancel { id: String },
 }
 
 #[derive(Debug, Subcommand)]
@@ -281,8 +287,11 @@ pub(super) async fn deliveries(client: &Client, command: Deliveries) -> Outcome 
             Ok(ExitCode::SUCCESS)
         }
         Deliveries::Retry { id } => {
-            let answer = client.post(&at(&id, "/retry"), &json!({})).await?;
-            output::one(client.json, &answer);
+            output::one(client.json, &client.post(&at(&id, "/retry"), &json!({})).await?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Deliveries::Cancel { id } => {
+            output::one(client.json, &client.post(&at(&id, "/cancel"), &json!({})).await?);
             Ok(ExitCode::SUCCESS)
         }
     }

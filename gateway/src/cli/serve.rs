@@ -183,7 +183,7 @@ pub(super) async fn run(flags: Flags) -> ExitCode {
         Err(error) => return refuse(error.to_string(), error.exit_code()),
     };
     let listening = format!("http://{}", app.address());
-    output::line(&json!({ "listening": listening, "pid": std::process::id() }).to_string());
+    output::announce(&json!({ "listening": listening, "pid": std::process::id() }).to_string());
     if let Some(key) = app.made_operator_key() {
         output::note(&format!("the operator's key, shown this once: {key}"));
     }

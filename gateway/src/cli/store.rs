@@ -168,6 +168,9 @@ fn finish(file: &File, partial: &Path) -> Result<(PathBuf, u64), String> {
     let rows = offline::check_backup(BufReader::new(written));
     let rows = rows.map_err(|it| format!("{}: {it}", partial.display()))?;
     std::fs::rename(partial, &whole).map_err(failed)?;
+    // Else a power failure may take the name away again.
+    let folder = partial.parent().unwrap_or(Path::new("."));
+    File::open(folder).and_then(|it| it.sync_all()).map_err(failed)?;
     Ok((whole, rows))
 }
 
@@ -175,6 +178,7 @@ fn report_backup(made: Result<(PathBuf, u64), Failure>, json: bool) -> ExitCode 
     match made {
         Ok((path, rows)) => {
             output::one(json, &json!({ "backup": path.display().to_string(), "rows": rows }));
+            output::note("the master key is not in it: keep it apart, no other opens the backup");
             ExitCode::SUCCESS
         }
         Err(failure) => {

@@ -18,8 +18,10 @@ use crate::world::SystemClock;
 const PER_TENANT: usize = 5_000;
 /// Requests at once that make endpoints.
 const AT_ONCE: usize = 64;
-/// Until connections of the first attempts are closed.
-const SETTLE: Duration = Duration::from_secs(15);
+/// Until idle connections of the first attempts are closed.
+const SETTLE: Duration = Duration::from_secs(45);
+/// Where there are few they weigh little.
+const SETTLE_PER_ENDPOINT: Duration = Duration::from_millis(20);
 
 /// Many endpoints that each have failed once and wait for their retry.
 pub(super) async fn run(flags: &Backlog, progress: &Progress) -> Result<Section> {
@@ -34,7 +36,8 @@ pub(super) async fn run(flags: &Backlog, progress: &Progress) -> Result<Section>
         gateway.make_tenant(&format!("tenant-{tenant}")).await?;
         make(&gateway, *tenant, (flags.endpoints - made).min(PER_TENANT), &receiver.url).await?;
     }
-    tokio::time::sleep(SETTLE).await;
+    let settle = SETTLE.min(SETTLE_PER_ENDPOINT * flags.endpoints as u32);
+    tokio::time::sleep(settle).await;
     let before = resident()?;
     progress.tell("each endpoint fails once");
     let event = Template::new(0).at(SystemClock::microseconds());
@@ -48,7 +51,7 @@ pub(super) async fn run(flags: &Backlog, progress: &Progress) -> Result<Section>
         let gauge = gateway.client.gauge("hookgate_deliveries_pending{state=\"scheduled\"").await;
         scheduled = gauge.map_err(|it| anyhow::anyhow!("{it}"))?;
     }
-    tokio::time::sleep(SETTLE).await;
+    tokio::time::sleep(settle).await;
     let after = resident()?;
     let mut section = Section::new(format!("{endpoints} endpoints with a pending retry each"));
     section.figure("scheduled", scheduled);

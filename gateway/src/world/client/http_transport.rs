@@ -38,6 +38,8 @@ pub struct Config {
     pub egress: EgressPolicy,
     /// Further certificates (DER) to trust, beside the machine's.
     pub extra_roots: Vec<Vec<u8>>,
+    /// Idle connections that are kept, of all endpoints together.
+    pub idle_max: usize,
 }
 
 /// The transport of production: hyper, HTTP/1.1, rustls.
@@ -57,7 +59,7 @@ impl HttpTransport {
     pub fn start(config: Config) -> Result<Self, rustls::Error> {
         let tls = Tls::new(config.extra_roots)?;
         let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
-        let pool = Arc::new(Pool::default());
+        let pool = Arc::new(Pool::new(config.idle_max));
         let policy = Arc::new(ArcSwap::from_pointee(config.egress));
         tasks.spawn(sweep(pool.clone(), policy.clone(), stopping.clone()));
         Ok(Self {
@@ -332,7 +334,7 @@ mod tests {
 
     fn transport() -> HttpTransport {
         let egress = EgressPolicy { allow_private: true, ..EgressPolicy::default() };
-        HttpTransport::start(Config { egress, extra_roots: vec![] }).unwrap()
+        HttpTransport::start(Config { egress, extra_roots: vec![], idle_max: 1024 }).unwrap()
     }
 
     fn request(url: &Url, pool: u64) -> Request {
@@ -462,6 +464,21 @@ mod tests {
         assert_eq!(*connections.lock().unwrap(), 1);
         let origins: Vec<_> = transport.pool.origins(1);
         assert_eq!(origins, [new.origin().ascii_serialization()]);
+    }
+
+    #[tokio::test]
+    async fn idle_connections_are_bounded_over_all_endpoints() {
+        let mut tasks = JoinSet::new();
+        let (url, connections) = endpoint(Script::Answer(OK), &mut tasks).await;
+        let egress = EgressPolicy { allow_private: true, ..EgressPolicy::default() };
+        let config = Config { egress, idle_max: 16, ..Config::default() };
+        let transport = HttpTransport::start(config).unwrap();
+        // Those that share a place, which has room for one; the last is used again.
+        for pool in [1, 17, 33, 33] {
+            transport.send(request(&url, pool)).await.answer.unwrap();
+        }
+        let kept = [1, 17, 33].map(|it| transport.pool.origins(it).len());
+        assert_eq!((kept, *connections.lock().unwrap()), ([0, 0, 1], 3));
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 use std::{
     collections::{BTreeMap, btree_map},
+    ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -18,14 +19,25 @@ const IDLE_MAX: Duration = Duration::from_secs(30);
 const PER_ENDPOINT_MAX: usize = 64;
 /// Pools in one place share a lock; endpoints are spread over these.
 const PLACES: usize = 16;
+/// Endpoints that are looked at for a connection to close before a new one is not kept.
+const LOOKED_AT_MAX: usize = 16;
 
 /// Kept connections, endpoint by endpoint, never shared between two.
 pub(super) struct Pool {
     places: [Mutex<Place>; PLACES],
+    /// Idle connections of a place.
+    idle_max: usize,
 }
 
-/// By endpoint.
-type Place = BTreeMap<u64, Entry>;
+#[derive(Default)]
+struct Place {
+    /// By endpoint.
+    entries: BTreeMap<u64, Entry>,
+    /// Idle connections of all entries.
+    idle: usize,
+    /// The endpoint that last gave one up to make room.
+    hand: u64,
+}
 
 struct Entry {
     /// What its URL comes to.
@@ -40,13 +52,13 @@ struct Idle {
     since: Instant,
 }
 
-impl Default for Pool {
-    fn default() -> Self {
-        Self { places: std::array::from_fn(|_| Mutex::default()) }
-    }
-}
-
 impl Pool {
+    /// Keeps about so many idle connections at most, of all endpoints together.
+    pub(super) fn new(idle_max: usize) -> Self {
+        let idle_max = idle_max.div_ceil(PLACES);
+        Self { places: std::array::from_fn(|_| Mutex::default()), idle_max }
+    }
+
     /// The way to a URL, and the connection that was used last and still works. Connections that
     /// lead elsewhere are closed.
     pub(super) fn enter(
@@ -56,7 +68,8 @@ impl Pool {
         (policy, tls): (&Arc<EgressPolicy>, Option<Arc<ClientTls>>),
     ) -> Result<(Route, Option<Connection>), Failure> {
         let mut place = self.place(endpoint);
-        let entry = match place.entry(endpoint) {
+        let Place { entries, idle, .. } = &mut *place;
+        let entry = match entries.entry(endpoint) {
             btree_map::Entry::Occupied(known) => {
                 let entry = known.into_mut();
                 if !entry.prepared.is_of(url, policy) {
@@ -75,7 +88,9 @@ impl Pool {
         let permitted =
             |it: &Idle| it.route.is_under(policy) || it.route.is_permitted(policy, &it.connection);
         let fits = |it: &Idle| it.route.shares_with(&route) && it.is_fit() && permitted(it);
+        let before = entry.kept.len();
         let found = std::iter::from_fn(|| entry.kept.pop()).find(fits);
+        *idle -= before - entry.kept.len();
         Ok((route, found.map(|it| it.connection)))
     }
 
@@ -83,23 +98,32 @@ impl Pool {
         if connection.sender.is_closed() || connection.opened_at.elapsed() >= AGE_MAX {
             return;
         }
+        let mut place = self.place(endpoint);
+        if place.idle >= self.idle_max && !place.make_room() {
+            return;
+        }
         // Without an entry it has been idle for long, or its endpoint is gone.
-        if let Some(entry) = self.place(endpoint).get_mut(&endpoint)
+        if let Some(entry) = place.entries.get_mut(&endpoint)
             && entry.kept.len() < PER_ENDPOINT_MAX
         {
             entry.kept.push(Idle { connection, route, since: now() });
+            place.idle += 1;
         }
     }
 
     /// Closes what has been idle too long, and what leads where it must not lead any more.
     pub(super) fn sweep(&self, policy: &EgressPolicy) {
         for place in 0..PLACES {
-            self.place(place as u64).retain(|_, entry| {
+            let mut place = self.place(place as u64);
+            let mut idle = 0;
+            place.entries.retain(|_, entry| {
                 entry
                     .kept
                     .retain(|it| it.is_fit() && it.route.is_permitted(policy, &it.connection));
+                idle += entry.kept.len();
                 !entry.kept.is_empty() || entry.used_at.elapsed() < AGE_MAX
             });
+            place.idle = idle;
         }
     }
 
@@ -107,13 +131,35 @@ impl Pool {
     #[cfg(test)]
     pub(super) fn origins(&self, endpoint: u64) -> Vec<String> {
         let place = self.place(endpoint);
-        let kept = place.get(&endpoint).into_iter().flat_map(|it| &it.kept);
+        let kept = place.entries.get(&endpoint).into_iter().flat_map(|it| &it.kept);
         kept.map(|it| it.route.prepared.origin().to_owned()).collect()
     }
 
     fn place(&self, endpoint: u64) -> MutexGuard<'_, Place> {
         let place = &self.places[(endpoint % PLACES as u64) as usize];
         place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// Closes the oldest idle connection of the next endpoint that has one, so that those that
+    /// are used now keep theirs. False: none of the next few has one.
+    fn make_room(&mut self) -> bool {
+        for _ in 0..LOOKED_AT_MAX {
+            let behind = (Bound::Excluded(self.hand), Bound::Unbounded);
+            let next = match self.entries.range_mut(behind).next() {
+                Some(next) => Some(next),
+                None => self.entries.iter_mut().next(),
+            };
+            let Some((endpoint, entry)) = next else { return false };
+            self.hand = *endpoint;
+            if !entry.kept.is_empty() {
+                entry.kept.remove(0);
+                self.idle -= 1;
+                return true;
+            }
+        }
+        false
     }
 }
 
