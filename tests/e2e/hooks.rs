@@ -140,6 +140,42 @@ async fn a_plugin_signs_with_secrets_that_it_does_not_see() {
     assert_eq!(macs[0], plugin_mac(secret, &got.path, &got.raw));
 }
 
+#[tokio::test]
+async fn what_a_plugin_has_to_sign_is_not_sent_without() {
+    let (_folder, gateway, endpoint) = bench().await;
+    upload(&gateway).await;
+    let filter = plugin::example("amount-filter");
+    assert_eq!(gateway.upload("amount-filter", filter.clone()).await.0, 201);
+    let signature = json!({ "scheme": "plugin" });
+    for plugins in [json!([]), json!([{ "plugin": "amount-filter", "config": { "minimum": "1" } }])]
+    {
+        let body = json!({ "url": endpoint.url, "plugins": plugins, "signature": signature });
+        let (status, problem) = gateway.call(Method::POST, "endpoints", Some(body)).await;
+        assert_eq!((status, &problem["errors"][0]["pointer"]), (422, &json!("/signature")));
+    }
+    let plugins =
+        json!([{ "plugin": "every-hook", "config": { "team": "billing", "minimum": "1" } }]);
+    let retry = json!({ "schedule": ["50ms", "50ms"], "jitter": 0 });
+    let with = json!({ "plugins": plugins, "signature": signature, "retry": retry });
+    let id = register(&gateway, &endpoint, with).await;
+    assert!(gateway.get(&format!("endpoints/{id}/secret")).await["key"].is_string());
+    let event = publish(&gateway, "a.b", json!({ "amount": 2 })).await;
+    gateway.await_status(&event, "delivered").await;
+    let got = endpoint.got();
+    assert!(got[0].headers.contains_key("x-team-signature"));
+    assert!(!got[0].headers.contains_key("webhook-signature"));
+    // A version without the hook: the endpoint was right when it was saved.
+    let (status, answer) = gateway.upload("every-hook?force=true", filter).await;
+    assert_eq!(status, 201, "{answer}");
+    let patch = json!({ "plugins": [{ "plugin": "every-hook", "config": { "minimum": "1" } }] });
+    let path = format!("endpoints/{id}");
+    let (status, _) = gateway.call(Method::PATCH, &path, Some(patch)).await;
+    assert_eq!(status, 422, "now it is not right any more");
+    let event = publish(&gateway, "a.b", json!({ "amount": 2 })).await;
+    gateway.await_status(&event, "dead").await;
+    assert_eq!(endpoint.got().len(), got.len(), "nothing was sent");
+}
+
 /// What `every-hook` signs by, computed here from the endpoint's secret.
 fn plugin_mac(secret: &str, path: &str, body: &[u8]) -> String {
     use hmac::{Hmac, KeyInit, Mac};

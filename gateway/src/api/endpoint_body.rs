@@ -12,7 +12,7 @@ use crate::api::trust_body::{
 use crate::api::wire::{duration, parse_duration};
 use crate::domain::{
     ClientTls, Endpoint, EndpointId, Filter, Format, OnError, Ordering, Pattern, Plugin,
-    PluginName, PluginUse, RateLimit, Retry, RetryPolicy, Secret, Signature, TracePolicy,
+    PluginName, PluginUse, RateLimit, Retry, RetryPolicy, Scheme, Secret, Signature, TracePolicy,
 };
 use crate::world::Transport;
 
@@ -78,6 +78,10 @@ impl Wish {
         });
         let plugins = fields.array("plugins").unwrap_or_default();
         let signature = read_signature(&mut fields, &mut code);
+        let plugins = read_plugins(&mut fields, plugins, around);
+        if signature.scheme == Scheme::Plugin && !plugins.iter().any(|it| signs(it, around)) {
+            fields.refuse("signature", "no plugin of the endpoint has the `sign` hook");
+        }
         let wish = Self {
             id,
             url,
@@ -85,7 +89,7 @@ impl Wish {
             metadata: fields.strings("metadata").unwrap_or_default(),
             event_types,
             filter,
-            plugins: read_plugins(&mut fields, plugins, around),
+            plugins,
             format: one_of(&mut fields, "format", &Format::NAMES),
             headers: read_headers(&mut fields, &mut code),
             secret: read_secret(&mut fields, "secret", signature.scheme, &mut code),
@@ -211,6 +215,12 @@ fn read_plugins(
         }
     }
     plugins
+}
+
+fn signs(it: &PluginUse, around: &Surroundings<'_>) -> bool {
+    let plugin = (around.plugin)(&it.plugin);
+    let version = plugin.as_ref().and_then(|plugin| plugin.version(it.version));
+    version.is_some_and(|it| it.kind.split('+').any(|hook| hook == "sign"))
 }
 
 fn read_plugin(

@@ -4,8 +4,10 @@ use crate::dispatch::Dispatcher;
 use crate::dispatch::evidence::{Finished, masked_headers};
 use crate::dispatch::plugin_chain::{Chain, Made, Rewritten};
 use crate::dispatch::request;
-use crate::domain::{DeadReason, Endpoint, Event, Parts, Secret, Timestamp, TraceContext, Verdict};
-use crate::plugins::{Classified, RequestIn, ResponseIn, Signed};
+use crate::domain::{
+    DeadReason, Endpoint, Event, OnError, Parts, Scheme, Secret, Timestamp, TraceContext, Verdict,
+};
+use crate::plugins::{Classified, Fault, FaultKind, RequestIn, ResponseIn, Signed};
 use crate::storage::Lease;
 use crate::world::Request;
 
@@ -82,9 +84,23 @@ impl Sending<'_> {
 
     /// The headers of the endpoint's plugins that sign.
     async fn sign(&self, event: &Event, request: &Request) -> Result<Signed, Finished> {
-        if self.chain.is_empty() {
-            return Ok(Vec::new());
+        let signed = match self.chain.is_empty() {
+            true => Vec::new(),
+            false => self.signed_by_plugins(event, request).await?,
+        };
+        if signed.is_empty() && self.endpoint.signature.scheme == Scheme::Plugin {
+            let detail = "no plugin of the endpoint signed it".to_owned();
+            let fault = Fault { kind: FaultKind::Failed, detail };
+            return Err(Finished::plugin_failed(fault, OnError::Retry));
         }
+        Ok(signed)
+    }
+
+    async fn signed_by_plugins(
+        &self,
+        event: &Event,
+        request: &Request,
+    ) -> Result<Signed, Finished> {
         let url = &request.url;
         let query = url.query().map(|it| format!("?{it}")).unwrap_or_default();
         let text = |it: &http::HeaderValue| String::from_utf8_lossy(it.as_bytes()).into_owned();

@@ -22,11 +22,13 @@ pub enum Scheme {
     Shopify,
     /// Not at all.
     None,
+    /// As the endpoint's plugins do, with the endpoint's secrets; unsigned, nothing is sent.
+    Plugin,
 }
 
 impl Scheme {
     /// Each scheme with its name in the API.
-    pub const NAMES: [(Self, &'static str); 7] = [
+    pub const NAMES: [(Self, &'static str); 8] = [
         (Self::Standard, "standard"),
         (Self::StandardEd25519, "standard-ed25519"),
         (Self::Stripe, "stripe"),
@@ -34,12 +36,13 @@ impl Scheme {
         (Self::Slack, "slack"),
         (Self::Shopify, "shopify"),
         (Self::None, "none"),
+        (Self::Plugin, "plugin"),
     ];
 
     /// The header that carries the signature, unless the endpoint names another.
     pub fn usual_header(self) -> Option<&'static str> {
         match self {
-            Self::Standard | Self::StandardEd25519 | Self::None => None,
+            Self::Standard | Self::StandardEd25519 | Self::None | Self::Plugin => None,
             Self::Stripe => Some("stripe-signature"),
             Self::Github => Some("x-hub-signature-256"),
             Self::Slack => Some("x-slack-signature"),
@@ -139,7 +142,7 @@ impl Signature {
                 let mac = secrets.find_map(Secret::text_bytes).map(|it| hmac(it, &[body]));
                 mac.map(|it| (header(), BASE64.encode(&it))).into_iter().collect()
             }
-            Scheme::None => Vec::new(),
+            Scheme::None | Scheme::Plugin => Vec::new(),
         }
     }
 
