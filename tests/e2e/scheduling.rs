@@ -127,8 +127,8 @@ async fn a_breaker_opens_and_what_is_asked_for_goes_all_the_same() {
     let open = |it: &Value| it["breaker"] == "open" && it["failed"].as_u64() >= Some(20);
     let stats = until(&gateway, "endpoints/mine/stats", open).await;
     assert!(stats["health"]["next_probe_at"].is_string(), "{stats}");
-    let explained = gateway.get(&format!("events/{last}/explain")).await;
-    assert_eq!(told(&explained, "mine")["code"], "breaker_open", "{explained}");
+    let waits = |it: &Value| told(it, "mine")["code"] == "breaker_open";
+    let explained = until(&gateway, &format!("events/{last}/explain"), waits).await;
     assert!(endpoint.got().len() < 40, "{} attempts", endpoint.got().len());
     // A manual retry and a test do not wait for the probe.
     endpoint.answer(200);
