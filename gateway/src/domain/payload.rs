@@ -40,7 +40,8 @@ pub fn render(format: Format, event: &Event, data: &Bytes, content_type: Option<
                 (format!("{ATTRIBUTE_PREFIX}{name}"), percent_encoded(&value))
             };
             let headers = attributes(event).into_iter().map(header).collect();
-            Payload { headers, ..plain(other.unwrap_or(JSON), data.clone()) }
+            let content_type = other.unwrap_or_else(|| json_type(event));
+            Payload { headers, ..plain(content_type, data.clone()) }
         }
     }
 }
@@ -72,7 +73,8 @@ fn structured(event: &Event, data: &Bytes, content_type: Option<&str>) -> Bytes 
     for (name, value) in attributes(event) {
         push_member(&mut body, name, &value);
     }
-    push_member(&mut body, "datacontenttype", content_type.unwrap_or(JSON));
+    let data_type = content_type.unwrap_or_else(|| json_type(event));
+    push_member(&mut body, "datacontenttype", data_type);
     match content_type {
         None => [body.as_bytes(), b"\"data\":", data, b"}"].concat().into(),
         Some(_) => {
@@ -82,6 +84,16 @@ fn structured(event: &Event, data: &Bytes, content_type: Option<&str>) -> Bytes 
             body.into()
         }
     }
+}
+
+/// What JSON calls itself in this event: as it came, where it came as a CloudEvent.
+fn json_type(event: &Event) -> &str {
+    let brought = event.metadata.get("ce-datacontenttype").map(String::as_str);
+    let is_json = |it: &&str| {
+        let essence = it.split(';').next().unwrap_or_default().trim_end();
+        essence.ends_with("json") && it.bytes().all(|it| (0x20..0x7f).contains(&it))
+    };
+    brought.filter(is_json).unwrap_or(JSON)
 }
 
 fn push_member(body: &mut String, name: &str, value: &str) {
@@ -129,6 +141,25 @@ fn percent_encoded(value: &str) -> String {
 mod tests {
     use super::*;
     use crate::domain::event_for_tests as event;
+
+    #[test]
+    fn json_keeps_the_media_type_that_it_came_with() {
+        let mut event = event("order.created", "");
+        for (brought, told) in [
+            ("application/vnd.shop+json", "application/vnd.shop+json"),
+            ("application/json; charset=utf-8", "application/json; charset=utf-8"),
+            ("text/plain", JSON),
+            ("application/json\n", JSON),
+        ] {
+            event.metadata.insert("ce-datacontenttype".to_owned(), brought.to_owned());
+            let data = Bytes::from_static(b"1");
+            let binary = render(Format::CloudEventsBinary, &event, &data, None);
+            assert_eq!(binary.content_type, told);
+            let structured = render(Format::CloudEvents, &event, &data, None);
+            let body: serde_json::Value = serde_json::from_slice(&structured.body).unwrap();
+            assert_eq!(body["datacontenttype"], told);
+        }
+    }
 
     #[test]
     fn each_format_carries_the_data_untouched() {
