@@ -5,7 +5,8 @@ use clap_complete::Shell;
 
 use crate::cli::bench::Bench;
 use crate::cli::{
-    demo, doctor, event_types, login, plugin, replays, resources, send, serve, store, tail,
+    deliveries, demo, doctor, event_types, login, plugin, replays, resources, send, serve, store,
+    tail,
 };
 
 /// A webhook gateway: durable events, sandboxed Wasm plugins, signed deliveries with retries.
@@ -73,7 +74,7 @@ pub(super) enum Command {
     Endpoints(resources::Endpoints),
     /// Look deliveries up and repeat them
     #[command(subcommand)]
-    Deliveries(resources::Deliveries),
+    Deliveries(deliveries::Deliveries),
     /// Look dead letters up, redrive or delete them
     #[command(subcommand)]
     DeadLetters(resources::DeadLetters),

@@ -13,6 +13,7 @@ mod demo;
 mod receiver;
 mod login;
 mod resources;
+mod deliveries;
 mod event_types;
 mod replays;
 mod system;

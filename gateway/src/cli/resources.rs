@@ -95,29 +95,6 @@ pub(super) struct Create {
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Deliveries {
-    /// The newest deliveries
-    List {
-        /// Only of this endpoint
-        #[arg(long)]
-        endpoint: Option<String>,
-        /// Only in this state: pending, retrying, delivered, filtered, dead, cancelled
-        #[arg(long)]
-        status: Option<String>,
-        #[command(flatten)]
-        page: Page,
-    },
-    /// One delivery
-    Get { id: String },
-    /// Every attempt of a delivery
-    Attempts { id: String },
-    /// Attempt it now, whatever became of it
-    Retry { id: String },
-    /// Make no further attempt of one that waits
-    Cancel { id: String },
-}
-
-#[derive(Debug, Subcommand)]
 pub(super) enum DeadLetters {
     /// The newest dead letters
     List {
@@ -192,7 +169,7 @@ pub(super) async fn events(client: &Client, command: Events) -> Outcome {
     }
 }
 
-const DELIVERY_COLUMNS: [&str; 7] =
+pub(super) const DELIVERY_COLUMNS: [&str; 7] =
     ["id", "event_type", "endpoint_id", "status", "attempts", "last_status_code", "last_error"];
 
 pub(super) async fn endpoints(client: &Client, command: Endpoints) -> Outcome {
@@ -270,31 +247,6 @@ fn plugin_use(text: &str) -> Result<Value, Failure> {
     }
     let config: Map<String, Value> = entries.into_iter().map(|(k, v)| (k, v.into())).collect();
     Ok(json!({ "plugin": name, "version": version, "config": config }))
-}
-
-pub(super) async fn deliveries(client: &Client, command: Deliveries) -> Outcome {
-    let at = |id: &str, rest: &str| client.path(&format!("deliveries/{id}{rest}"));
-    match command {
-        Deliveries::List { endpoint, status, page } => {
-            let query = [("endpoint", endpoint), ("status", status)];
-            list(client, "deliveries", &page, &query, &DELIVERY_COLUMNS).await
-        }
-        Deliveries::Get { id } => show(client, &format!("deliveries/{id}")).await,
-        Deliveries::Attempts { id } => {
-            let page = client.get(&at(&id, "/attempts")).await?;
-            let columns = ["number", "started_at", "trigger", "outcome", "status_code", "error"];
-            output::list(client.json, &page, &columns);
-            Ok(ExitCode::SUCCESS)
-        }
-        Deliveries::Retry { id } => {
-            output::one(client.json, &client.post(&at(&id, "/retry"), &json!({})).await?);
-            Ok(ExitCode::SUCCESS)
-        }
-        Deliveries::Cancel { id } => {
-            output::one(client.json, &client.post(&at(&id, "/cancel"), &json!({})).await?);
-            Ok(ExitCode::SUCCESS)
-        }
-    }
 }
 
 pub(super) async fn dead_letters(client: &Client, command: DeadLetters) -> Outcome {

@@ -5,8 +5,8 @@ use clap::{CommandFactory, Parser, error::ErrorKind};
 use crate::cli::args::{Cli, Command};
 use crate::cli::client::{Client, Failure};
 use crate::cli::{
-    bench, demo, doctor, event_types, explain, login, output, plugin, replays, resources, send,
-    serve, store, system, tail,
+    bench, deliveries, demo, doctor, event_types, explain, login, output, plugin, replays,
+    resources, send, serve, store, system, tail,
 };
 use crate::plugins::compiler_main;
 
@@ -63,7 +63,7 @@ async fn dispatch(command: Command, client: &Client) -> Result<ExitCode, Failure
         Command::Explain { event } => explain::run(client, &event).await,
         Command::Events(it) => resources::events(client, it).await,
         Command::Endpoints(it) => resources::endpoints(client, it).await,
-        Command::Deliveries(it) => resources::deliveries(client, it).await,
+        Command::Deliveries(it) => deliveries::deliveries(client, it).await,
         Command::DeadLetters(it) => resources::dead_letters(client, it).await,
         Command::Tenants(it) => resources::tenants(client, it).await,
         Command::Keys(it) => resources::keys(client, it).await,

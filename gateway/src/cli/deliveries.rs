@@ -1,0 +1,57 @@
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use serde_json::json;
+
+use crate::cli::client::{Client, Failure};
+use crate::cli::output;
+use crate::cli::resources::{DELIVERY_COLUMNS, Page, list, show};
+
+/// Deliveries, and what can be asked of one.
+#[derive(Debug, Subcommand)]
+pub(super) enum Deliveries {
+    /// The newest deliveries
+    List {
+        /// Only of this endpoint
+        #[arg(long)]
+        endpoint: Option<String>,
+        /// Only in this state: pending, retrying, delivered, filtered, dead, cancelled
+        #[arg(long)]
+        status: Option<String>,
+        #[command(flatten)]
+        page: Page,
+    },
+    /// One delivery
+    Get { id: String },
+    /// Every attempt of a delivery
+    Attempts { id: String },
+    /// Attempt it now, whatever became of it
+    Retry { id: String },
+    /// Make no further attempt of one that waits
+    Cancel { id: String },
+}
+
+pub(super) async fn deliveries(client: &Client, command: Deliveries) -> Result<ExitCode, Failure> {
+    let at = |id: &str, rest: &str| client.path(&format!("deliveries/{id}{rest}"));
+    match command {
+        Deliveries::List { endpoint, status, page } => {
+            let query = [("endpoint", endpoint), ("status", status)];
+            list(client, "deliveries", &page, &query, &DELIVERY_COLUMNS).await
+        }
+        Deliveries::Get { id } => show(client, &format!("deliveries/{id}")).await,
+        Deliveries::Attempts { id } => {
+            let page = client.get(&at(&id, "/attempts")).await?;
+            let columns = ["number", "started_at", "trigger", "outcome", "status_code", "error"];
+            output::list(client.json, &page, &columns);
+            Ok(ExitCode::SUCCESS)
+        }
+        Deliveries::Retry { id } => {
+            output::one(client.json, &client.post(&at(&id, "/retry"), &json!({})).await?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Deliveries::Cancel { id } => {
+            output::one(client.json, &client.post(&at(&id, "/cancel"), &json!({})).await?);
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
