@@ -106,11 +106,10 @@ async fn accept_any(
         }
     }
     gateway.meter(&access, events.len())?;
-    let events = ingested(&gateway, &access, events, many).await?;
+    let mut events = ingested(&gateway, &access, events, many).await?;
     let warnings = check_types(&access, &events, many)?;
     let types: Vec<_> = events.iter().map(|it| it.event_type.clone()).collect();
     let sizes: Vec<_> = events.iter().map(|it| it.data.len()).collect();
-    let mut events = events;
     let taking = Taking::begin(incoming_trace::of(headers), &mut events);
     let appended = access.shard.append(&access.slug, events, true).await?;
     taking.end(&access, &appended);

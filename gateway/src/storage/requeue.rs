@@ -53,7 +53,10 @@ impl Shard {
     /// When the store cannot be read or has stopped.
     pub async fn cancel_delivery(self: &Arc<Self>, key: DeliveryKey) -> Result<bool> {
         let _one_at_a_time = self.configuring.lock().await;
+        let entries = self.history(key)?.len();
         let before = self.state(key)?;
+        let event = self.known_event(key)?;
+        let audited = self.about(key, &before, &DeliveryState::Cancelled)?;
         let waits = match before {
             DeliveryState::Pending => {
                 let ordering_key = OrderingKey(self.ordering_key(key)?);
@@ -65,11 +68,15 @@ impl Shard {
             }
             _ => None,
         };
-        let taken = waits.and_then(|it| self.queue().call_off(key.endpoint, it));
+        let Some(waits) = waits else { return Ok(false) };
+        let taken = {
+            let mut queue = self.queue();
+            // What ends meanwhile is in the view before it leaves the queue.
+            let unchanged = self.history(key)?.len() == entries;
+            unchanged.then(|| queue.call_off(key.endpoint, waits)).flatten()
+        };
         let Some(taken) = taken else { return Ok(false) };
-        let lease = self.lend(key.endpoint, taken, self.known_event(key)?);
-        let audited = self.about(key, &before, &DeliveryState::Cancelled)?;
-        self.call_off(lease, audited).await?;
+        self.call_off(self.lend(key.endpoint, taken, event), audited).await?;
         Ok(true)
     }
 

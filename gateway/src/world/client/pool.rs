@@ -99,13 +99,12 @@ impl Pool {
             return;
         }
         let mut place = self.place(endpoint);
-        if place.idle >= self.idle_max && !place.make_room() {
+        // Without an entry it has been idle for long, or its endpoint is gone.
+        let kept = place.entries.get(&endpoint).map_or(usize::MAX, |it| it.kept.len());
+        if kept >= PER_ENDPOINT_MAX || (place.idle >= self.idle_max && !place.make_room()) {
             return;
         }
-        // Without an entry it has been idle for long, or its endpoint is gone.
-        if let Some(entry) = place.entries.get_mut(&endpoint)
-            && entry.kept.len() < PER_ENDPOINT_MAX
-        {
+        if let Some(entry) = place.entries.get_mut(&endpoint) {
             entry.kept.push(Idle { connection, route, since: now() });
             place.idle += 1;
         }
