@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -20,7 +20,7 @@ use crate::world::{Clock, SystemClock};
 pub(super) enum Mood {
     /// Never.
     Healthy,
-    /// Everything at first, for this long; then only what it cannot read.
+    /// Everything for this long from the first request on; then only what it cannot read.
     FailsAtFirst(Duration),
 }
 
@@ -33,7 +33,8 @@ pub(super) struct Receiver {
 
 struct Shared {
     mood: Mood,
-    started: Instant,
+    /// When the first request came.
+    asked_at: OnceLock<Instant>,
     secret: Mutex<Option<Secret>>,
     tally: Mutex<Tally>,
 }
@@ -67,7 +68,7 @@ impl Receiver {
             seen: BTreeMap::new(),
         };
         let (secret, tally) = (Mutex::default(), Mutex::new(tally));
-        let shared = Arc::new(Shared { mood, started: Instant::now(), secret, tally });
+        let shared = Arc::new(Shared { mood, asked_at: OnceLock::new(), secret, tally });
         let router = Router::new().route("/hooks", post(receive)).with_state(shared.clone());
         tasks.spawn(async move {
             // It ends with the demo.
@@ -104,7 +105,9 @@ async fn receive(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: By
     let unreadable = event["data"]["card"]["number"].is_null();
     let refused = match shared.mood {
         Mood::Healthy => false,
-        Mood::FailsAtFirst(span) => shared.started.elapsed() < span || unreadable,
+        Mood::FailsAtFirst(span) => {
+            shared.asked_at.get_or_init(Instant::now).elapsed() < span || unreadable
+        }
     };
     if refused || !signed {
         tally.refused += 1;

@@ -6,12 +6,19 @@ use crate::domain::RateLimit;
 const UNPROVEN_MAX: usize = 8;
 /// An endpoint that is back gets one attempt at once, and twice as many each time this passes.
 const RAMP_STEP: Duration = Duration::from_secs(10);
-/// A rate that was halved doubles each time this passes.
-const SLOWED_STEP: Duration = Duration::from_secs(30);
+/// A rate that was lowered climbs evenly, and would come from nothing to the whole in this time.
+/// Halving at once and climbing evenly is what lets senders find a receiver's own pace (additive
+/// increase, multiplicative decrease, RFC 5681 section 3.1): who now and then asks for less ends
+/// near what it takes, not at nothing.
+const CLIMB: Duration = Duration::from_secs(60);
 /// Answers that ask for less within this time count as one.
 const SLOWED_ONCE: Duration = Duration::from_secs(1);
-/// The slowest an endpoint is sent to, in attempts a second.
-const RATE_MIN: f64 = 0.1;
+/// The slowest an endpoint is sent to, in attempts a second. One that wants less says until when
+/// to wait.
+const RATE_MIN: f64 = 1.0;
+/// What an endpoint without a limit is taken to bear at least, in attempts a second: before it
+/// has had that much to do, its own rate says nothing of it.
+const MEASURED_MIN: f64 = 10.0;
 /// Over how long the rate of an endpoint without a limit is measured.
 const MEASURED_OVER: Duration = Duration::from_secs(2);
 const REST_MAX: Duration = Duration::from_secs(3600);
@@ -45,7 +52,16 @@ struct Slowed {
     rate: f64,
     full: f64,
     since: Instant,
-    step_at: Instant,
+    /// What it has climbed since is in the rate up to here.
+    climbed_at: Instant,
+}
+
+impl Slowed {
+    fn climb(&mut self, now: Instant) {
+        let climbed = (now - self.climbed_at).as_secs_f64() / CLIMB.as_secs_f64();
+        self.rate = (self.rate + climbed * self.full).min(self.full);
+        self.climbed_at = now;
+    }
 }
 
 impl Pace {
@@ -94,10 +110,7 @@ impl Pace {
     fn rate(&mut self, limit: Option<RateLimit>, now: Instant) -> Option<(f64, f64)> {
         let own = limit.map(|it| (it.per_second, f64::from(it.burst.max(1))));
         let Some(slowed) = &mut self.slowed else { return own };
-        while now >= slowed.step_at && slowed.rate < slowed.full {
-            slowed.rate *= 2.0;
-            slowed.step_at += SLOWED_STEP;
-        }
+        slowed.climb(now);
         let (rate, full) = (slowed.rate, slowed.full);
         if rate >= full {
             self.slowed = None;
@@ -143,17 +156,20 @@ impl Pace {
         if self.slowed.is_some_and(|it| now - it.since < SLOWED_ONCE) {
             return;
         }
-        let measured = self.measured.map_or(1.0, |(since, count)| {
+        let measured = self.measured.map_or(MEASURED_MIN, |(since, count)| {
             let span = (now - since).as_secs_f64().max(1.0);
-            (f64::from(count) / span).max(f64::from(self.rate_before)).max(1.0)
+            (f64::from(count) / span).max(f64::from(self.rate_before)).max(MEASURED_MIN)
         });
-        let full = limit.map_or(measured, |it| it.per_second.min(measured.max(1.0)));
-        let (rate, full) = match self.slowed {
-            Some(it) => (it.rate, it.full.max(full)),
+        let full = limit.map_or(measured, |it| it.per_second.min(measured));
+        let (rate, full) = match &mut self.slowed {
+            Some(it) => {
+                it.climb(now);
+                (it.rate, it.full.max(full))
+            }
             None => (full, full),
         };
-        let rate = (rate / 2.0).max(RATE_MIN);
-        self.slowed = Some(Slowed { rate, full, since: now, step_at: now + SLOWED_STEP });
+        let rate = (rate / 2.0).max(RATE_MIN.min(full));
+        self.slowed = Some(Slowed { rate, full, since: now, climbed_at: now });
     }
 
     /// Whether there is anything to remember.
@@ -215,10 +231,46 @@ mod tests {
             now += seconds(2);
             pace.slow_down(limit, now);
             let quarter = rate(&mut pace, now).unwrap();
-            assert!((quarter - half / 2.0).abs() < 0.01);
-            assert!((rate(&mut pace, now + seconds(31)).unwrap() - half).abs() < 0.01);
+            assert!((quarter - half / 2.0).abs() < full / 30.0, "{quarter} of {full}");
+            assert!((rate(&mut pace, now + seconds(15)).unwrap() - half).abs() < full / 30.0);
             assert_eq!(rate(&mut pace, now + seconds(61)), limit.map(|it| it.per_second));
         }
+    }
+
+    /// Attempts that go in `span` to an endpoint that asks for less where `asks` says so.
+    fn attempts(span: Duration, asks: impl Fn(u32) -> bool) -> u32 {
+        let (mut pace, start) = (Pace { proven: true, ..Pace::default() }, Instant::now());
+        let (mut now, mut attempts) = (start, 0);
+        while now < start + span {
+            now += Duration::from_millis(10);
+            if pace.tokens(None, now).is_err() {
+                continue;
+            }
+            pace.started(1, now);
+            attempts += 1;
+            if asks(attempts) {
+                pace.slow_down(None, now);
+            }
+        }
+        attempts
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_for_less_now_and_then_still_gets_something() {
+        let minutes = attempts(seconds(600), |it| it.is_multiple_of(7));
+        assert!(minutes > 600, "{minutes} attempts in ten minutes");
+        let always = attempts(seconds(600), |_| true);
+        assert!((500..1500).contains(&always), "{always} attempts in ten minutes");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_for_less_at_once_is_not_held_to_what_it_had_by_then() {
+        let (mut pace, now) = (Pace::default(), Instant::now());
+        pace.started(1, now);
+        pace.slow_down(None, now);
+        let rate = pace.rate(None, now).unwrap().0;
+        assert!((rate - MEASURED_MIN / 2.0).abs() < f64::EPSILON, "{rate}");
+        assert_eq!(pace.rate(None, now + seconds(31)), None);
     }
 
     #[tokio::test(start_paused = true)]
