@@ -2,7 +2,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use crate::{bench, publish, register};
-use hookgate_tests::{Gateway, plugin};
+use hookgate_tests::{Gateway, TestEndpoint, plugin};
 
 async fn upload(gateway: &Gateway) {
     let folder = plugin::repository().join("tests/guests/every-hook");
@@ -65,6 +65,43 @@ async fn a_tenants_events_go_through_its_ingest_chain() {
     let (status, _) = gateway.call(Method::POST, "events", Some(bad)).await;
     assert_eq!(status, 202, "nobody objects any more");
     assert_eq!(gateway.call(Method::DELETE, "plugins/every-hook", None).await.0, 204);
+}
+
+#[tokio::test]
+async fn an_ingest_plugin_that_fails_for_everyone_rests() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = [
+        "--allow-private-endpoints",
+        "--plugin-breaker-failures=3",
+        "--plugin-breaker-cool-down-ms=2000",
+    ];
+    let gateway = Gateway::start_with(&folder.path().join("data"), &flags);
+    let told = TestEndpoint::start().await;
+    register(&gateway, &told, json!({ "event_types": ["hookgate.plugin.*"] })).await;
+    upload(&gateway).await;
+    let config = json!({ "team": "billing" });
+    let chain = json!({ "plugins": [{ "plugin": "every-hook", "config": config }] });
+    assert_eq!(gateway.call(Method::PUT, "ingest", Some(chain)).await.0, 200);
+    let publish = async |fails: bool| {
+        let event = json!({ "type": "a.b", "data": { "fail": fails, "amount": 1 } });
+        let (status, answer) = gateway.call(Method::POST, "events", Some(event)).await;
+        (status, answer["errors"][0]["detail"].as_str().unwrap_or_default().to_owned())
+    };
+    for _ in 0..3 {
+        assert_eq!(publish(true).await.0, 422);
+    }
+    let (status, detail) = publish(false).await;
+    assert!(status == 422 && detail.contains("rests for"), "{status} {detail}");
+    assert_eq!(gateway.get("plugins/every-hook").await["stats"]["calls"], 3, "it was not asked");
+    let failing = &told.await_count(1).await[0].body;
+    assert_eq!(failing["type"], "hookgate.plugin.failing");
+    assert_eq!(
+        (&failing["data"]["hook"], &failing["data"]["failures"]),
+        (&json!("ingest"), &json!(3))
+    );
+    tokio::time::sleep(std::time::Duration::from_millis(2200)).await;
+    assert_eq!(publish(false).await, (202, String::new()));
+    assert_eq!(told.await_count(2).await[1].body["type"], "hookgate.plugin.recovered");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 use std::{fmt::Write as _, time::Duration};
 
 use bytes::Bytes;
-use hookgate::plugins::{Called, Compiler, Config, FaultKind, Host, LogLine, Verdict};
+use hookgate::plugins::{Called, Compiler, Config, FaultKind, Host, Keep, LogLine, Verdict};
 use hookgate::world::SystemEntropy;
 use hookgate_tests::{binary, guest::filter};
 use tokio::time::Instant;
@@ -273,6 +273,38 @@ async fn the_same_event_costs_the_same_fuel() {
     assert!(called.fuel.is_some_and(|it| it >= 1_000_000), "{:?}", called.fuel);
 }
 
+/// Says how often its instance was asked; traps where the data's letters are four.
+fn counting() -> Vec<u8> {
+    let count = "(i32.store (i32.const 512) (i32.add (i32.const 1) (i32.load (i32.const 512))))
+        (i32.store8 (i32.const 600) (i32.add (i32.const 48) (i32.load (i32.const 512))))
+        (if (i32.eq (local.get 13) (i32.const 4)) (then unreachable))";
+    filter("", 1, &format!("{count} {}", dropping(600, 1)))
+}
+
+#[tokio::test]
+async fn a_component_may_ask_to_be_kept_and_to_be_fresh() {
+    let cache = tempfile::tempdir().unwrap();
+    for (heavy_from, keep, second) in [
+        (u64::MAX, None, "1"),
+        (u64::MAX, Some(Keep::Kept), "2"),
+        (0, None, "2"),
+        (0, Some(Keep::Fresh), "1"),
+    ] {
+        let mut config = Config::new(cache.path().to_owned(), Compiler::InProcess);
+        config.kept.compiled_bytes_min = heavy_from;
+        let component = keep.map_or_else(counting, |it| it.mark(&counting()));
+        // The second host finds what the first compiled.
+        for _ in 0..2 {
+            let host = Host::start(config.clone(), &SystemEntropy).unwrap();
+            let counting = host.check(component.clone().into()).await.unwrap();
+            for count in ["1", second] {
+                let called = call_as("one", &host, &counting, &[], "1").await;
+                assert_eq!(called.verdict, Ok(Verdict::Drop(count.into())), "{keep:?}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_heavy_plugin_is_kept_for_one_tenant_and_configuration() {
     let cache = tempfile::tempdir().unwrap();
@@ -280,18 +312,7 @@ async fn a_heavy_plugin_is_kept_for_one_tenant_and_configuration() {
     // Whatever it is made of, it counts as heavy.
     (config.kept.compiled_bytes_min, config.kept.calls_max) = (0, 3);
     let host = Host::start(config, &SystemEntropy).unwrap();
-    let counting = filter(
-        "",
-        1,
-        &format!(
-            "(i32.store (i32.const 512) (i32.add (i32.const 1) (i32.load (i32.const 512))))
-             (i32.store8 (i32.const 600) (i32.add (i32.const 48) (i32.load (i32.const 512))))
-             (if (i32.eq (local.get 13) (i32.const 4)) (then unreachable))
-             {}",
-            dropping(600, 1)
-        ),
-    );
-    let counting = host.check(counting.into()).await.unwrap();
+    let counting = host.check(counting().into()).await.unwrap();
     let ask = async |tenant: &str, config: &[(&str, &str)], data: &str| {
         let called = call_as(tenant, &host, &counting, config, data).await;
         called.verdict.map_err(|it| it.kind)

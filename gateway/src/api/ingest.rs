@@ -6,6 +6,7 @@ use axum::{body::Body, extract::State};
 use futures_util::{StreamExt, stream};
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::api::caller::{Access, Need};
 use crate::api::endpoint_body::{name_of, one_of};
@@ -16,7 +17,10 @@ use crate::api::problem::{FieldError, Problem, Result};
 use crate::api::route::{Route, get, put};
 use crate::api::{body, event_body, invoke};
 use crate::domain::{EventType, IngestUse, OnIngestError, PluginName, Scope};
-use crate::plugins::{Configure, Fault, FaultKind, Incoming, Ingested, Noted, Replacement};
+use crate::plugins::{
+    Change, Configure, Digest, Fault, FaultKind, Gate, Incoming, Ingested, Noted, Replacement,
+    Subject,
+};
 use crate::storage::NewEvent;
 
 /// The code of an event that the chain does not take.
@@ -208,9 +212,15 @@ async fn ask(
         payload: event.data.clone(),
     };
     let id = question.id.clone().unwrap_or_default();
-    let called = invoke::call(gateway, access, artifact.clone(), &it.config, question).await;
     let tenant = access.slug.shared();
     let version = plugin.version(it.version).map_or(0, |it| it.version);
+    let breakers = gateway.plugins.breakers();
+    let subject = (tenant.clone(), plugin.name.clone(), version);
+    if let Gate::ShutUntil(until) = breakers.admit(&subject, Instant::now()) {
+        let rest = (until - Instant::now()).as_secs_f64().ceil();
+        return Err(failed(&format!("it failed again and again, and rests for {rest} s")));
+    }
+    let called = invoke::call(gateway, access, artifact.clone(), &it.config, question).await;
     let noted = Noted {
         tenant: &tenant,
         plugin: &plugin.name,
@@ -221,7 +231,44 @@ async fn ask(
         canary: None,
     };
     gateway.plugins.diary().note(&noted, &called);
+    follow(gateway, access, &subject, (&called.verdict, noted.digest)).await;
     called.verdict
+}
+
+/// Gives up for a while what fails for every event, and tells who asked to be told.
+async fn follow(
+    gateway: &Gateway,
+    access: &Access,
+    subject: &Subject,
+    (verdict, digest): (&std::result::Result<Ingested, Fault>, Digest),
+) {
+    let breakers = gateway.plugins.breakers();
+    let fault = verdict.as_ref().err();
+    let change = match fault {
+        // It did not get to run, which says nothing of it.
+        Some(it) if it.kind == FaultKind::Overloaded => Change::None,
+        fault => breakers.note(subject, fault.is_some(), Instant::now()),
+    };
+    let event_type = match change {
+        Change::None => return,
+        Change::Opened(_) => "hookgate.plugin.failing",
+        Change::Closed => "hookgate.plugin.recovered",
+    };
+    let (_, plugin, version) = subject;
+    let mut data = json!({
+        "plugin": plugin.as_str(),
+        "version": version,
+        "sha256": digest.to_string(),
+        "hook": "ingest",
+    });
+    if let (Change::Opened(in_row), Some(fault)) = (change, fault) {
+        data["failures"] = in_row.into();
+        data["error"] = json!({ "code": fault.kind.name(), "detail": fault.detail });
+        let rest = breakers.standing(subject, Instant::now()).reopens_in;
+        data["paused_seconds"] = rest.map(|it| it.as_secs_f64().ceil()).into();
+    }
+    tracing::warn!(tenant = %access.slug, %plugin, version, "{event_type}");
+    access.shard.raise(&access.slug, event_type, &data).await;
 }
 
 /// Puts what a plugin made into an event, if it is one.

@@ -10,7 +10,6 @@ use crate::dispatch::Dispatcher;
 use crate::dispatch::bulletins::Bulletins;
 use crate::dispatch::dispatcher::Ended;
 use crate::dispatch::lane::{Change, Limits, Tiding};
-use crate::dispatch::operational;
 use crate::dispatch::scheduler::Scheduler;
 use crate::dispatch::shares::Shares;
 use crate::domain::{DeadReason, Endpoint, EndpointNo, Ordering, Slug, TenantNo};
@@ -262,7 +261,7 @@ impl Floor {
     fn tell(&mut self, tenant: Slug, event_type: &'static str, data: serde_json::Value) {
         let work = self.work.clone();
         self.chores.spawn(async move {
-            operational::raise(&work.shard, &tenant, event_type, &data).await;
+            work.shard.raise(&tenant, event_type, &data).await;
         });
     }
 
@@ -310,7 +309,7 @@ pub(super) async fn disable(work: &Dispatcher, endpoint: &Endpoint, reason: Stri
         Err(_) => return,
     }
     let data = json!({ "endpoint_id": endpoint.id.as_str(), "reason": told });
-    operational::raise(&work.shard, &endpoint.tenant, "hookgate.endpoint.disabled", &data).await;
+    work.shard.raise(&endpoint.tenant, "hookgate.endpoint.disabled", &data).await;
 }
 
 fn tenant_of(work: &Dispatcher, no: EndpointNo) -> Option<TenantNo> {

@@ -21,7 +21,6 @@ mod evidence;
 mod bulletins;
 mod plugin_chain;
 mod plugin_watch;
-mod operational;
 mod traced;
 mod sending;
 mod request;

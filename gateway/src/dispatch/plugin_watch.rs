@@ -4,7 +4,7 @@
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::dispatch::{Dispatcher, operational};
+use crate::dispatch::Dispatcher;
 use crate::domain::{Canary, Endpoint, Event, Plugin, PluginVersion};
 use crate::plugins::{Called, Change, Digest, Fault, Gate, Host, Noted, Subject};
 use crate::storage::Refused;
@@ -116,6 +116,6 @@ impl Watched<'_> {
         }
         tracing::warn!(tenant = %self.endpoint.tenant, plugin = %self.plugin.name,
             version = self.version.version, "{event_type}");
-        operational::raise(&self.work.shard, &self.endpoint.tenant, event_type, &data).await;
+        self.work.shard.raise(&self.endpoint.tenant, event_type, &data).await;
     }
 }

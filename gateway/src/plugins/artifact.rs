@@ -78,7 +78,7 @@ impl Artifact {
         self.digest
     }
 
-    /// Whether its instances are kept for further calls, since starting one takes long.
+    /// Whether it brings a whole language's runtime: starting one takes long, and more memory.
     pub fn heavy(&self) -> bool {
         self.sandboxed.heavy
     }

@@ -14,7 +14,7 @@ use crate::plugins::inspect::inspect;
 use crate::plugins::sandbox::Sandboxed;
 use crate::plugins::workers::Workers;
 use crate::plugins::{
-    Artifact, Asked, Breakers, Busy, Call, Called, Class, Config, Diary, Digest, FaultKind,
+    Artifact, Asked, Breakers, Busy, Call, Called, Class, Config, Diary, Digest, FaultKind, Keep,
     Refusal, engine,
 };
 use crate::telemetry::PLUGIN_COMPILE;
@@ -120,14 +120,15 @@ impl Host {
         if let Some(artifact) = self.loaded(digest) {
             return Ok(artifact);
         }
+        let component = component();
         let path = match self.0.cache.get(digest) {
             Some(path) => path,
             None => {
                 let missing = || Refusal::new("plugin_invalid", "the component is gone");
-                let component = component().ok_or_else(missing)?;
-                inspect(&component, &self.0.config)?;
+                let component = component.as_ref().ok_or_else(missing)?;
+                inspect(component, &self.0.config)?;
                 let started = tokio::time::Instant::now();
-                let compiled = compile(&component, &self.0.config).await?;
+                let compiled = compile(component, &self.0.config).await?;
                 PLUGIN_COMPILE.observe(started.elapsed().as_secs_f64(), &[]);
                 let unkept = |it| Refusal::new("plugin_compile_failed", it);
                 self.0.cache.put(digest, &compiled).map_err(unkept)?
@@ -135,7 +136,8 @@ impl Host {
         };
         let compiled_bytes = std::fs::metadata(&path).map_or(0, |it| it.len());
         let heavy = compiled_bytes >= self.0.config.kept.compiled_bytes_min;
-        let (sandboxed, hooks) = Sandboxed::load(&self.0.engine, &path, heavy)?;
+        let keep = component.map(|it| Keep::asked_in(&it)).transpose()?.flatten();
+        let (sandboxed, hooks) = Sandboxed::load(&self.0.engine, &path, heavy, keep)?;
         let artifact = Arc::new(Artifact { digest, hooks, sandboxed });
         let mut loaded = self.0.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         loaded.insert(digest, artifact.clone());

@@ -8,7 +8,7 @@ mod config;
 pub use config::{Compiler, Config};
 
 mod kept;
-pub use kept::KeptConfig;
+pub use kept::{Keep, KeptConfig};
 
 mod limits;
 pub use limits::Limits;

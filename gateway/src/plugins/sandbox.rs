@@ -10,7 +10,7 @@ use crate::plugins::call::{Called, Fault, FaultKind};
 use crate::plugins::kept::{Kept, Key, Live};
 use crate::plugins::state::State;
 use crate::plugins::wit::{classify, filter, host, ingest, keys, setup, sign, transform};
-use crate::plugins::{Answer, Call, Limits, Question, Refusal, ask, output, wasi};
+use crate::plugins::{Answer, Call, Keep, Limits, Question, Refusal, ask, output, wasi};
 
 const PACKAGE: &str = "hookgate:plugin/";
 const VERSION: &str = "@1.0.0";
@@ -18,8 +18,10 @@ const VERSION: &str = "@1.0.0";
 /// A component, linked to what it may use and to nothing else.
 pub(super) struct Sandboxed {
     instance: InstancePre<State>,
-    /// Whether its instances are kept for further calls.
+    /// Whether it brings a whole language's runtime, which takes more memory.
     pub(super) heavy: bool,
+    /// Whether its instances are kept for further calls.
+    kept: bool,
     pub(super) setup: Option<setup::SetupPluginIndices>,
     pub(super) filter: Option<filter::FilterPluginIndices>,
     pub(super) transform: Option<transform::TransformPluginIndices>,
@@ -34,12 +36,16 @@ impl Sandboxed {
         engine: &Engine,
         path: &Path,
         heavy: bool,
+        keep: Option<Keep>,
     ) -> Result<(Self, Hooks), Refusal> {
         let component = map(engine, path).map_err(invalid)?;
-        Self::link(engine, &component, heavy)
+        let (mut sandboxed, hooks) = Self::link(engine, &component)?;
+        sandboxed.heavy = heavy;
+        sandboxed.kept = keep.map_or(heavy, |it| it == Keep::Kept);
+        Ok((sandboxed, hooks))
     }
 
-    fn link(engine: &Engine, component: &Component, heavy: bool) -> Result<(Self, Hooks), Refusal> {
+    fn link(engine: &Engine, component: &Component) -> Result<(Self, Hooks), Refusal> {
         let shape = component.component_type();
         let exports: Vec<_> = shape.exports(engine).map(|(name, _)| name.to_owned()).collect();
         let hooks = Hooks::among(|hook| exports.contains(&name(hook)));
@@ -76,7 +82,8 @@ impl Sandboxed {
             classify: indices!(hooks.classify, classify::ClassifyPluginIndices),
             sign: indices!(hooks.sign, sign::SignPluginIndices),
             instance,
-            heavy,
+            heavy: false,
+            kept: false,
         };
         Ok((sandboxed, hooks))
     }
@@ -90,7 +97,7 @@ impl Sandboxed {
         ticks: u64,
         kept: &Kept,
     ) -> Called<Answer> {
-        let key = self.heavy.then(|| Key::of(call));
+        let key = self.kept.then(|| Key::of(call));
         let mut state = State::new(limits);
         state.decide(&call.question);
         let mut live = match key.as_ref().and_then(|it| kept.take(it)) {

@@ -20,6 +20,7 @@ pub use store::{Config, RunningWriters, Store, Writers};
 mod shard;
 pub use shard::{Notice, Shard};
 
+mod operational;
 mod append;
 pub use append::{Appended, NewEvent};
 

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cli::authoring::tools::{run, target};
 use crate::cli::authoring::{Lang, Manifest, c, python, rust, script};
+use crate::plugins::Keep;
 
 /// A component, and what its making has to tell.
 #[derive(Debug)]
@@ -44,6 +45,10 @@ pub fn build(folder: &Path) -> Result<Built> {
         Lang::C => c::build(folder, &manifest)?,
         Lang::Other => other(folder, &manifest)?,
     };
+    let path = match manifest.instance {
+        Some(keep) => mark(folder, &manifest, &path, keep)?,
+        None => path,
+    };
     Ok(Built { path, notes })
 }
 
@@ -56,6 +61,12 @@ fn other(folder: &Path, manifest: &Manifest) -> Result<PathBuf> {
         true => Ok(path),
         false => bail!("`{}` made no {}", manifest.build.join(" "), path.display()),
     }
+}
+
+/// Writes into the component what its instances are to be.
+fn mark(folder: &Path, manifest: &Manifest, path: &Path, keep: Keep) -> Result<PathBuf> {
+    let component = fs::read(path).with_context(|| path.display().to_string())?;
+    write(folder, manifest, &keep.mark(&component))
 }
 
 fn write(folder: &Path, manifest: &Manifest, component: &[u8]) -> Result<PathBuf> {

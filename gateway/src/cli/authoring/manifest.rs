@@ -3,6 +3,8 @@ use std::{fs, path::Path};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
+use crate::plugins::Keep;
+
 /// A plugin's `hookgate-plugin.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,6 +29,10 @@ pub struct Manifest {
     /// With `lang = "other"`: where the command leaves the component.
     #[serde(default)]
     pub component: Option<String>,
+    /// Whether a call may meet an instance that earlier calls left, or meets a fresh one; it is
+    /// written into the component. Without it the gateway keeps those of heavy runtimes.
+    #[serde(default)]
+    pub instance: Option<Keep>,
 }
 
 /// What plugins are written in.

@@ -23,6 +23,7 @@ mod idle_retries;
 mod ingest;
 mod load;
 mod neighbours;
+mod node;
 mod part;
 mod plugin;
 mod plugin_host;

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use reqwest::Method;
 use serde_json::json;
@@ -11,11 +11,13 @@ use crate::cli::bench::args::Plugin;
 use crate::cli::bench::event::Template;
 use crate::cli::bench::figures::{Quantiles, median, share};
 use crate::cli::bench::gateway::Gateway;
+use crate::cli::bench::node::node;
 use crate::cli::bench::plugin_host::{Plan, Subject, Work, natively};
 use crate::cli::bench::progress::Progress;
 use crate::cli::bench::report::Section;
 use crate::cli::bench::stage::folder;
 use crate::cli::bench::usage::Usage;
+use crate::cli::output;
 
 /// Calls of a round, unless fewer events are asked for.
 const CALLS_MAX: u64 = 5_000;
@@ -77,7 +79,35 @@ async fn calls(flags: &Plugin, plan: &mut Plan<'_>, progress: &Progress) -> Resu
         section.figure(format!("{how}_two_threads_in_terms_of_one"), share(two, one));
     }
     section.figure("calls_per_round", calls as f64);
+    if plan.lang == Lang::Javascript {
+        beside_node(flags, plan, calls, &mut section).await?;
+    }
     Ok(section)
+}
+
+/// The same script in Node, where the machine has it.
+async fn beside_node(
+    flags: &Plugin,
+    plan: &Plan<'_>,
+    calls: u64,
+    section: &mut Section,
+) -> Result<()> {
+    let (mut fresh, mut kept) = (Vec::new(), Vec::new());
+    for _ in 0..flags.common.rounds {
+        let script = (plan.work.script(), plan.work.name());
+        let Some(it) = node(script, plan.data, calls).await? else {
+            output::note("there is no `node` to compare with: its figures are left out");
+            return Ok(());
+        };
+        if !plan.work.is_done(&it.answer) {
+            bail!("in node the script answered {}", it.answer);
+        }
+        fresh.push(it.fresh);
+        kept.push(it.kept);
+    }
+    section.figure("node_fresh_context_p50_us", median(fresh));
+    section.figure("node_kept_context_p50_us", median(kept));
+    Ok(())
 }
 
 /// What uploaded plugins and kept instances take, and how soon an upload is of use.

@@ -7,22 +7,25 @@ use serde_json::Value;
 use crate::domain::{EventType, Slug};
 use crate::storage::{NewEvent, Shard};
 
-/// Raises one, if an endpoint asks for its type. **Nobody may raise one on account of another**,
-/// or they would never end.
-pub(super) async fn raise(shard: &Shard, tenant: &Slug, event_type: &str, data: &Value) {
-    let event_type = EventType::parse(event_type).expect("it is well formed");
-    debug_assert!(event_type.is_operational(), "{event_type}");
-    let wanted = {
-        let catalog = shard.catalog();
-        let mut endpoints = catalog.tenant(tenant).into_iter().flat_map(|it| it.endpoints.values());
-        endpoints.any(|it| it.enabled && it.wants_type(&event_type))
-    };
-    if !wanted {
-        return;
-    }
-    let event = NewEvent::new(event_type, Bytes::from(data.to_string()));
-    if let Err(error) = shard.append(tenant, vec![event], true).await {
-        tracing::error!(%error, %tenant, "an operational event cannot be stored");
+impl Shard {
+    /// Raises one, if an endpoint asks for its type. **Nobody may raise one on account of
+    /// another**, or they would never end.
+    pub async fn raise(&self, tenant: &Slug, event_type: &str, data: &Value) {
+        let event_type = EventType::parse(event_type).expect("it is well formed");
+        debug_assert!(event_type.is_operational(), "{event_type}");
+        let wanted = {
+            let catalog = self.catalog();
+            let tenant = catalog.tenant(tenant);
+            let mut endpoints = tenant.into_iter().flat_map(|it| it.endpoints.values());
+            endpoints.any(|it| it.enabled && it.wants_type(&event_type))
+        };
+        if !wanted {
+            return;
+        }
+        let event = NewEvent::new(event_type, Bytes::from(data.to_string()));
+        if let Err(error) = self.append(tenant, vec![event], true).await {
+            tracing::error!(%error, %tenant, "an operational event cannot be stored");
+        }
     }
 }
 
