@@ -40,7 +40,7 @@ pub struct PluginSettings {
         env = "HOOKGATE_PLUGIN_BREAKER_COOL_DOWN_MS"
     )]
     pub breaker_cool_down_ms: Option<u64>,
-    /// How long a call may run [default: 50]
+    /// How many milliseconds of processor time a call may take [default: 50]
     #[arg(long = "plugin-deadline-ms", value_name = "N", env = "HOOKGATE_PLUGIN_DEADLINE_MS")]
     pub deadline_ms: Option<u64>,
     /// Memory of an instance, in MiB [default: 16]

@@ -7,7 +7,7 @@ const MIB: usize = 1024 * 1024;
 /// What one call of a plugin may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// How long it may run.
+    /// How long it may have the processor; ten times as long by the clock on the wall.
     pub deadline: Duration,
     /// Instructions it may spend, in wasmtime's unit of fuel; `None`: only the deadline counts.
     /// It binds where the host runs with fuel ([`Config::fuel`](crate::plugins::Config)).

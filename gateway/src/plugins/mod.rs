@@ -37,6 +37,7 @@ pub use trial::{Example, TRIAL_CALLS_MIN, Trial};
 mod diary;
 pub use diary::{Diary, LEVELS, Logged, Noted, Wanted};
 
+mod deadline;
 mod turns;
 pub use turns::{Class, CpuBudget};
 

@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use wasmtime::{
-    Engine, Store, Trap,
+    Engine, Store, Trap, UpdateDeadline,
     component::{Component, HasSelf, InstancePre, Linker},
 };
 
@@ -88,13 +88,11 @@ impl Sandboxed {
         Ok((sandboxed, hooks))
     }
 
-    /// Asks a fresh instance, or one that was kept for calls of this kind. The deadline is `ticks`
-    /// of the engine's epoch.
+    /// Asks a fresh instance, or one that was kept for calls of this kind.
     pub(super) fn run(
         &self,
         call: &Call<Question>,
         limits: &Limits,
-        ticks: u64,
         kept: &Kept,
     ) -> Called<Answer> {
         let key = self.kept.then(|| Key::of(call));
@@ -108,10 +106,15 @@ impl Sandboxed {
             None => {
                 let mut store = Store::new(self.instance.engine(), state);
                 store.limiter(|it| it);
+                store.epoch_deadline_callback(|store| match store.data().deadline.left() {
+                    Some(ticks) => Ok(UpdateDeadline::Continue(ticks)),
+                    None => Err(Trap::Interrupt.into()),
+                });
                 Live { store, instance: None, calls: 0 }
             }
         };
         live.calls += 1;
+        let ticks = live.store.data().deadline.ticks();
         live.store.set_epoch_deadline(ticks);
         let output_bytes_max = limits.output_bytes_max;
         live.store.set_hostcall_fuel(output_bytes_max + output_bytes_max / 2);

@@ -1,12 +1,14 @@
 use hmac::{Hmac, KeyInit, Mac};
 use wasmtime::ResourceLimiter;
 
+use crate::plugins::deadline::Deadline;
 use crate::plugins::wit::{host, keys, types};
 use crate::plugins::{Limits, LogLine, Question};
 
 /// What a call has left to use, and what it leaves behind.
 pub(super) struct State {
     limits: Limits,
+    pub(super) deadline: Deadline,
     /// A limit was run into: whatever trap follows is because of that.
     pub(super) limit_hit: Option<&'static str>,
     host_calls: usize,
@@ -27,6 +29,7 @@ impl State {
     pub(super) fn new(limits: &Limits) -> Self {
         Self {
             limits: *limits,
+            deadline: Deadline::begin(limits.deadline),
             limit_hit: None,
             host_calls: 0,
             logs: Vec::new(),

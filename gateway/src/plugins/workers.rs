@@ -11,13 +11,11 @@ use tokio::{sync::oneshot, time::Instant};
 use wasmtime::Engine;
 
 use crate::domain::PluginQuota;
+use crate::plugins::deadline::TICK;
 use crate::plugins::kept::Kept;
 use crate::plugins::turns::{Bounds, Turn, Turns};
 use crate::plugins::{Answer, Call, Called, Class, Config, Question};
 use crate::telemetry::{PLUGIN_CALLS, PLUGIN_DURATION, PLUGIN_FUEL, PLUGIN_INSTANCES};
-
-/// How often the engine's clock ticks while anything runs.
-const TICK: Duration = Duration::from_millis(1);
 
 /// Too many calls of the tenant wait already: back-pressure, not a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -183,11 +181,9 @@ fn run(shared: &Shared, call: &Call<Question>, quota: &PluginQuota) -> Called<An
     let started = now();
     let usual = || shared.config.limits_of(call.artifact.heavy(), quota);
     let limits = call.limits.unwrap_or_else(usual);
-    // One more, since the first tick may come at once.
-    let ticks = limits.deadline.as_millis() as u64 / TICK.as_millis() as u64 + 1;
     let instances = PLUGIN_INSTANCES.showing(&[]);
     instances.increment(1.0);
-    let mut called = call.artifact.sandboxed.run(call, &limits, ticks, &shared.kept);
+    let mut called = call.artifact.sandboxed.run(call, &limits, &shared.kept);
     instances.decrement(1.0);
     called.duration = started.elapsed();
     PLUGIN_CALLS.count(1, &[called.result]);
