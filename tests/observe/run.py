@@ -1,8 +1,8 @@
 """What is in deploy/, against a real gateway and a real Prometheus.
 
 promtool checks the rules, their tests, the scrape configuration and what /metrics says; all names
-that rules and dashboard use must be those of the gateway; then Prometheus scrapes a loaded gateway
-through a scripted outage, and the alerts for it must fire. Only on loopback.
+that rules and dashboard use must be those of the gateway; then Prometheus scrapes gateways through a
+bad day (outage.py), and each alert must fire. Only on loopback; needs root and Linux.
 
     run.py BINARY
 """
@@ -58,29 +58,6 @@ def call(url, body=None, method=None, kind="application/json"):
         return error.code, error.read().decode()
 
 
-class Receiver(http.server.ThreadingHTTPServer):
-    """Answers 200, or 500 while it is broken."""
-
-    broken = False
-    daemon_threads = True
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self):
-            self.rfile.read(int(self.headers["content-length"]))
-            self.send_response(500 if self.server.broken else 200)
-            self.send_header("content-length", "0")
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), self.Handler)
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-
 def start_gateway(binary, folder):
     process = subprocess.Popen(
         [binary, "serve", "--listen", "127.0.0.1:0", "--data-dir", folder / "data", "--allow-private-endpoints"],
@@ -89,7 +66,13 @@ def start_gateway(binary, folder):
         stderr=open(folder / "gateway.log", "w"),
         text=True,
     )
-    return process, json.loads(process.stdout.readline())["listening"]
+    return process, listening(process)["listening"]
+
+
+def listening(process):
+    """The first line that a gateway says."""
+    line = process.stdout.readline()
+    return json.loads(line) if line else sys.exit(f"a gateway does not start: {process.wait()}")
 
 
 def names_used(text):
@@ -140,102 +123,30 @@ def names_checks(server):
     check(f"{len(used)} metrics that rules and dashboard name exist", used and not strange, strange)
 
 
-def outage(server, folder, gateway):
-    """The rules as they are, but for shorter times, so that an outage takes seconds."""
-    rules = RULES.read_text()
-    rules = re.sub(r"for: \d+m", "for: 1s", rules)
-    rules = re.sub(r"\[(?:5m|10m|30m|1h|6h)\]", "[8s]", rules)
-    rules = rules.replace("> 10000", "> 20").replace("_oldest_seconds > 60", "_oldest_seconds > 1")
-    (folder / "rules.yml").write_text(rules)
-    check("promtool check rules, with shorter times", *run("promtool", "check", "rules", folder / "rules.yml"))
-    config = (DEPLOY / "prometheus" / "prometheus.yml").read_text()
-    config = config.replace("15s", "1s").replace("127.0.0.1:8080", server.removeprefix("http://"))
-    config = config[: config.index("alerting:")]
-    (folder / "prometheus.yml").write_text(config)
-    port = free_port()
-    prometheus = subprocess.Popen(
-        ["prometheus", f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'tsdb'}",
-         f"--web.listen-address=127.0.0.1:{port}"],
-        stdout=subprocess.DEVNULL, stderr=open(folder / "prometheus.log", "w"),
-    )
-    try:
-        watch(server, f"http://127.0.0.1:{port}", gateway)
-    finally:
-        prometheus.terminate()
-        prometheus.wait()
-
-
-def firing(prometheus):
-    try:
-        with urllib.request.urlopen(f"{prometheus}/api/v1/alerts", timeout=5) as answer:
-            alerts = json.load(answer)["data"]["alerts"]
-    except (urllib.error.URLError, ConnectionError):
-        return set()
-    return {it["labels"]["alertname"] for it in alerts if it["state"] == "firing"}
-
-
-def watch(server, prometheus, gateway):
-    receiver = Receiver()
-    base = f"{server}/v1/tenants/default"
-    call(f"{base}/endpoints", {
-        "url": f"http://127.0.0.1:{receiver.server_port}/", "retry": {"schedule": ["1s", "1s", "2s"]},
-    })
-    # One that gives up at once: what it does not take is dead.
-    call(f"{base}/endpoints", {
-        "url": f"http://127.0.0.1:{receiver.server_port}/",
-        "retry": {"base": "1s", "factor": 2, "max_delay": "1s", "max_attempts": 1, "jitter": 0},
-    })
-    load = threading.Event()
-
-    def produce():
-        lines = b"\n".join(json.dumps({"type": "a.b", "data": n}).encode() for n in range(10))
-        while not load.wait(0.3):
-            try:
-                call(f"{base}/events", lines, kind="application/x-ndjson")
-            except OSError:
-                return
-
-    threading.Thread(target=produce, daemon=True).start()
-    seen = until(prometheus, set(), 8)
-    quiet = seen & {"HookgateFailureRateHigh", "HookgateQueueLong", "HookgateDown", "HookgateNotReady"}
-    check("nothing of it fires while all is well", not quiet, seen)
-    receiver.broken = True
-    wanted = {"HookgateFailureRateHigh", "HookgateQueueLong", "HookgateSuccessBurnFast"}
-    seen = until(prometheus, wanted, 40)
-    check("alerts fire while the receiver is broken", wanted <= seen, seen)
-    load.set()
-    gateway.terminate()
-    gateway.wait()
-    seen = until(prometheus, {"HookgateDown"}, 15)
-    check("an alert fires when the gateway is gone", "HookgateDown" in seen, seen)
-
-
-def until(prometheus, wanted, seconds):
-    """What has fired when all that is wanted has, or the time is over."""
-    seen, end = set(), time.monotonic() + seconds
-    while time.monotonic() < end and not (wanted and wanted <= seen):
-        seen |= firing(prometheus)
-        time.sleep(0.3)
-    return seen
-
-
 def main():
     binary = str(pathlib.Path(sys.argv[1]).resolve())
-    for tool in ("promtool", "prometheus"):
+    for tool in ("promtool", "prometheus", "strace", "faketime"):
         if not shutil.which(tool):
-            sys.exit(f"{tool} is not there: apt-get install prometheus")
+            sys.exit(f"{tool} is not there: apt-get install prometheus strace faketime")
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         gateway, server = start_gateway(binary, folder)
         try:
             static_checks(server)
             names_checks(server)
-            outage(server, folder, gateway)
         finally:
             gateway.kill()
             gateway.wait()
+        day = folder / "day"
+        day.mkdir()
+        outage.bad_day(binary, day)
     print(f"{len(failures)} failed")
     sys.exit(bool(failures))
 
 
-main()
+if __name__ == "__main__":
+    # The same module for both, so that there is one list of failures.
+    sys.modules["run"] = sys.modules["__main__"]
+    import outage
+
+    main()
