@@ -18,7 +18,7 @@ use hookgate_tests::Sim;
 use libtest_mimic::{Arguments, Trial};
 use tokio::time::sleep;
 
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 500;
 /// Seeds that failed once, before what they found was mended.
 const SEEDS_KEPT: [u64; 0] = [];
 const EVENTS: u64 = 40;
@@ -149,7 +149,7 @@ async fn nothing_acknowledged_is_lost() {
 }
 
 async fn nothing_is_delivered_that_was_not_published() {
-    for seed in seeds().take(30) {
+    for seed in seeds() {
         let sim = live(seed, Ordering::None).await;
         for received in sim.receiver.got() {
             // An event whose acknowledgement was lost in a crash may be there all the same.
@@ -162,7 +162,7 @@ async fn nothing_is_delivered_that_was_not_published() {
 }
 
 async fn without_a_crash_nothing_is_accepted_twice() {
-    for seed in seeds().take(30) {
+    for seed in seeds() {
         let mut sim = Sim::new(seed, 0.4);
         sim.start().await;
         sim.endpoint(|it| it.format = Format::Raw).await;
@@ -179,7 +179,7 @@ async fn without_a_crash_nothing_is_accepted_twice() {
 }
 
 async fn a_strict_endpoint_gets_events_in_order() {
-    for seed in seeds().take(60) {
+    for seed in seeds() {
         let sim = live(seed, Ordering::Strict).await;
         let dead: BTreeSet<_> = deliveries(&sim)
             .into_iter()

@@ -72,21 +72,28 @@ impl Writer {
         let mut commands = Vec::new();
         let mut unsynced = false;
         let mut cursors_saved = now();
+        // Cursors move by what is written; where nothing came, there is nothing to save.
+        let mut moved = false;
         loop {
-            let patience = if unsynced { SYNC_WITHIN } else { CURSORS_EVERY };
-            let received =
-                timeout(patience, self.commands.recv_many(&mut commands, BATCH_COMMANDS_MAX));
-            let mut closed = matches!(received.await, Ok(0));
+            let received = self.commands.recv_many(&mut commands, BATCH_COMMANDS_MAX);
+            let mut closed = match (unsynced, moved) {
+                (false, false) => received.await == 0,
+                (true, _) => timeout(SYNC_WITHIN, received).await == Ok(0),
+                (false, true) => timeout(CURSORS_EVERY, received).await == Ok(0),
+            };
             let mut making = Making::default();
+            let came = !commands.is_empty();
             for command in commands.drain(..) {
                 closed |= matches!(command, Command::Stop);
                 self.take(command, &mut making);
             }
             making.durable |= closed;
             if closed || cursors_saved.elapsed() >= CURSORS_EVERY {
-                cursors_saved = now();
+                (cursors_saved, moved) = (now(), false);
                 self.save_cursors(&mut making);
             }
+            // What moves by this batch is saved with a later one.
+            moved |= came;
             let outcome = match making.is_empty() {
                 true if unsynced => self.journal.sync().map(|()| unsynced = false),
                 true => Ok(()),
