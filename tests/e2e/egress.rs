@@ -3,6 +3,8 @@ use std::time::Duration;
 use hookgate_tests::{Gateway, TestEndpoint};
 use reqwest::Method;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::{bench, publish, register};
 
@@ -136,4 +138,75 @@ async fn each_scheme_shows_what_its_receiver_verifies_with() {
             assert_eq!(tested["outcome"], "delivered", "{other}");
         }
     }
+}
+
+/// A proxy that looks names up itself: `inside.example` is this machine, all else is denied. Tells
+/// what it was asked for.
+async fn proxy() -> (String, tokio::sync::mpsc::UnboundedReceiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (told, asked) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let told = told.clone();
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(stream.read_u8().await.unwrap());
+                }
+                let head = String::from_utf8(head).unwrap();
+                let authority = head.split(' ').nth(1).unwrap().to_owned();
+                told.send(head.lines().next().unwrap().to_owned()).unwrap();
+                let Some(port) = authority.strip_prefix("inside.example:") else {
+                    let _ = stream.write_all(b"HTTP/1.1 403 Forbidden\r\n\r\n").await;
+                    return;
+                };
+                let mut onward =
+                    TcpStream::connect(("127.0.0.1", port.parse().unwrap())).await.unwrap();
+                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut stream, &mut onward).await;
+            });
+        }
+    });
+    (address, asked)
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_looks_names_up_and_says_no() {
+    let (address, mut asked) = proxy().await;
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("hookgate.toml");
+    let text = format!(
+        "allow_private_endpoints = true\negress_proxy = \"http://{address}\"\n\
+         egress_proxy_trusted = true\n"
+    );
+    std::fs::write(&config, text).unwrap();
+    let flags = ["--config", config.to_str().unwrap()];
+    let gateway = Gateway::start_with(&folder.path().join("data"), &flags);
+    let endpoint = TestEndpoint::start().await;
+    let port = endpoint.url.rsplit(':').next().unwrap().split('/').next().unwrap().to_owned();
+    for host in ["inside.example", "outside.example"] {
+        let url = format!("http://{host}:{port}/hooks");
+        let body = json!({ "id": &host[..3], "url": url, "retry": { "schedule": ["1h"] } });
+        let (status, made) = gateway.call(Method::POST, "endpoints", Some(body)).await;
+        assert_eq!(status, 201, "{made}");
+    }
+    let event = publish(&gateway, "a.b", json!(1)).await;
+    assert_eq!(endpoint.await_count(1).await[0].id, event, "through the tunnel");
+    let mut lines = [asked.recv().await.unwrap(), asked.recv().await.unwrap()];
+    lines.sort_unstable();
+    let connect = |host: &str| format!("CONNECT {host}.example:{port} HTTP/1.1");
+    assert_eq!(lines, [connect("inside"), connect("outside")], "by name");
+    let mut refused = json!(null);
+    for _ in 0..100 {
+        let page = gateway.get("deliveries?endpoint=out&status=retrying").await;
+        refused = page["data"][0]["id"].clone();
+        if refused.is_string() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let path = format!("deliveries/{}/attempts", refused.as_str().unwrap());
+    let attempts = gateway.get(&path).await;
+    assert_eq!(attempts["data"][0]["outcome"], "blocked_address", "{attempts}");
 }

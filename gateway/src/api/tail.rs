@@ -54,14 +54,14 @@ struct Counted;
 
 impl Counted {
     fn new() -> Self {
-        TAIL_CLIENTS.showing(&[]).increment(1.0);
+        TAIL_CLIENTS.shift(1.0, &[]);
         Self
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        TAIL_CLIENTS.showing(&[]).decrement(1.0);
+        TAIL_CLIENTS.shift(-1.0, &[]);
     }
 }
 

@@ -47,7 +47,7 @@ impl Floor {
             if let Some(tenant) = tenant_of(&work, no) {
                 scheduler.restore(no, tenant, &health, now);
                 let open = health.breaker != Default::default();
-                BREAKERS_OPEN.showing(&[]).increment(f64::from(u8::from(open)));
+                BREAKERS_OPEN.shift(f64::from(u8::from(open)), &[]);
             }
         }
         let (bulletins, chores) = Default::default();
@@ -120,7 +120,7 @@ impl Floor {
     fn show_in_flight(&mut self, now: usize) {
         let before = std::mem::replace(&mut self.shown_in_flight, now);
         if now != before {
-            IN_FLIGHT.showing(&[]).increment(now as f64 - before as f64);
+            IN_FLIGHT.shift(now as f64 - before as f64, &[]);
         }
     }
 
@@ -209,7 +209,7 @@ impl Floor {
         match change.opened {
             0 => {}
             opened => {
-                BREAKERS_OPEN.showing(&[]).increment(f64::from(opened));
+                BREAKERS_OPEN.shift(f64::from(opened), &[]);
                 let to = if opened > 0 { "open" } else { "closed" };
                 BREAKER_TRANSITIONS.count(1, &[to]);
             }

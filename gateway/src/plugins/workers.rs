@@ -181,10 +181,9 @@ fn run(shared: &Shared, call: &Call<Question>, quota: &PluginQuota) -> Called<An
     let started = now();
     let usual = || shared.config.limits_of(call.artifact.heavy(), quota);
     let limits = call.limits.unwrap_or_else(usual);
-    let instances = PLUGIN_INSTANCES.showing(&[]);
-    instances.increment(1.0);
+    PLUGIN_INSTANCES.shift(1.0, &[]);
     let mut called = call.artifact.sandboxed.run(call, &limits, &shared.kept);
-    instances.decrement(1.0);
+    PLUGIN_INSTANCES.shift(-1.0, &[]);
     called.duration = started.elapsed();
     PLUGIN_CALLS.count(1, &[called.result]);
     PLUGIN_DURATION.observe(called.duration.as_secs_f64(), &[]);

@@ -1,6 +1,6 @@
 use metrics::{Counter, Gauge, Label as Named, SharedString};
 
-use crate::telemetry::owners;
+use crate::telemetry::{owners, series};
 
 /// Buckets of a histogram, in the metric's unit.
 pub type Histogram = &'static [f64];
@@ -101,20 +101,35 @@ impl Metric {
 
     /// Counts `n` more; `values` stand in the order of the labels.
     pub fn count(&self, n: u64, values: &[&'static str]) {
-        self.counting(values).increment(n);
+        let make = || metrics::counter!(self.name, self.named(values));
+        series::counter((self.name, values), make, |it| it.increment(n));
     }
 
-    /// The counter of these values, for whoever counts often.
+    /// The counter of these values.
     pub fn counting(&self, values: &[&'static str]) -> Counter {
         metrics::counter!(self.name, self.named(values))
     }
 
     /// Counts one more, of an endpoint or a tenant.
     pub fn count_for(&self, values: &[&'static str], tenant: &str, endpoint: Option<&str>) {
-        let mut labels = self.named(values);
         debug_assert!(self.owned, "{} is not told apart", self.name);
+        if !owners::asked_for() {
+            return self.count(1, values);
+        }
+        let mut labels = self.named(values);
         owners::name(&mut labels, tenant, endpoint);
         metrics::counter!(self.name, labels).increment(1);
+    }
+
+    /// The histogram of these values.
+    pub fn observing(&self, values: &[&'static str]) -> metrics::Histogram {
+        metrics::histogram!(self.name, self.named(values))
+    }
+
+    /// Shows `delta` more, or less, than before.
+    pub fn shift(&self, delta: f64, values: &[&'static str]) {
+        let make = || metrics::gauge!(self.name, self.named(values));
+        series::gauge((self.name, values), make, |it| it.increment(delta));
     }
 
     /// The gauge of these values.
@@ -129,12 +144,8 @@ impl Metric {
 
     /// Observes `value`, in the metric's unit.
     pub fn observe(&self, value: f64, values: &[&'static str]) {
-        self.observing(values).record(value);
-    }
-
-    /// The histogram of these values, for whoever observes often.
-    pub fn observing(&self, values: &[&'static str]) -> metrics::Histogram {
-        metrics::histogram!(self.name, self.named(values))
+        let make = || metrics::histogram!(self.name, self.named(values));
+        series::histogram((self.name, values), make, |it| it.record(value));
     }
 
     /// The labels, named; a value that is not in the table would grow it without bound.

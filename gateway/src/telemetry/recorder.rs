@@ -2,7 +2,7 @@ use std::{sync::OnceLock, time::Duration};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-use crate::telemetry::{BUILD_INFO, Kind, Metric, Owners, TABLE, Unit, Values, owners};
+use crate::telemetry::{BUILD_INFO, Kind, Metric, Owners, TABLE, Unit, Values, owners, series};
 
 /// How often observations are put into their buckets when nobody asks for metrics: until then
 /// each is kept by itself.
@@ -49,6 +49,7 @@ pub fn install(owners: Owners) -> Rendering {
         let handle = recorder.handle();
         // Somebody embeds the gateway beside a recorder of their own: theirs stays.
         let _ = metrics::set_global_recorder(recorder);
+        series::begin();
         TABLE.iter().for_each(|it| begin(it));
         BUILD_INFO.show(1.0, &[env!("CARGO_PKG_VERSION")]);
         let process = metrics_process::Collector::default();
