@@ -9,6 +9,7 @@ mod door;
 mod doors;
 mod egress;
 mod hostile;
+mod loops;
 mod secrets;
 mod tls;
 mod tracing;

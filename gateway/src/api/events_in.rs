@@ -11,7 +11,7 @@ use crate::api::incoming_trace::{self, Taking};
 use crate::api::page::json_response;
 use crate::api::problem::{FieldError, Problem, Result};
 use crate::api::route::{Route, post};
-use crate::api::{body, cloud_event, event_body, ingest, ndjson};
+use crate::api::{body, cloud_event, event_body, hops, ingest, ndjson};
 use crate::domain::{EventType, RateLimit, Scope};
 use crate::storage::{Appended, NewEvent};
 use crate::telemetry::{EVENT_SIZE, EVENTS_ACCEPTED, EVENTS_REJECTED};
@@ -26,6 +26,7 @@ pub(super) fn routes() -> Vec<Route> {
             .header("Idempotency-Key")
             .takes("EventsIn")
             .header("Content-Encoding")
+            .header("Webhook-Hops")
             .takes_as("application/x-ndjson", "EventLines")
             .takes_as("application/cloudevents+json", "CloudEvent")
             .takes_as("application/cloudevents-batch+json", "CloudEvents")
@@ -40,7 +41,8 @@ pub(super) fn routes() -> Vec<Route> {
             .refuses(422, "json_limits")
             .refuses(422, "schema_violation")
             .refuses(429, "quota_exceeded")
-            .refuses(503, "unavailable"),
+            .refuses(503, "unavailable")
+            .refuses(508, "loop_detected"),
     ]
 }
 
@@ -78,8 +80,10 @@ async fn accept_any(
     body: Body,
 ) -> Result {
     gateway.ready()?;
+    let hops = hops::of(&access, headers)?;
     if form == Form::Lines {
-        return Ok(ndjson::accept(gateway, access, incoming_trace::of(headers), body));
+        let cause = (incoming_trace::of(headers), hops);
+        return Ok(ndjson::accept(gateway, access, cause, body));
     }
     let limits = &gateway.limits;
     let bytes = body::read(headers, body, limits.batch_bytes_max).await?;
@@ -99,6 +103,9 @@ async fn accept_any(
             vec![event_body::read(&bytes, &bytes, "", limits.data_bytes_max)?]
         }
     };
+    for event in &mut events {
+        event.hops = hops;
+    }
     if let Some(key) = key {
         for (place, event) in events.iter_mut().enumerate() {
             // The key names the request; each event of it has a name of its own.

@@ -165,6 +165,11 @@ fn state_of(
             let why = match reason.name() {
                 "retries_exhausted" => "every attempt of its schedule failed".to_owned(),
                 "gone" => "the endpoint answered 410 Gone".to_owned(),
+                "loop" => format!(
+                    "the endpoint publishes what it receives: the event came back {} times, and \
+                     a gateway refused it then (508 loop_detected)",
+                    event.hops
+                ),
                 name => name.replace('_', " "),
             };
             Reason::new(reason.name(), why)

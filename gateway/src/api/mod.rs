@@ -43,6 +43,7 @@ mod event_types;
 mod json_limits;
 mod event_body;
 mod cloud_event;
+mod hops;
 mod incoming_trace;
 mod events_in;
 mod ndjson;

@@ -31,6 +31,8 @@ struct Incoming {
     access: Access,
     /// What the whole stream belongs to.
     trace: Option<TraceContext>,
+    /// How many deliveries led to it.
+    hops: u32,
     body: Body,
     buffer: BytesMut,
     /// Up to here the buffer has no line's end.
@@ -47,13 +49,14 @@ type Line = (u64, Result<NewEvent, Problem>);
 pub(super) fn accept(
     gateway: Gateway,
     access: Access,
-    trace: Option<TraceContext>,
+    (trace, hops): (Option<TraceContext>, u32),
     body: Body,
 ) -> Response {
     let incoming = Incoming {
         gateway,
         access,
         trace,
+        hops,
         body,
         buffer: BytesMut::new(),
         searched: 0,
@@ -142,7 +145,8 @@ impl Incoming {
             return;
         }
         let event = event_body::read(&line, &line, "", self.gateway.limits.data_bytes_max);
-        lines.push((self.line, event));
+        let hops = self.hops;
+        lines.push((self.line, event.map(|it| it.with_hops(hops))));
     }
 
     fn skip_what_is_too_long(&mut self, lines: &mut Vec<Line>) {

@@ -95,6 +95,7 @@ pub(super) fn event(it: &Event, with_data: bool) -> Value {
         "ordering_key": it.ordering_key,
         "metadata": it.metadata,
         "trace_id": it.trace.map(|it| format!("{:032x}", u128::from_be_bytes(it.trace))),
+        "hops": it.hops,
     });
     if with_data {
         rendered["data"] = serde_json::from_slice(&it.data).unwrap_or(Value::Null);

@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
 
-use crate::domain::{OnError, Parts, Timestamp, Verdict};
+use crate::domain::{DeadReason, OnError, Parts, Timestamp, Verdict};
 use crate::plugins::Fault;
 use crate::world::{Response, SendResult, Timings};
 
@@ -13,14 +13,19 @@ const HEADERS_KEPT_MAX: usize = 16;
 const HEADER_BYTES_KEPT_MAX: usize = 256;
 const ERROR_BYTES_KEPT_MAX: usize = 1024;
 /// Headers of a request that tell no secret; of all others only the name is kept.
-const PLAIN: [&str; 6] = [
+const PLAIN: [&str; 7] = [
     "content-type",
     "traceparent",
     "user-agent",
+    "webhook-hops",
     "webhook-id",
     "webhook-timestamp",
     "webhook-signature",
 ];
+
+/// What is told of a loop.
+const LOOP: &str = "the endpoint published the event to a gateway again, and so on in a circle; \
+                    have it publish another type than it receives, or nothing";
 
 /// What an attempt came to, before it is judged.
 pub(super) struct Finished {
@@ -55,12 +60,19 @@ impl Finished {
         let name = match status {
             200..=299 => "delivered",
             301..=303 | 307 | 308 => "redirect_refused",
+            508 if is_loop(&response) => "loop_detected",
             _ => "http_status",
         };
+        let error = match name {
+            "delivered" => None,
+            "loop_detected" => Some(LOOP.to_owned()),
+            _ => Some(format!("the endpoint answered {}", response.status)),
+        };
+        let verdict = (name == "loop_detected").then_some(Verdict::Dead(DeadReason::Loop));
         Self {
             status: Some(status),
-            error: (name != "delivered")
-                .then(|| format!("the endpoint answered {}", response.status)),
+            error,
+            verdict,
             retry_after: retry_after(&response.headers, now),
             headers: kept_headers(&response),
             body: response.body,
@@ -73,7 +85,7 @@ impl Finished {
     /// A plugin failed.
     pub(super) fn plugin_failed(fault: Fault, on_error: OnError) -> Self {
         let dead = on_error == OnError::DeadLetter;
-        let verdict = dead.then_some(Verdict::Dead(crate::domain::DeadReason::PluginError));
+        let verdict = dead.then_some(Verdict::Dead(DeadReason::PluginError));
         Self { verdict, ..Self::failed(fault.kind.name(), fault.detail) }
     }
 
@@ -100,6 +112,17 @@ impl Finished {
         let ours = self.name == "internal" || self.name == "filtered";
         !ours && !self.name.starts_with("plugin_") && self.name != "delivered"
     }
+}
+
+/// Whether a gateway says that what it was sent goes in a circle. The status alone does not tell:
+/// hosting providers answer 508 where an account has used up what it may.
+fn is_loop(response: &Response) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Problem {
+        code: String,
+    }
+    let problem = serde_json::from_slice::<Problem>(&response.body);
+    problem.is_ok_and(|it| it.code == "loop_detected")
 }
 
 /// A sentence that somebody else wrote, as much of it as is kept.

@@ -11,6 +11,9 @@ const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("hookgate/", env!("CARGO_PKG_VERSION")));
 const WEBHOOK_REPLAY: HeaderName = HeaderName::from_static("webhook-replay");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// How many deliveries led to this request, itself counted. Who publishes what it received, and
+/// sends this along, ends a loop.
+const WEBHOOK_HOPS: HeaderName = HeaderName::from_static("webhook-hops");
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 
@@ -83,6 +86,7 @@ fn signed(
     body: &Bytes,
     now: Timestamp,
 ) -> Result<HeaderMap, String> {
+    headers.insert(WEBHOOK_HOPS, HeaderValue::from(event.hops + 1));
     headers.insert(WEBHOOK_ID, parse_value(event.id.as_str())?);
     headers.insert(WEBHOOK_TIMESTAMP, HeaderValue::from(now.as_secs()));
     let of = (event.id.as_str(), now.as_secs());

@@ -17,11 +17,13 @@ pub enum DeadReason {
     InternalError,
     /// A plugin says that the endpoint's answer is final.
     Refused,
+    /// The endpoint published it to a gateway again, which told that it goes in a circle.
+    Loop,
 }
 
 impl DeadReason {
     /// Each reason with its name in the API.
-    pub const NAMES: [(Self, &'static str); 7] = [
+    pub const NAMES: [(Self, &'static str); 8] = [
         (Self::RetriesExhausted, "retries_exhausted"),
         (Self::Gone, "gone"),
         (Self::PluginError, "plugin_error"),
@@ -29,6 +31,7 @@ impl DeadReason {
         (Self::Expired, "expired"),
         (Self::InternalError, "internal_error"),
         (Self::Refused, "refused"),
+        (Self::Loop, "loop"),
     ];
 
     /// Its name in the API.

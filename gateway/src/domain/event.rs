@@ -4,6 +4,9 @@ use bytes::Bytes;
 
 use crate::domain::{EventType, Slug, TenantNo, Timestamp, TraceContext, TypeId};
 
+/// From so many hops on an event is a loop: it has been delivered as often and was published again
+/// each time. Chains of gateways are shorter.
+pub const HOPS_MAX: u32 = 3;
 const ID_CHARS_MAX: usize = 64;
 /// Bits of a derived id that hold the sequence number; the rest tell siblings apart.
 const SEQ_BITS: u32 = 44;
@@ -107,6 +110,9 @@ pub struct Event {
     pub only: Option<crate::domain::EndpointNo>,
     /// The trace it belongs to, if its producer or the gateway makes one.
     pub trace: Option<TraceContext>,
+    /// How many deliveries, each published again, led to it; 0 for what begins here. Below
+    /// [`HOPS_MAX`].
+    pub hops: u32,
 }
 
 #[cfg(test)]
@@ -128,6 +134,7 @@ pub(crate) mod tests {
             data: Bytes::copy_from_slice(data.as_bytes()),
             only: None,
             trace: None,
+            hops: 0,
         }
     }
 

@@ -39,7 +39,7 @@ pub use event_type::{EventType, Pattern};
 mod event;
 #[cfg(test)]
 pub(crate) use event::tests::event as event_for_tests;
-pub use event::{Event, EventId, Seq, part_id};
+pub use event::{Event, EventId, HOPS_MAX, Seq, part_id};
 
 mod filter;
 pub use filter::Filter;

@@ -30,6 +30,9 @@ pub struct NewEvent {
     pub only: Option<EndpointNo>,
     /// The trace it belongs to. It does not tell a repeated event from another.
     pub trace: Option<TraceContext>,
+    /// How many deliveries, each published again, led to it. It does not tell a repeated event from
+    /// another either.
+    pub hops: u32,
     pub(super) digest: Option<[u8; 16]>,
 }
 
@@ -48,8 +51,14 @@ impl NewEvent {
             data,
             only: None,
             trace: None,
+            hops: 0,
             digest: None,
         }
+    }
+
+    /// The same, as what so many deliveries led to.
+    pub fn with_hops(self, hops: u32) -> Self {
+        Self { hops, ..self }
     }
 
     /// The names under which it must be stored only once. Ids and keys have separate spaces.

@@ -33,14 +33,19 @@ struct More {
     trace: Option<([u8; 16], [u8; 8], u8)>,
 }
 
+/// What came later still: the number of hops, behind `More`.
+type Hops = u32;
+
 /// Head, and what stands behind it.
-struct Whole<'a>(Head<'a>, Option<More>);
+struct Whole<'a>(Head<'a>, Option<More>, Hops);
 
 impl Serialize for Whole<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
-        match &self.1 {
-            Some(more) => (&self.0, more).serialize(to),
-            None => self.0.serialize(to),
+        match (&self.1, self.2) {
+            (Some(more), hops @ 1..) => (&self.0, more, hops).serialize(to),
+            (None, hops @ 1..) => (&self.0, More { trace: None }, hops).serialize(to),
+            (Some(more), 0) => (&self.0, more).serialize(to),
+            (None, 0) => self.0.serialize(to),
         }
     }
 }
@@ -61,11 +66,12 @@ impl<'de: 'a, 'a> Deserialize<'de> for Whole<'a> {
             ) -> std::result::Result<Self::Value, A::Error> {
                 let head = parts.next_element()?;
                 let head = head.ok_or_else(|| serde::de::Error::invalid_length(0, &self))?;
-                // A row of before ends here.
-                Ok(Whole(head, parts.next_element().unwrap_or_default()))
+                // A row of before ends here, or behind the next.
+                let more = parts.next_element().unwrap_or_default();
+                Ok(Whole(head, more, parts.next_element().ok().flatten().unwrap_or_default()))
             }
         }
-        from.deserialize_tuple(2, Parts(std::marker::PhantomData))
+        from.deserialize_tuple(3, Parts(std::marker::PhantomData))
     }
 }
 
@@ -83,11 +89,11 @@ pub(super) fn encode_event(event: &Event) -> Bytes {
         only: event.only.map(|it| it.0),
     };
     let trace = event.trace.map(|it| More { trace: Some((it.trace, it.span, it.flags)) });
-    encode_with_tail(&Whole(head, trace), &event.data)
+    encode_with_tail(&Whole(head, trace, event.hops), &event.data)
 }
 
 pub(super) fn decode_event(seq: Seq, row: &Bytes) -> Result<Event> {
-    let (Whole(head, more), data): (Whole<'_>, _) = decode_with_tail(row)?;
+    let (Whole(head, more, hops), data): (Whole<'_>, _) = decode_with_tail(row)?;
     let trace = more.and_then(|it| it.trace);
     let text = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
     Ok(Event {
@@ -104,6 +110,7 @@ pub(super) fn decode_event(seq: Seq, row: &Bytes) -> Result<Event> {
         data,
         only: head.only.map(EndpointNo),
         trace: trace.map(|(trace, span, flags)| TraceContext { trace, span, flags }),
+        hops,
     })
 }
 
@@ -120,6 +127,10 @@ mod tests {
         assert_eq!(decode_event(event.seq, &encode_event(&event)).unwrap(), event);
         event.trace = Some(TraceContext { trace: [7; 16], span: [8; 8], flags: 1 });
         assert_eq!(decode_event(event.seq, &encode_event(&event)).unwrap(), event);
+        event.hops = 2;
+        assert_eq!(decode_event(event.seq, &encode_event(&event)).unwrap(), event);
+        event.trace = None;
+        assert_eq!(decode_event(event.seq, &encode_event(&event)).unwrap(), event);
     }
 
     #[test]
@@ -133,6 +144,18 @@ mod tests {
         let (head, data): (Head<'_>, _) = decode_with_tail(&after).unwrap();
         assert_eq!((head.id, &data[..]), (event.id.as_str(), &b"{}"[..]));
         let read = decode_event(event.seq, &before).unwrap();
-        assert_eq!(read.trace, None);
+        assert_eq!((read.trace, read.hops), (None, 0));
+        // Of before there were hops.
+        let read = decode_event(event.seq, &after).unwrap();
+        assert_eq!((read.trace, read.hops), (event.trace, 0));
+        event.hops = 1;
+        let latest = encode_event(&event);
+        let trace_ends = 5 + head_len(&after);
+        assert_eq!(latest[5..trace_ends], after[5..trace_ends]);
+        assert_eq!(head_len(&latest), head_len(&after) + 1);
+    }
+
+    fn head_len(row: &Bytes) -> usize {
+        u32::from_le_bytes(row[1..5].try_into().unwrap()) as usize
     }
 }

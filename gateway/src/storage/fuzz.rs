@@ -100,5 +100,6 @@ fn event() -> Event {
         data: Bytes::from_static(b"{\"n\":1}"),
         only: None,
         trace: TraceContext::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+        hops: 2,
     }
 }

@@ -226,6 +226,7 @@ impl Writer {
             data: new.data,
             only: new.only,
             trace: new.trace,
+            hops: new.hops,
         };
         let mut record = EventRecord {
             seq: seq.0,

@@ -179,6 +179,7 @@ pub const DIED: Metric =
                 "expired",
                 "internal_error",
                 "refused",
+                "loop",
             ],
         ),
     ]);
