@@ -1,6 +1,7 @@
 use std::time::Duration;
 
-use hookgate_tests::Ledger;
+use hookgate_tests::{Ledger, OPERATOR_KEY};
+use serde_json::{Value, json};
 
 use crate::process::{Start, times};
 
@@ -84,6 +85,46 @@ async fn killed_at_every_failpoint_nothing_acknowledged_is_lost() {
     println!("{deaths} deaths at failpoints: {balance:?}");
     assert!(balance.acknowledged > 200, "there was load: {balance:?}");
     assert!(balance.duplicates <= deaths * IN_FLIGHT, "{balance:?}");
+}
+
+/// One request with an idempotency key; status and event's id, or nothing where it died.
+async fn publish(server: &str, key: &str) -> Option<(u16, String)> {
+    let request = reqwest::Client::new()
+        .post(format!("{server}/v1/tenants/default/events"))
+        .bearer_auth(OPERATOR_KEY)
+        .header("idempotency-key", key)
+        .json(&json!({ "type": "a.b", "data": key }));
+    let response = request.send().await.ok()?;
+    let status = response.status().as_u16();
+    let answer: Value = serde_json::from_str(&response.text().await.ok()?).ok()?;
+    Some((status, answer["id"].as_str()?.to_owned()))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_stored_and_not_answered_is_found_by_its_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("crash-idempotency");
+    let mut deaths = 0;
+    for count in 1..=12_u64 {
+        let key = format!("key-{count}");
+        let armed = format!("after_commit_before_ack:{count}");
+        // Some of the batches are the start's own.
+        let Ok(mut gateway) = Start::on(&data).env("HOOKGATE_FAILPOINT", &armed).run() else {
+            continue;
+        };
+        if publish(&gateway.server, &key).await.is_some() {
+            gateway.kill();
+            continue;
+        }
+        assert_eq!(gateway.ended(Duration::from_secs(20)).await, None, "{armed} kills it");
+        deaths += 1;
+        let gateway = Start::on(&data).run().unwrap();
+        let (status, id) = publish(&gateway.server, &key).await.unwrap();
+        assert_eq!(status, 200, "{armed}: it was on disk, so it is a repetition");
+        assert_eq!(publish(&gateway.server, &key).await, Some((200, id)));
+    }
+    assert!(deaths > 0, "it died between disk and answer");
+    println!("{deaths} deaths between disk and answer");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

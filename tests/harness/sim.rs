@@ -120,7 +120,12 @@ impl Sim {
     /// Lets the disk fail somewhere in what is written next; the batch that failed may be found
     /// after the crash, or not.
     pub fn fail_disk(&self) {
-        self.disk.fail_after(self.draw(60), self.draw(2) == 0);
+        self.fail_disk_within(60);
+    }
+
+    /// The same within so many batches.
+    pub fn fail_disk_within(&self, batches: u64) {
+        self.disk.fail_after(self.draw(batches), self.draw(2) == 0);
     }
 
     /// The shard of the tenant that everything belongs to.
@@ -165,6 +170,18 @@ impl Sim {
         if let Ok([Appended::New { id, .. }]) = appended.as_deref() {
             self.acknowledged.insert(id.to_string(), body);
         }
+    }
+
+    /// Publishes an event under an idempotency key; what became of it, if that was acknowledged.
+    ///
+    /// # Errors
+    /// When the disk failed: whether it is stored, nobody knows.
+    pub async fn append_named(&self, n: u64, key: &str) -> hookgate::storage::Result<Appended> {
+        let event_type = EventType::parse("invoice.paid").expect("a type");
+        let mut event = NewEvent::new(event_type, Bytes::from(format!("{{\"n\":{n}}}")));
+        event.idempotency_key = Some(key.to_owned());
+        let appended = self.shard().append(&Slug::default_tenant(), vec![event], true).await?;
+        Ok(appended.into_iter().next().expect("an answer for each event"))
     }
 
     /// A random number below `end`.

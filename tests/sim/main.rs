@@ -2,6 +2,7 @@
 //! `SEED=42 cargo test -p hookgate-tests --test sim`. More of them:
 //! `cargo test -p hookgate-tests --test sim -- --seeds 5000`.
 
+mod idempotency;
 mod plugins;
 mod scheduling;
 
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         test!(a_strict_endpoint_gets_events_in_order),
         test!(what_nobody_takes_ends_as_a_dead_letter_and_can_be_redriven),
         test!(the_same_seed_gives_the_same_history),
+        test!(idempotency::what_is_repeated_over_a_crash_is_one_event),
         test!(plugins::the_same_seed_gives_the_same_history),
         test!(scheduling::each_key_keeps_its_order_over_retries_and_crashes),
         test!(scheduling::a_dead_endpoint_is_probed_and_then_ramped_up),

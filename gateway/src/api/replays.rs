@@ -21,7 +21,13 @@ const REPLAY: &str = "/v1/tenants/{tenant}/replays/{id}";
 pub(super) fn routes() -> Vec<Route> {
     let read_ = Need::Scope(Scope::Read);
     vec![
-        get(REPLAYS, read_, list, ("listReplays", "Replays, newest first.")).gives_page("Replay"),
+        get(
+            REPLAYS,
+            read_,
+            list,
+            ("listReplays", "Replays, newest first; of those that ended, the last 100."),
+        )
+        .gives_page("Replay"),
         post(
             REPLAYS,
             Need::Key(Scope::Manage),

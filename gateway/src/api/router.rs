@@ -20,6 +20,7 @@ use crate::api::{
     explain, ingest, keys, ops, plugins, portal, replays, short, stats, system, tail, tenants,
 };
 use crate::domain::TypeId;
+use crate::world::{Clock, Entropy};
 
 const REQUEST_ID: &str = "x-request-id";
 const REQUEST_ID_CHARS_MAX: usize = 128;
@@ -29,6 +30,9 @@ const HEADER_BYTES_MAX: usize = 32 * 1024 + 1;
 /// The name of a request: the caller's own, or a new one.
 #[derive(Debug, Clone)]
 pub(super) struct RequestId(pub(super) HeaderValue);
+
+/// What names of requests are drawn with.
+type World = (Arc<dyn Clock>, Arc<dyn Entropy>);
 
 /// The whole API, a row for each operation.
 pub(super) fn table() -> Vec<Route> {
@@ -60,18 +64,22 @@ pub(super) fn table() -> Vec<Route> {
 
 /// All routes, each behind its door.
 pub fn router(gateway: Gateway) -> Router {
-    let naming = gateway.clone();
+    let world = (gateway.clock.clone(), gateway.entropy.clone());
     let mut router = Router::new();
     for route in table() {
         router = router.route(route.path, guarded(&gateway, route));
     }
+    around(router, world).with_state(gateway)
+}
+
+/// What every answer goes through, be it of an operation or of none.
+fn around<S: Clone + Send + Sync + 'static>(router: Router<S>, world: World) -> Router<S> {
     router
         .fallback(async || Problem::not_found("route_not_found"))
         .layer(middleware::from_fn(as_problems))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(bounded))
-        .layer(middleware::from_fn(move |request, next| name(naming.clone(), request, next)))
-        .with_state(gateway)
+        .layer(middleware::from_fn(move |request, next| name(world.clone(), request, next)))
 }
 
 /// Refuses a head that is larger than any client of ours needs.
@@ -129,11 +137,11 @@ fn panicked(_: Box<dyn Any + Send>) -> Response {
 }
 
 /// Gives each response the request's name: the caller's own, or a new one.
-async fn name(gateway: Gateway, mut request: Request, next: Next) -> Response {
+async fn name((clock, entropy): World, mut request: Request, next: Next) -> Response {
     let given = request.headers().get(REQUEST_ID).filter(|it| it.len() <= REQUEST_ID_CHARS_MAX);
     let name = given.cloned().unwrap_or_else(|| {
-        let tail = u128::from(gateway.entropy.draw());
-        let name = TypeId::new("req", gateway.clock.now(), tail).to_string();
+        let tail = u128::from(entropy.draw());
+        let name = TypeId::new("req", clock.now(), tail).to_string();
         HeaderValue::from_str(&name).expect("it is plain")
     });
     request.extensions_mut().insert(RequestId(name.clone()));
@@ -148,4 +156,38 @@ async fn name(gateway: Gateway, mut request: Request, next: Next) -> Response {
     tracing::debug!(request_id, %method, route, status, "a request was answered");
     response.headers_mut().insert(REQUEST_ID, name);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{body::Body, routing::get};
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::domain::Timestamp;
+    use crate::world::{SeededEntropy, SimClock};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handler_that_panics_is_a_problem_and_the_next_request_is_served() {
+        let clock = Arc::new(SimClock::starting_at(Timestamp(1_800_000_000_000)));
+        let world: World = (clock, Arc::new(SeededEntropy::new(1)));
+        let router = Router::new()
+            .route("/panics", get(async || -> &'static str { panic!("of its own accord") }))
+            .route("/well", get(async || "well"));
+        let router = around(router, world).with_state(());
+        let ask = async |path: &str| {
+            let request = Request::builder().uri(path).header(REQUEST_ID, "mine");
+            let request = request.body(Body::empty()).unwrap();
+            let response = router.clone().oneshot(request).await.unwrap();
+            assert_eq!(response.headers()[REQUEST_ID], "mine");
+            let status = response.status();
+            (status, response.into_body().collect().await.unwrap().to_bytes())
+        };
+        let (status, body) = ask("/panics").await;
+        let problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!((status.as_u16(), &problem["code"]), (500, &"internal".into()));
+        assert!(!problem.to_string().contains("accord"), "what it said is for the log");
+        assert_eq!(ask("/well").await, (StatusCode::OK, "well".into()));
+    }
 }

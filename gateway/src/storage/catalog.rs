@@ -225,23 +225,25 @@ impl Catalog {
             Record::PluginDeleted { tenant_no, name, versions: _ } => {
                 self.with(*tenant_no, |it| it.plugins.retain(|key, _| key.as_str() != name));
             }
-            Record::IngestPut { tenant_no, chain } => {
-                let chain = chain.iter().map(|it| it.clone().into_noun());
-                let chain = chain.collect::<Result<Arc<[_]>>>()?;
-                self.with(*tenant_no, |it| it.ingest = chain);
-            }
             Record::OperatorKeySet(hash) => self.operator_key = Some(*hash),
-            Record::EventTypePut { .. }
+            Record::IngestPut { .. }
+            | Record::EventTypePut { .. }
             | Record::EventTypeDeleted { .. }
-            | Record::ReplayPut { .. } => self.apply_known(record)?,
+            | Record::ReplayPut { .. }
+            | Record::ReplaysForgotten { .. } => self.apply_known(record)?,
             _ => debug_assert!(!record.is_catalog(), "a record that is not followed"),
         }
         Ok(())
     }
 
-    /// Event types and replays.
+    /// Event types, replays and ingest chains.
     fn apply_known(&mut self, record: &Record) -> Result<()> {
         match record {
+            Record::IngestPut { tenant_no, chain } => {
+                let chain = chain.iter().map(|it| it.clone().into_noun());
+                let chain = chain.collect::<Result<Arc<[_]>>>()?;
+                self.with(*tenant_no, |it| it.ingest = chain);
+            }
             Record::EventTypePut { tenant_no, known } => {
                 let known = Arc::new(known.clone().into_noun()?);
                 let name = known.name.clone();
@@ -253,6 +255,9 @@ impl Catalog {
             Record::ReplayPut { tenant_no, replay } => {
                 let replay = Arc::new(replay.clone().into_noun()?);
                 self.with(*tenant_no, |it| drop(it.replays.insert(replay.id.clone(), replay)));
+            }
+            Record::ReplaysForgotten { tenant_no, ids } => {
+                self.with(*tenant_no, |it| it.replays.retain(|id, _| !ids.contains(id)));
             }
             _ => unreachable!("followed by `apply`"),
         }

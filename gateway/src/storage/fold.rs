@@ -234,7 +234,8 @@ fn fold_catalog(shard: ShardNo, meta: &mut Meta, record: &Record, changes: &mut 
         Record::IngestPut { .. }
         | Record::EventTypePut { .. }
         | Record::EventTypeDeleted { .. }
-        | Record::ReplayPut { .. } => fold_known(shard, record, changes),
+        | Record::ReplayPut { .. }
+        | Record::ReplaysForgotten { .. } => fold_known(shard, record, changes),
         Record::EventsAccepted(_)
         | Record::FannedOut { .. }
         | Record::Happened(_)
@@ -267,6 +268,11 @@ fn fold_known(shard: ShardNo, record: &Record, changes: &mut Changes) {
         }
         Record::ReplayPut { tenant_no, replay } => {
             changes.put(Table::Catalog, row(kind::REPLAY, *tenant_no, &replay.id), encode(replay));
+        }
+        Record::ReplaysForgotten { tenant_no, ids } => {
+            for id in ids {
+                changes.remove(Table::Catalog, row(kind::REPLAY, *tenant_no, id));
+            }
         }
         _ => unreachable!("folded by `fold_catalog`"),
     }

@@ -40,8 +40,9 @@ impl Disk {
         state.failing = None;
         for history in state.shards.values_mut() {
             let unsynced = history.batches.len() - history.synced;
-            let kept = (unsynced as f64 * chance) as usize;
-            history.batches.truncate(history.synced + kept);
+            // None, all, or any number between.
+            let kept = ((unsynced + 1) as f64 * chance) as usize;
+            history.batches.truncate(history.synced + kept.min(unsynced));
             history.synced = history.batches.len();
         }
     }

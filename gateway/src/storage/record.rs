@@ -63,6 +63,8 @@ pub(super) enum Record {
     Backfilled { endpoint: u32, seqs: Vec<u64> },
     /// Somebody changed something.
     Audited(AuditRow),
+    /// Replays that ended long ago are remembered no more.
+    ReplaysForgotten { tenant_no: u32, ids: Vec<String> },
 }
 
 impl Record {

@@ -16,9 +16,11 @@ use crate::storage::{Refused, Result, Table};
 const EXAMINED_MAX: usize = 512;
 /// Replays of a tenant that run at the same time.
 const RUNNING_MAX: u32 = 10;
+/// Replays of a tenant that ended and are remembered: the last so many.
+const ENDED_KEPT: usize = 100;
 
 impl Shard {
-    /// Stores a new replay, which runs from then on.
+    /// Stores a new replay, which runs from then on. What ended long before is forgotten.
     ///
     /// # Errors
     /// `NotFound` when the tenant does not exist, `Limit` when too many run, or when storage
@@ -30,7 +32,18 @@ impl Shard {
         if self.running_replays().iter().filter(running).count() >= RUNNING_MAX as usize {
             return Err(Refused::Limit(RUNNING_MAX));
         }
-        self.put_replay(no, None, replay).await
+        let forgotten = self.long_ended(&replay.tenant);
+        let forget = Record::ReplaysForgotten { tenant_no: no.0, ids: forgotten };
+        self.put_replay(no, (None, replay), Some(forget)).await
+    }
+
+    /// The ids of replays that ended before the last hundred which did.
+    fn long_ended(&self, tenant: &Slug) -> Vec<String> {
+        let catalog = self.catalog();
+        let all = catalog.tenant(tenant).into_iter().flat_map(|it| it.replays.values());
+        let mut ended: Vec<_> = all.filter(|it| it.state != ReplayState::Running).collect();
+        ended.sort_by_key(|it| std::cmp::Reverse((it.updated_at, &it.id)));
+        ended.into_iter().skip(ENDED_KEPT).map(|it| it.id.clone()).collect()
     }
 
     /// Stops a replay; one that has ended stays as it is.
@@ -47,15 +60,15 @@ impl Shard {
             replay.state = ReplayState::Stopped;
             replay.updated_at = self.clock.now();
         }
-        self.put_replay(no, Some(&known), &replay).await?;
+        self.put_replay(no, (Some(&known), &replay), None).await?;
         Ok(replay)
     }
 
     async fn put_replay(
         &self,
         no: TenantNo,
-        before: Option<&Replay>,
-        replay: &Replay,
+        (before, replay): (Option<&Replay>, &Replay),
+        also: Option<Record>,
     ) -> Result<(), Refused> {
         let change = Change {
             tenant: Some((&replay.tenant, no)),
@@ -64,7 +77,8 @@ impl Shard {
             after: Some(Noun::Replay(replay)),
         };
         let record = Record::ReplayPut { tenant_no: no.0, replay: replay.into() };
-        self.commit_change(&change, vec![record]).await?;
+        let records = std::iter::once(record).chain(also).collect();
+        self.commit_change(&change, records).await?;
         self.replays_changed.notify_one();
         Ok(())
     }
@@ -247,4 +261,74 @@ fn wanted(replay: &Replay, endpoint: &Endpoint, event: &Event) -> bool {
         && in_time
         && (types.is_empty() || types.iter().any(|it| it.matches(&event.event_type)))
         && endpoint.filter.as_ref().is_none_or(|it| it.wants(event))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{EndpointId, EndpointNo, Quota};
+    use crate::storage::memory::Disk;
+    use crate::storage::{Config, Store, Writers};
+    use crate::world::{SeededEntropy, SimClock};
+
+    fn open(disk: &Disk) -> (Store, Writers) {
+        let clock = Arc::new(SimClock::starting_at(Timestamp(1_800_000_000_000)));
+        let world = (clock as Arc<dyn crate::world::Clock>, Arc::new(SeededEntropy::new(1)) as _);
+        Store::simulated(disk, &Config::default(), world).unwrap()
+    }
+
+    fn running(writers: Writers) -> tokio::task::JoinSet<()> {
+        let mut tasks = tokio::task::JoinSet::new();
+        writers.into_futures().for_each(|it| drop(tasks.spawn(it)));
+        tasks
+    }
+
+    fn replay(n: u64) -> Replay {
+        Replay {
+            id: format!("rpl_{n:03}"),
+            tenant: Slug::default_tenant(),
+            endpoint: EndpointId::parse("e").unwrap(),
+            endpoint_no: EndpointNo(1),
+            since: Timestamp(0),
+            until: Timestamp(1),
+            event_types: Vec::new(),
+            undelivered_only: false,
+            state: ReplayState::Running,
+            first: Seq(1),
+            last: Seq(1),
+            cursor: Seq(0),
+            examined: 0,
+            replayed: 0,
+            created_at: Timestamp(n),
+            updated_at: Timestamp(n),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_replays_that_ended_the_last_hundred_are_kept() {
+        let (disk, tenant) = (Disk::default(), Slug::default_tenant());
+        let ids = |store: &Store| -> Vec<String> {
+            let catalog = store.shard(&tenant).catalog();
+            catalog.tenant(&tenant).unwrap().replays.keys().cloned().collect()
+        };
+        let before = {
+            let (store, writers) = open(&disk);
+            let _running = running(writers);
+            let shard = store.shard(&tenant);
+            shard.put_tenant(&tenant, |_| Ok(("T".into(), Quota::default()))).await.unwrap();
+            // One runs all the time: it is the oldest, and none of those that ended.
+            shard.start_replay(&replay(0)).await.unwrap();
+            for n in 1..=130 {
+                shard.start_replay(&replay(n)).await.unwrap();
+                if n < 130 {
+                    shard.stop_replay(&tenant, &replay(n).id).await.unwrap();
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+            ids(&store)
+        };
+        let expected: Vec<_> = [0].into_iter().chain(30..=130).map(|n| replay(n).id).collect();
+        assert_eq!(before, expected, "two that run, and a hundred");
+        assert_eq!(ids(&open(&disk).0), expected, "the same after a restart");
+    }
 }
