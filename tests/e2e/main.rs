@@ -10,6 +10,7 @@ mod doors;
 mod egress;
 mod hostile;
 mod loops;
+mod packed;
 mod secrets;
 mod tls;
 mod tracing;

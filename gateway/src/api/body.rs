@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use crate::api::fields::Fields;
 use crate::api::problem::{Problem, Result};
+use crate::api::unpack;
 
 /// How long a client may pause in the middle of a body.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -35,8 +36,7 @@ pub(super) async fn read(headers: &HeaderMap, mut body: Body, bytes_max: usize) 
             Problem::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", detail)
         })?;
         let Some(frame) = frame else { break };
-        let broken = |_| Problem::bad_request("body_broken", "the body ended before its end");
-        let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
+        let Ok(data) = frame.map_err(|it| unpack::broken(&it))?.into_data() else { continue };
         if whole.as_ref().map_or(0, Bytes::len) + parts.len() + data.len() > bytes_max {
             drop_rest(body).await;
             return Err(too_large());

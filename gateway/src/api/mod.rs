@@ -23,6 +23,7 @@ pub use caller::{hash_key, new_key};
 
 mod problem;
 mod fields;
+mod unpack;
 mod body;
 mod page;
 mod wire;

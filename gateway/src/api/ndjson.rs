@@ -14,7 +14,7 @@ use crate::api::events_in::count_new;
 use crate::api::gateway::Gateway;
 use crate::api::incoming_trace::Taking;
 use crate::api::problem::Problem;
-use crate::api::{event_body, ingest};
+use crate::api::{event_body, ingest, unpack};
 use crate::domain::TraceContext;
 use crate::storage::{Appended, NewEvent};
 use crate::telemetry::EVENTS_REJECTED;
@@ -41,6 +41,8 @@ struct Incoming {
     /// In the middle of a line that is too long: it is skipped.
     skipping: bool,
     ended: bool,
+    /// Why the body did not come to its end; told behind the last line.
+    broken: Option<Problem>,
 }
 
 /// A line that was read: an event or why it is none.
@@ -63,6 +65,7 @@ pub(super) fn accept(
         line: 0,
         skipping: false,
         ended: false,
+        broken: None,
     };
     let answers = stream::unfold(incoming, |mut incoming| async move {
         let answer = incoming.next().await?;
@@ -82,7 +85,8 @@ impl Incoming {
         while lines.is_empty() {
             if !self.take_lines(&mut lines) && lines.is_empty() {
                 if self.ended {
-                    return None;
+                    let problem = self.broken.take()?;
+                    return Some(format!("{}\n", rejected(self.line + 1, &problem)).into());
                 }
                 self.read().await;
             }
@@ -104,8 +108,15 @@ impl Incoming {
                     self.buffer.extend_from_slice(&data);
                 }
             }
-            // A broken body ends the stream; what was answered is stored.
-            Some(Err(_)) | None => self.ended = true,
+            // A broken body ends the stream; what was answered is stored. What came of a line
+            // that has no end is none.
+            Some(Err(error)) => {
+                self.ended = true;
+                self.broken = Some(unpack::broken(&error));
+                self.buffer.truncate(memchr::memrchr(b'\n', &self.buffer).map_or(0, |it| it + 1));
+                self.searched = 0;
+            }
+            None => self.ended = true,
         }
     }
 

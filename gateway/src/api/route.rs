@@ -4,13 +4,14 @@
 
 use axum::{
     handler::Handler,
+    middleware,
     routing::{MethodFilter, MethodRouter, on},
 };
 use http::Method;
-use tower_http::decompression::RequestDecompressionLayer;
 
 use crate::api::caller::Need;
 use crate::api::gateway::Gateway;
+use crate::api::unpack;
 
 /// One operation of the API.
 pub(super) struct Route {
@@ -189,8 +190,8 @@ impl Route {
 
     /// Its body may come compressed; limits count what it unpacks to.
     pub(super) fn compressible(mut self) -> Self {
-        self.handler = self.handler.layer(RequestDecompressionLayer::new());
-        self
+        self.handler = self.handler.layer(middleware::from_fn(unpack::unpacked));
+        self.refuses(400, "body_broken").refuses(415, "unsupported_encoding")
     }
 
     /// Refuses with this status and code, beside what all operations refuse.

@@ -108,10 +108,6 @@ async fn as_problems(request: Request, next: Next) -> Response {
             let detail = "the route does not take this method; `Allow` tells which it takes";
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
         }
-        StatusCode::UNSUPPORTED_MEDIA_TYPE if !is_json(&response) => {
-            let detail = "`Content-Encoding` may be gzip or zstd";
-            Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", detail)
-        }
         StatusCode::BAD_REQUEST if !is_json(&response) => {
             Problem::bad_request("invalid_path", "the path cannot be read")
         }
