@@ -13,7 +13,7 @@ use crate::api::gateway::Gateway;
 use crate::api::page::{Query, cursor, page};
 use crate::api::problem::{FieldError, Problem, Result};
 use crate::api::route::{Route, delete, get, put};
-use crate::domain::{EventType, KnownType, Schema, Scope, Timestamp};
+use crate::domain::{Budget, EventType, KnownType, Schema, Scope, Timestamp};
 use crate::storage::{NewEvent, Refused};
 use crate::telemetry::SCHEMA_WARNINGS;
 
@@ -144,8 +144,8 @@ pub(super) struct Opinion {
 
 impl Access {
     /// Compares an event's data with the schema of its type, if there is one. `base` is the
-    /// event's pointer in the body.
-    pub(super) fn opinion(&self, event: &NewEvent, base: &str) -> Opinion {
+    /// event's pointer in the body, `budget` what the request may still cost.
+    pub(super) fn opinion(&self, event: &NewEvent, base: &str, budget: &mut Budget) -> Opinion {
         let known = {
             let catalog = self.shard.catalog();
             let types = catalog.tenant(&self.slug).map(|it| &it.types);
@@ -160,7 +160,7 @@ impl Access {
             pointer: format!("{base}/data{}", it.pointer),
             detail: it.detail,
         };
-        let found: Vec<_> = schema.violations(&data).into_iter().map(error).collect();
+        let found: Vec<_> = schema.violations(&data, budget).into_iter().map(error).collect();
         if !found.is_empty() && !known.strict {
             SCHEMA_WARNINGS.count(1, &[]);
         }

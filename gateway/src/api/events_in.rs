@@ -12,7 +12,7 @@ use crate::api::page::json_response;
 use crate::api::problem::{FieldError, Problem, Result};
 use crate::api::route::{Route, post};
 use crate::api::{body, cloud_event, event_body, hops, ingest, ndjson};
-use crate::domain::{EventType, RateLimit, Scope};
+use crate::domain::{Budget, EventType, RateLimit, Scope};
 use crate::storage::{Appended, NewEvent};
 use crate::telemetry::{EVENT_SIZE, EVENTS_ACCEPTED, EVENTS_REJECTED};
 
@@ -200,9 +200,10 @@ impl Form {
 /// What schemas warn of, for each event. A schema that is strict refuses.
 fn check_types(access: &Access, events: &[NewEvent], many: bool) -> Result<Vec<Vec<FieldError>>> {
     let (mut errors, mut warnings) = (Vec::new(), Vec::with_capacity(events.len()));
+    let mut budget = Budget::of_request();
     for (place, event) in events.iter().enumerate() {
         let base = if many { format!("/{place}") } else { String::new() };
-        let opinion = access.opinion(event, &base);
+        let opinion = access.opinion(event, &base, &mut budget);
         errors.extend(opinion.errors);
         warnings.push(opinion.warnings);
     }

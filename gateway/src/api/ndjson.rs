@@ -15,7 +15,7 @@ use crate::api::gateway::Gateway;
 use crate::api::incoming_trace::Taking;
 use crate::api::problem::Problem;
 use crate::api::{event_body, ingest, unpack};
-use crate::domain::TraceContext;
+use crate::domain::{Budget, TraceContext};
 use crate::storage::{Appended, NewEvent};
 use crate::telemetry::EVENTS_REJECTED;
 
@@ -178,8 +178,14 @@ impl Incoming {
         let (mut events, mut places) =
             (Vec::with_capacity(lines.len()), Vec::with_capacity(lines.len()));
         for (line, event) in ingested(&self.gateway, &self.access, lines).await {
-            let opinion = |it: &NewEvent| self.access.opinion(it, "").errors;
-            match event.map(|it| (opinion(&it), it)) {
+            // Each line is a request of its own, and others get their turn between them.
+            let mut budget = Budget::of_request();
+            let mut opinion = |it: &NewEvent| self.access.opinion(it, "", &mut budget).errors;
+            let opinion = event.map(|it| (opinion(&it), it));
+            if budget.is_dented() {
+                tokio::task::yield_now().await;
+            }
+            match opinion {
                 Ok((errors, event)) if errors.is_empty() => {
                     events.push(event);
                     places.push((line, None));

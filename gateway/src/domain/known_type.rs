@@ -3,13 +3,20 @@ use std::{fmt, sync::Arc};
 use jsonschema::{Draft, PatternOptions, Validator};
 use serde_json::Value;
 
+use crate::domain::schema_cost::{self, Cost};
 use crate::domain::{EventType, Timestamp};
 
 const SOURCE_BYTES_MAX: usize = 64 * 1024;
 /// Violations that are told at once.
 const VIOLATIONS_MAX: usize = 100;
-/// Schemas that apply in place to one value, all `$ref`s followed.
-const UNFOLDED_MAX: u32 = 10_000;
+/// What a schema may cost for a value, in schemas that it is compared with.
+const BREADTH_MAX: u64 = 2000;
+/// What comparing one event may cost: its values, times what the schema costs for each.
+const WORK_MAX: u64 = 5_000_000;
+/// What naming all violations of one event may cost; over it, only that there are some is told.
+const NAMING_MAX: u64 = 200_000;
+/// Bytes of text that cost as much as a value.
+const TEXT_BYTES: u64 = 32;
 /// Bytes that the patterns of a schema may take when they are compiled.
 const PATTERN_BYTES_MAX: usize = 1024 * 1024;
 
@@ -19,6 +26,24 @@ const PATTERN_BYTES_MAX: usize = 1024 * 1024;
 pub struct Schema {
     source: Arc<str>,
     validator: Arc<Validator>,
+    /// Nothing where it costs more than a schema may, by a limit that came after it.
+    cost: Option<Cost>,
+}
+
+/// What comparing events with schemas may still cost within a request.
+#[derive(Debug)]
+pub struct Budget(u64);
+
+impl Budget {
+    /// What a whole request with many events may cost: as much as four of the costliest.
+    pub fn of_request() -> Self {
+        Self(4 * WORK_MAX)
+    }
+
+    /// Whether something took a while: others should have their turn.
+    pub fn is_dented(&self) -> bool {
+        self.0 < 4 * WORK_MAX - NAMING_MAX
+    }
 }
 
 /// Where data breaks its schema: a JSON pointer into the data, and a sentence.
@@ -36,6 +61,20 @@ impl Schema {
     /// # Errors
     /// A sentence for the author.
     pub fn compile(source: &str) -> Result<Self, String> {
+        let (schema, too_costly) = Self::build(source)?;
+        too_costly.map_or(Ok(schema), Err)
+    }
+
+    /// The same of a schema that was taken once: limits that came later do not make it unreadable.
+    /// Data is not compared with what is over them.
+    ///
+    /// # Errors
+    /// A sentence when it is no schema.
+    pub fn restore(source: &str) -> Result<Self, String> {
+        Self::build(source).map(|(schema, _)| schema)
+    }
+
+    fn build(source: &str) -> Result<(Self, Option<String>), String> {
         if source.len() > SOURCE_BYTES_MAX {
             return Err(format!("the schema is longer than {SOURCE_BYTES_MAX} bytes"));
         }
@@ -43,20 +82,31 @@ impl Schema {
         if !value.is_object() && !value.is_boolean() {
             return Err("must be a JSON Schema: an object, true or false".to_owned());
         }
-        let mut unfolded = UNFOLDED_MAX;
-        if unfolds_too_far(&value, &value, (0, &mut unfolded)) {
-            let detail = "its `$ref`s lead back to themselves, or unfold to very many schemas";
-            return Err(detail.to_owned());
-        }
+        let cost = schema_cost::of(&value).and_then(|cost| match cost.breadth {
+            ..=BREADTH_MAX => Ok(cost),
+            _ => Err(format!(
+                "comparing one value would take over {BREADTH_MAX} schemas, all `$ref`s followed: \
+                 use fewer alternatives, or fewer `$ref`s to the same"
+            )),
+        });
         // Patterns run in linear time, so that no producer can make them slow.
         let patterns =
             PatternOptions::regex().size_limit(PATTERN_BYTES_MAX).dfa_size_limit(PATTERN_BYTES_MAX);
+        let (cost, too_costly) = match cost {
+            Ok(cost) => (Some(cost), None),
+            // Its validator would be as costly to make.
+            Err(detail) => {
+                let validator = jsonschema::options().build(&Value::Bool(true));
+                let validator = Arc::new(validator.map_err(|it| it.to_string())?);
+                return Ok((Self { source: source.into(), validator, cost: None }, Some(detail)));
+            }
+        };
         let validator = jsonschema::options()
             .with_draft(Draft::Draft202012)
             .with_pattern_options(patterns)
             .build(&value)
             .map_err(|it| it.to_string())?;
-        Ok(Self { source: source.into(), validator: Arc::new(validator) })
+        Ok((Self { source: source.into(), validator: Arc::new(validator), cost }, too_costly))
     }
 
     /// The schema as it was written.
@@ -64,10 +114,36 @@ impl Schema {
         &self.source
     }
 
-    /// All that is wrong with the data, up to a hundred.
-    pub fn violations(&self, data: &Value) -> Vec<Violation> {
+    /// All that is wrong with the data, up to a hundred; or that it cannot be told within the
+    /// budget, which shrinks by what it costs.
+    pub fn violations(&self, data: &Value, budget: &mut Budget) -> Vec<Violation> {
+        let whole =
+            |detail: &str| vec![Violation { pointer: String::new(), detail: detail.to_owned() }];
+        let Some(cost) = self.cost else {
+            return whole("its type's schema is too complex to be used: describe the type anew");
+        };
+        let (size, depth) = measure(data);
+        let work = size.saturating_mul(cost.breadth);
+        if work > WORK_MAX {
+            return whole(
+                "has too many values to be compared with its type's schema: send it in parts, or \
+                 give the schema fewer alternatives",
+            );
+        }
+        if work > budget.0 {
+            return whole(
+                "there is too much in the request to be compared with schemas: send fewer events \
+                 at once",
+            );
+        }
+        budget.0 -= work;
         if self.validator.is_valid(data) {
             return Vec::new();
+        }
+        // Only whether data is valid is remembered where a schema leads back to itself.
+        let ways = cost.branching.max(1).saturating_pow(depth);
+        if work.saturating_mul(ways) > NAMING_MAX {
+            return whole("does not match its type's schema; it is too large to say where");
         }
         let errors = self.validator.iter_errors(data).take(VIOLATIONS_MAX);
         let violation = |it: jsonschema::ValidationError<'_>| Violation {
@@ -78,26 +154,20 @@ impl Schema {
     }
 }
 
-/// Whether following `$ref` and the schemas that apply in place comes back to where it began, or
-/// to very many places: a validator would never end.
-fn unfolds_too_far(root: &Value, at: &Value, (depth, left): (usize, &mut u32)) -> bool {
-    const DEPTH_MAX: usize = 64;
-    *left = left.saturating_sub(1);
-    if depth > DEPTH_MAX || *left == 0 {
-        return true;
+/// How many values there are, long texts counting as several, and how deep they are nested.
+fn measure(data: &Value) -> (u64, u32) {
+    let all = |it: &mut dyn Iterator<Item = (u64, u32)>| {
+        it.fold((1, 0), |(size, depth), (more, below)| (size + more, depth.max(below + 1)))
+    };
+    match data {
+        Value::Array(elements) => all(&mut elements.iter().map(measure)),
+        Value::Object(members) => all(&mut members.iter().map(|(key, value)| {
+            let (size, depth) = measure(value);
+            (size + key.len() as u64 / TEXT_BYTES, depth)
+        })),
+        Value::String(text) => (1 + text.len() as u64 / TEXT_BYTES, 0),
+        _ => (1, 0),
     }
-    let Value::Object(members) = at else { return false };
-    let in_place = ["allOf", "anyOf", "oneOf"];
-    let groups = in_place.iter().filter_map(|it| members.get(*it)?.as_array()).flatten();
-    let single = ["not", "if", "then", "else"].iter().filter_map(|it| members.get(*it));
-    let dependent = members.get("dependentSchemas").and_then(Value::as_object);
-    let dependent = dependent.into_iter().flat_map(|it| it.values());
-    let referred = ["$ref", "$dynamicRef"].iter().filter_map(|it| {
-        let pointer = members.get(*it)?.as_str()?.strip_prefix('#')?;
-        root.pointer(pointer)
-    });
-    let mut next = groups.chain(single).chain(dependent).chain(referred);
-    next.any(|it| unfolds_too_far(root, it, (depth + 1, &mut *left)))
 }
 
 impl fmt::Debug for Schema {
@@ -134,6 +204,10 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn found_in(schema: &Schema, data: &Value) -> Vec<Violation> {
+        schema.violations(data, &mut Budget::of_request())
+    }
+
     #[test]
     fn every_violation_is_told_with_its_place() {
         let schema = json!({
@@ -143,8 +217,8 @@ mod tests {
             "additionalProperties": false,
         });
         let schema = Schema::compile(&schema.to_string()).unwrap();
-        assert_eq!(schema.violations(&json!({ "order_id": 1 })), []);
-        let found = schema.violations(&json!({ "order_id": "x", "lines": ["a", 1], "more": 1 }));
+        assert_eq!(found_in(&schema, &json!({ "order_id": 1 })), []);
+        let found = found_in(&schema, &json!({ "order_id": "x", "lines": ["a", 1], "more": 1 }));
         let mut places: Vec<_> = found.iter().map(|it| it.pointer.as_str()).collect();
         places.sort_unstable();
         assert_eq!(places, ["", "/lines/1", "/order_id"]);
@@ -167,7 +241,7 @@ mod tests {
         }
         let tree = r##"{"type": "object", "properties": {"child": {"$ref": "#"}}}"##;
         let tree = Schema::compile(tree).unwrap();
-        assert_eq!(tree.violations(&json!({ "child": { "child": 1 } })).len(), 1);
+        assert_eq!(found_in(&tree, &json!({ "child": { "child": 1 } })).len(), 1);
         let long = format!("{{}}{}", " ".repeat(70_000));
         assert!(Schema::compile(&long).is_err());
     }

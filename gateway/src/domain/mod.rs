@@ -30,8 +30,10 @@ pub use tenant::{Slug, Tenant, TenantNo};
 mod api_key;
 pub use api_key::{ApiKey, Scope};
 
+mod schema_cost;
+
 mod known_type;
-pub use known_type::{KnownType, Schema, Violation};
+pub use known_type::{Budget, KnownType, Schema, Violation};
 
 mod event_type;
 pub use event_type::{EventType, Pattern};

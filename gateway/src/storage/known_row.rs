@@ -32,7 +32,7 @@ impl From<&KnownType> for KnownTypeRow {
 
 impl KnownTypeRow {
     pub(super) fn into_noun(self) -> Result<KnownType> {
-        let schema = self.schema.map(|it| Schema::compile(&it).map_err(Error::corrupt));
+        let schema = self.schema.map(|it| Schema::restore(&it).map_err(Error::corrupt));
         Ok(KnownType {
             name: EventType::parse(&self.name).ok_or_else(|| Error::corrupt("event type"))?,
             description: self.description,
