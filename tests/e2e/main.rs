@@ -21,6 +21,7 @@ mod plugins;
 mod process;
 mod scheduling;
 mod stream;
+mod supervisor;
 
 use hookgate_tests::{Gateway, TestEndpoint};
 use serde_json::{Value, json};

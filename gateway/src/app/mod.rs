@@ -6,6 +6,9 @@ pub use config::{Config, ConfigError, FileConfig, KeySource, Overrides};
 mod plugin_settings;
 pub use plugin_settings::PluginSettings;
 
+mod supervisor;
+pub use supervisor::{State, tell};
+
 mod start;
 pub use start::{App, StartError};
 

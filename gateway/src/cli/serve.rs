@@ -5,6 +5,7 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::{App, Config, ConfigError, FileConfig, Overrides, PluginSettings, StartError};
+use crate::app::{State, tell};
 use crate::cli::client::Failure;
 use crate::cli::output;
 use crate::plugins::Compiler;
@@ -187,12 +188,14 @@ pub(super) async fn run(flags: Flags) -> ExitCode {
     if let Some(key) = app.made_operator_key() {
         output::note(&format!("the operator's key, shown this once: {key}"));
     }
+    tell(State::Ready);
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             Some(()) = hangup.recv() => read_egress_again(&app, flags.clone()),
             error = app.failure() => {
+                tell(State::Stopping);
                 let error = StartError::from(error);
                 let code = refuse(error.to_string(), error.exit_code());
                 app.give_up().await;
@@ -201,6 +204,7 @@ pub(super) async fn run(flags: Flags) -> ExitCode {
         }
     }
     tracing::info!("stopping");
+    tell(State::Stopping);
     if !app.stop().await {
         tracing::warn!("the grace is over; what was in flight will be repeated after the start");
     }
