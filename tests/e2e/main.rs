@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod api;
+mod archive;
 mod command_line;
 mod crash;
 mod delivery;

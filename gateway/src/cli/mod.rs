@@ -20,6 +20,7 @@ mod system;
 mod doctor;
 mod explain;
 mod send;
+mod archive;
 mod tail;
 mod sse;
 mod plugin;

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use crate::cli::client::{Client, Failure};
-use crate::cli::output;
+use crate::cli::{archive, output};
 
 type Outcome = Result<ExitCode, Failure>;
 
@@ -36,9 +36,15 @@ pub(super) enum Events {
         page: Page,
     },
     /// One event with its data
-    Get { id: String },
+    Get {
+        id: String,
+    },
     /// What became of an event at each endpoint
-    Deliveries { id: String },
+    Deliveries {
+        id: String,
+    },
+    Export(archive::Export),
+    Import(archive::Import),
 }
 
 #[derive(Debug, Subcommand)]
@@ -161,6 +167,8 @@ pub(super) async fn events(client: &Client, command: Events) -> Outcome {
             list(client, "events", &page, &[("type", event_type)], &columns).await
         }
         Events::Get { id } => show(client, &format!("events/{id}")).await,
+        Events::Export(it) => archive::export(client, it).await,
+        Events::Import(it) => archive::import(client, it).await,
         Events::Deliveries { id } => {
             let page = client.get(&client.path(&format!("events/{id}/deliveries"))).await?;
             output::list(client.json, &page, &DELIVERY_COLUMNS);

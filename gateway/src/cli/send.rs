@@ -42,7 +42,7 @@ pub(super) struct Flags {
 
 pub(super) async fn run(client: &Client, flags: Flags) -> Result<ExitCode, Failure> {
     match &flags.ndjson {
-        Some(path) => send_stream(client, path).await,
+        Some(path) => stream_file(client, path).await,
         None => send_one(client, &flags).await,
     }
 }
@@ -75,7 +75,8 @@ async fn send_one(client: &Client, flags: &Flags) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn send_stream(client: &Client, path: &PathBuf) -> Result<ExitCode, Failure> {
+/// Publishes a file of events, a line each, or stdin; exit code 7 if lines were rejected.
+pub(super) async fn stream_file(client: &Client, path: &PathBuf) -> Result<ExitCode, Failure> {
     let failed = |it: std::io::Error| Failure::usage(format!("{}: {it}", path.display()));
     let (source, bytes): (Box<dyn AsyncRead + Send + Sync + Unpin>, _) = if path.as_os_str() == "-"
     {

@@ -188,8 +188,12 @@ impl Shard {
         Ok(Some((Record::Happened(record), new)))
     }
 
-    /// The tenant's events behind `after` up to `last`, oldest first.
-    fn seqs_after(
+    /// The places of the tenant's events behind `after` up to `last`, at most `limit`, oldest
+    /// first.
+    ///
+    /// # Errors
+    /// When storage cannot be read.
+    pub fn seqs_after(
         &self,
         tenant: TenantNo,
         after: Seq,
