@@ -14,6 +14,8 @@ CHECKS = ",".join(
 )
 # Streams without an end, and a compiler that each random component would keep busy.
 LEFT_OUT = ["/v1/tenants/{tenant}/events/tail"]
+# 508 answers a delivery that goes in a circle: it is no fault of the gateway's.
+CONFIG = '[checks.not_a_server_error]\nexpected-statuses = ["2xx", "3xx", "4xx", "508"]\n'
 
 
 def main(binary: str, schemathesis: str) -> int:
@@ -26,6 +28,8 @@ def main(binary: str, schemathesis: str) -> int:
             env=environment,
         )
         try:
+            with open(os.path.join(folder, "schemathesis.toml"), "w", encoding="utf-8") as config:
+                config.write(CONFIG)
             address = json.loads(gateway.stdout.readline())["listening"]
             command = [
                 schemathesis, "run", f"{address}/openapi.json",
