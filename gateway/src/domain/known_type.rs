@@ -15,6 +15,8 @@ const BREADTH_MAX: u64 = 2000;
 const WORK_MAX: u64 = 5_000_000;
 /// What naming all violations of one event may cost; over it, only that there are some is told.
 const NAMING_MAX: u64 = 200_000;
+/// Steps of a pattern that cost as much as a value.
+const STEPS: u64 = 4;
 /// Bytes of text that cost as much as a value.
 const TEXT_BYTES: u64 = 32;
 /// Bytes that the patterns of a schema may take when they are compiled.
@@ -122,8 +124,15 @@ impl Schema {
         let Some(cost) = self.cost else {
             return whole("its type's schema is too complex to be used: describe the type anew");
         };
-        let (size, depth) = measure(data);
-        let work = size.saturating_mul(cost.breadth);
+        let Size { values, bytes, depth } = measure(data);
+        let steps = bytes.saturating_mul(cost.steps) / STEPS;
+        if steps > WORK_MAX {
+            return whole(
+                "has too much text for the patterns of its type's schema: begin them with ^ and \
+                 give their repetitions an end",
+            );
+        }
+        let work = values.saturating_mul(cost.breadth).saturating_add(steps);
         if work > WORK_MAX {
             return whole(
                 "has too many values to be compared with its type's schema: send it in parts, or \
@@ -154,20 +163,45 @@ impl Schema {
     }
 }
 
-/// How many values there are, long texts counting as several, and how deep they are nested.
-fn measure(data: &Value) -> (u64, u32) {
-    let all = |it: &mut dyn Iterator<Item = (u64, u32)>| {
-        it.fold((1, 0), |(size, depth), (more, below)| (size + more, depth.max(below + 1)))
-    };
-    match data {
-        Value::Array(elements) => all(&mut elements.iter().map(measure)),
-        Value::Object(members) => all(&mut members.iter().map(|(key, value)| {
-            let (size, depth) = measure(value);
-            (size + key.len() as u64 / TEXT_BYTES, depth)
-        })),
-        Value::String(text) => (1 + text.len() as u64 / TEXT_BYTES, 0),
-        _ => (1, 0),
+/// How large data is.
+#[derive(Debug, Default)]
+struct Size {
+    /// Values in it; long texts count as several.
+    values: u64,
+    /// Bytes of its texts.
+    bytes: u64,
+    /// How deep it is nested.
+    depth: u32,
+}
+
+impl Size {
+    fn text(text: &str) -> Self {
+        let bytes = text.len() as u64;
+        Self { values: 1 + bytes / TEXT_BYTES, bytes, depth: 0 }
     }
+
+    fn add(&mut self, inner: &Self) {
+        self.values += inner.values;
+        self.bytes += inner.bytes;
+        self.depth = self.depth.max(inner.depth + 1);
+    }
+}
+
+fn measure(data: &Value) -> Size {
+    let mut size = Size { values: 1, ..Size::default() };
+    match data {
+        Value::Array(elements) => elements.iter().for_each(|it| size.add(&measure(it))),
+        Value::Object(members) => {
+            for (key, value) in members {
+                size.add(&measure(value));
+                size.values += key.len() as u64 / TEXT_BYTES;
+                size.bytes += key.len() as u64;
+            }
+        }
+        Value::String(text) => return Size::text(text),
+        _ => {}
+    }
+    size
 }
 
 impl fmt::Debug for Schema {

@@ -16,6 +16,8 @@ const DEPTH_MAX: usize = 128;
 const IN_PLACE_DEPTH_MAX: usize = 20;
 /// Entries of an `enum` that cost as much as a schema.
 const ENTRIES: u64 = 16;
+/// Up to this size a pattern that looks at no more of a text than it is long costs nothing beside.
+const SHORT: u64 = 256;
 /// What a pattern costs, in schemas.
 const PATTERN: u64 = 4;
 
@@ -38,6 +40,8 @@ pub(super) struct Cost {
     /// How many ways lead back to such a schema from a level of the data to a deeper one. With more
     /// than one, naming each violation takes that to the power of the depth.
     pub(super) branching: u64,
+    /// Steps that patterns may take at most for each byte of a text.
+    pub(super) steps: u64,
 }
 
 /// A schema by its place in memory: the document does not change meanwhile.
@@ -87,6 +91,7 @@ pub(super) fn of(root: &Value) -> Result<Cost, String> {
         let cost = walk.cost(it)?;
         total.breadth = total.breadth.saturating_add(cost.breadth);
         total.branching = total.branching.max(cost.branching);
+        total.steps = total.steps.saturating_add(cost.steps);
     }
     Ok(total)
 }
@@ -228,13 +233,13 @@ impl<'a> Walk<'a> {
 
     /// The cost of a schema, up to where it leads to one that leads to itself.
     fn cost(&mut self, at: &'a Value) -> Result<Cost, String> {
-        let Value::Object(members) = at else { return Ok(Cost { breadth: 1, branching: 0 }) };
+        let Value::Object(members) = at else { return Ok(Cost { breadth: 1, ..Cost::default() }) };
         let place = std::ptr::from_ref(at);
         if let Some(known) = self.whole.get(&place) {
             return Ok(*known);
         }
         self.in_place(at)?;
-        let mut sum = Cost { breadth: own(members), branching: 0 };
+        let mut sum = Cost { breadth: own(members), branching: 0, steps: steps(members) };
         for it in self.beside(members)? {
             sum.add(self.cost_behind(it)?);
         }
@@ -257,7 +262,7 @@ impl<'a> Walk<'a> {
 
     fn cost_behind(&mut self, at: &'a Value) -> Result<Cost, String> {
         match self.loops.contains_key(&std::ptr::from_ref(at)) {
-            true => Ok(Cost { breadth: self.in_place(at)?.0, branching: 1 }),
+            true => Ok(Cost { breadth: self.in_place(at)?.0, branching: 1, steps: 0 }),
             false => self.cost(at),
         }
     }
@@ -267,12 +272,14 @@ impl Cost {
     fn add(&mut self, other: Self) {
         self.breadth = self.breadth.saturating_add(other.breadth);
         self.branching = self.branching.saturating_add(other.branching);
+        self.steps = self.steps.saturating_add(other.steps);
     }
 
     fn max(self, other: Self) -> Self {
         Self {
             breadth: self.breadth.max(other.breadth),
             branching: self.branching.max(other.branching),
+            steps: self.steps.max(other.steps),
         }
     }
 }
@@ -284,6 +291,62 @@ fn own(members: &Map<String, Value>) -> u64 {
     let patterns = patterns.map_or(0, Map::len) as u64;
     let pattern = u64::from(members.contains_key("pattern"));
     1 + (count("enum") + count("required")) / ENTRIES + (patterns + pattern) * PATTERN
+}
+
+/// Steps that a schema's own patterns may take for each byte of a text.
+fn steps(members: &Map<String, Value>) -> u64 {
+    let one = members.get("pattern").and_then(Value::as_str);
+    let many = members.get("patternProperties").and_then(Value::as_object);
+    let all = one.into_iter().chain(many.into_iter().flat_map(|it| it.keys()).map(String::as_str));
+    all.map(steps_of).sum()
+}
+
+/// How many places of a pattern may be tried beside each other at a byte: its length with all
+/// counted repetitions written out. One that begins at the text's beginning and has an end looks at
+/// no more of the text than it is long itself.
+fn steps_of(pattern: &str) -> u64 {
+    let mut open = false;
+    // Sizes of the groups that are open, and in each of what a repetition would be about.
+    let mut groups: Vec<(u64, u64)> = vec![(0, 0)];
+    let mut text = pattern.chars().peekable();
+    while let Some(it) = text.next() {
+        let nested = groups.len() > 1;
+        let (size, last) = groups.last_mut().expect("there is the whole");
+        match it {
+            '(' => groups.push((0, 0)),
+            ')' if nested => {
+                let (inner, _) = groups.pop().expect("there are two");
+                let (size, last) = groups.last_mut().expect("there is the whole");
+                (*size, *last) = (size.saturating_add(inner), inner);
+            }
+            '{' => {
+                let counts: String = text.by_ref().take_while(|it| *it != '}').collect();
+                let most = counts.rsplit(',').find_map(|it| it.trim().parse::<u64>().ok());
+                open |= counts.trim_end().ends_with(',');
+                let more = last.saturating_mul(most.unwrap_or(1).saturating_sub(1));
+                (*size, *last) = (size.saturating_add(more), last.saturating_add(more));
+            }
+            '[' => {
+                let mut before = ' ';
+                for it in text.by_ref() {
+                    if it == ']' && before != '\\' && before != ' ' {
+                        break;
+                    }
+                    before = if before == '\\' { '.' } else { it };
+                }
+                (*size, *last) = (size.saturating_add(1), 1);
+            }
+            '*' | '+' | '|' => open = true,
+            _ => {
+                if it == '\\' {
+                    text.next();
+                }
+                (*size, *last) = (size.saturating_add(1), 1);
+            }
+        }
+    }
+    let whole = groups.iter().fold(0_u64, |sum, (size, _)| sum.saturating_add(*size));
+    if pattern.starts_with('^') && !open && whole <= SHORT { 0 } else { whole }
 }
 
 /// A URI's fragment as text.
@@ -396,7 +459,7 @@ mod tests {
                 "money": { "$anchor": "money", "type": "number" },
             },
         });
-        assert_eq!(of(&order).unwrap(), Cost { breadth: 6, branching: 0 });
+        assert_eq!(of(&order).unwrap(), Cost { breadth: 6, branching: 0, steps: 7 });
         assert_eq!(violations(&order, &json!({ "id": "ABC-1", "lines": [{ "price": 1 }] })), 0);
         assert_eq!(violations(&order, &json!({ "id": "1", "lines": [{ "price": "1" }] })), 2);
         let tree = json!({ "properties": { "l": { "$ref": "#" }, "r": { "$ref": "#" } } });
@@ -407,6 +470,35 @@ mod tests {
         let shared = chain(40, shared, json!({ "type": "number" }));
         assert!(of(&shared).unwrap().breadth < 200);
         assert_eq!(violations(&shared, &nested(40, json!("x"))), 1);
+    }
+
+    #[test]
+    fn patterns_cost_what_they_try() {
+        for (pattern, steps) in [
+            ("^[A-Z]{3}-[0-9]{1,9}$", 0),
+            ("^\\w{1,50}$", 0),
+            ("^a|b{7}$", 9),
+            ("^(?:[a-z]-){4}x+", 14),
+            ("a[ab]{900}c", 902),
+            ("^[ab]{900}c", 902),
+            ("(a{10}b{2,}){5}", 60),
+            ("[]a]{3}[\\]x]{4}", 7),
+        ] {
+            // Signs of a group's kind count as if they were letters.
+            let got = steps_of(pattern);
+            assert!((steps..steps + 12).contains(&got), "{pattern}: {got}");
+        }
+        let schema = json!({ "properties": { "code": { "pattern": "a[ab]{900}c" } } });
+        let schema = Schema::compile(&schema.to_string()).unwrap();
+        let told = |bytes: usize| {
+            let data = json!({ "code": "ab".repeat(bytes / 2) });
+            schema.violations(&data, &mut Budget::of_request()).remove(0).detail
+        };
+        assert!(told(1000).contains("does not match"), "{}", told(1000));
+        assert!(told(1 << 20).contains("too much text"), "{}", told(1 << 20));
+        let bounded = json!({ "properties": { "code": { "pattern": "^\\w{1,50}$" } } });
+        let large = json!({ "code": "x", "file": "x".repeat(1 << 20) });
+        assert_eq!(violations(&bounded, &large), 0);
     }
 
     #[test]
