@@ -11,6 +11,7 @@ pub mod storage;
 pub mod plugins;
 pub mod fanout;
 pub mod replay;
+pub mod retention;
 pub mod dispatch;
 pub mod api;
 pub mod app;

@@ -20,6 +20,7 @@ mod measure;
 mod metrics;
 mod plugins;
 mod process;
+mod retention;
 mod scheduling;
 mod stream;
 mod supervisor;

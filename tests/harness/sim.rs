@@ -16,7 +16,8 @@ use hookgate::{
     domain::{Endpoint, EndpointNo, EventType, PluginName, Quota, Slug, Timestamp},
     fanout,
     plugins::{self, Host},
-    storage::{Appended, Config, NewEvent, Shard, Store, conformance, memory::Disk},
+    retention,
+    storage::{Appended, Config, Keep, NewEvent, Shard, Store, conformance, memory::Disk},
     world::{
         Clock, Entropy, FailureClass, Request, Response, SeededEntropy, SendResult, SimClock,
         Timings, Transport,
@@ -30,6 +31,8 @@ pub struct Sim {
     pub receiver: Arc<Receiver>,
     /// Ids of the events that were acknowledged, with their bodies.
     pub acknowledged: BTreeMap<String, Bytes>,
+    /// How long what is kept.
+    pub keep: Keep,
     /// How much is attempted at once.
     pub config: dispatch::Config,
     disk: Disk,
@@ -59,6 +62,7 @@ impl Sim {
         Self {
             receiver: Arc::new(receiver),
             acknowledged: BTreeMap::new(),
+            keep: Keep::default(),
             config: dispatch::Config { in_flight_max: 16, ..Default::default() },
             disk: Disk::default(),
             clock: Arc::new(SimClock::starting_at(Timestamp(1_800_000_000_000))),
@@ -86,6 +90,8 @@ impl Sim {
         });
         let mut tasks = JoinSet::new();
         writers.into_futures().for_each(|it| drop(tasks.spawn(it)));
+        let trimming = retention::run(store.clone(), self.keep, CancellationToken::new());
+        tasks.spawn(trimming);
         for shard in store.shards() {
             let stopping = CancellationToken::new();
             tasks.spawn(fanout::run(shard.clone(), stopping.clone()));
@@ -182,6 +188,11 @@ impl Sim {
         event.idempotency_key = Some(key.to_owned());
         let appended = self.shard().append(&Slug::default_tenant(), vec![event], true).await?;
         Ok(appended.into_iter().next().expect("an answer for each event"))
+    }
+
+    /// How long it has been since the simulation began.
+    pub fn elapsed(&self) -> Duration {
+        self.receiver.started.elapsed()
     }
 
     /// A random number below `end`.

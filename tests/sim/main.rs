@@ -4,6 +4,7 @@
 
 mod idempotency;
 mod plugins;
+mod retention;
 mod scheduling;
 
 use std::{
@@ -53,6 +54,8 @@ fn main() -> ExitCode {
         test!(the_same_seed_gives_the_same_history),
         test!(idempotency::what_is_repeated_over_a_crash_is_one_event),
         test!(plugins::the_same_seed_gives_the_same_history),
+        test!(retention::nothing_goes_before_it_is_finished_and_then_everything),
+        test!(retention::dead_letters_and_replays_hold_their_events),
         test!(scheduling::each_key_keeps_its_order_over_retries_and_crashes),
         test!(scheduling::a_dead_endpoint_is_probed_and_then_ramped_up),
         test!(scheduling::who_asks_to_be_left_alone_is_left_alone),

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use hookgate::domain::{
-    DeadReason, DeliveryState, Endpoint, EndpointNo, Ordering, Pattern, Quota, Retry, RetryPolicy,
-    Slug, Trigger,
+    DeadReason, DeliveryState, Endpoint, EndpointNo, Ordering, Pattern, Quota, Retention, Retry,
+    RetryPolicy, Slug, Trigger,
 };
 use hookgate::storage::Entry;
 use hookgate_tests::{Mood, Received, Sim};
@@ -238,6 +238,7 @@ pub(crate) async fn days_of_nothing_but_failure_disable_an_endpoint() {
 
 pub(crate) async fn what_is_held_too_long_expires() {
     let mut sim = Sim::new(6, 0.0);
+    sim.keep.events = Retention::Forever;
     sim.start().await;
     let endpoint = sim.endpoint(|it| it.ordering = Ordering::Strict).await;
     let watcher = watcher(&sim).await;

@@ -6,13 +6,14 @@ use serde_json::{Value, json};
 
 use crate::api::fields::Fields;
 use crate::api::wire::{duration, parse_duration};
-use crate::domain::{PluginQuota, Quota};
+use crate::domain::{PluginQuota, Quota, Retention};
 use crate::plugins::Config;
 
 const DEADLINE_MAX: Duration = Duration::from_secs(10);
 const CPU_MAX: Duration = Duration::from_secs(256);
 const BYTES_MAX: u32 = 64 * 1024 * 1024;
 const LINES_MAX: u32 = 100_000;
+const RETENTION: &str = "a duration of at least \"1h\", or \"forever\"";
 
 /// Reads `quota`; `None` when nothing is said of it. `config` is the host's own: an instance
 /// cannot have more memory than those of its pool.
@@ -42,6 +43,7 @@ pub(super) fn read(fields: &mut Fields, config: &Config) -> Option<Quota> {
         burst: quota.whole("burst", 1, 10_000_000),
         backlog_max: quota.whole("backlog_max", 1, u32::MAX).map(u64::from),
         endpoints_max: quota.whole("endpoints_max", 0, 1_000_000),
+        retention: quota.parsed("retention", RETENTION, Retention::parse),
         plugins,
     };
     quota.finish().map_err(|errors| fields.refuse_all(errors)).ok();
@@ -75,6 +77,7 @@ pub(super) fn render(it: &Quota) -> Value {
         "burst": it.burst,
         "backlog_max": it.backlog_max,
         "endpoints_max": it.endpoints_max,
+        "retention": it.retention.map(|it| it.to_string()),
         "plugins": render_plugins(&it.plugins),
     });
     if let Some(members) = quota.as_object_mut() {
@@ -120,6 +123,8 @@ mod tests {
         assert_eq!(render(&quota), given);
         assert_eq!(render(&read(json!({})).unwrap().unwrap()), json!({ "plugins": {} }));
         assert_eq!(read(Value::Null), Ok(None));
+        let kept = read(json!({ "retention": "7d" })).unwrap().unwrap();
+        assert_eq!(render(&kept), json!({ "retention": "168h", "plugins": {} }));
     }
 
     #[test]
@@ -130,6 +135,8 @@ mod tests {
             (json!({ "plugins": { "deadline": "11s" } }), "/quota/plugins/deadline"),
             (json!({ "plugins": { "memory_bytes": 129 << 20 } }), "/quota/plugins/memory_bytes"),
             (json!({ "plugins": 3 }), "/quota/plugins"),
+            (json!({ "retention": "59m" }), "/quota/retention"),
+            (json!({ "retention": 30 }), "/quota/retention"),
             (json!([]), "/quota"),
         ] {
             assert_eq!(read(given.clone()).unwrap_err(), [pointer], "{given}");

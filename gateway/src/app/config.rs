@@ -4,6 +4,8 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::app::PluginSettings;
+use crate::domain::Retention;
+use crate::storage::Keep;
 use crate::telemetry::Owners;
 use crate::world::egress::{Allowed, Proxy};
 use crate::{api, dispatch, plugins, storage, world::egress::EgressPolicy};
@@ -29,6 +31,8 @@ pub struct Config {
     pub storage: storage::Config,
     /// Dispatch's settings.
     pub dispatch: dispatch::Config,
+    /// How long what is kept.
+    pub keep: Keep,
     /// The API's limits.
     pub limits: api::Limits,
     /// The plugins' settings.
@@ -105,6 +109,11 @@ pub struct FileConfig {
     pub disable_after_hours: Option<u64>,
     /// A delivery is given up when its event is as old as this, in hours.
     pub expire_after_hours: Option<u64>,
+    /// How long events are kept with their deliveries, attempts and dead letters: `30d`, or
+    /// `forever`.
+    pub retention: Option<String>,
+    /// How long audit records are kept.
+    pub audit_retention: Option<String>,
     /// Shards of a new store.
     pub shards: Option<u16>,
     /// Tenants that have metrics of their own; all others are `__other__`.
@@ -185,6 +194,8 @@ impl FileConfig {
             replay_percent: self.replay_percent.or(other.replay_percent),
             disable_after_hours: self.disable_after_hours.or(other.disable_after_hours),
             expire_after_hours: self.expire_after_hours.or(other.expire_after_hours),
+            retention: self.retention.or(other.retention),
+            audit_retention: self.audit_retention.or(other.audit_retention),
             shards: self.shards.or(other.shards),
             metrics_tenants: self.metrics_tenants.or(other.metrics_tenants),
             metrics_endpoints: self.metrics_endpoints.or(other.metrics_endpoints),
@@ -200,6 +211,11 @@ impl Config {
     /// When a value is out of bounds.
     pub fn new(given: FileConfig, compiler: plugins::Compiler) -> Result<Self, ConfigError> {
         let dispatch = dispatch_config(&given)?;
+        let default = Keep::default();
+        let keep = Keep {
+            events: kept("retention", given.retention.as_deref(), default.events)?,
+            audit: kept("audit_retention", given.audit_retention.as_deref(), default.audit)?,
+        };
         let data_dir = given.data_dir.unwrap_or_else(|| PathBuf::from("hookgate-data"));
         let invalid = |key| move |detail| ConfigError::Invalid { key, detail };
         let egress = Egress {
@@ -240,6 +256,7 @@ impl Config {
             shutdown_grace: Duration::from_secs(grace),
             storage,
             dispatch,
+            keep,
             limits: api::Limits {
                 component_bytes_max: plugins.component_bytes_max,
                 ..api::Limits::default()
@@ -265,6 +282,16 @@ fn dispatch_config(given: &FileConfig) -> Result<dispatch::Config, ConfigError> 
         expire_after: HOUR * expire as u32,
         ..default
     })
+}
+
+fn kept(
+    key: &'static str,
+    given: Option<&str>,
+    default: Retention,
+) -> Result<Retention, ConfigError> {
+    let Some(text) = given else { return Ok(default) };
+    let detail = || format!("`{text}` is no duration such as 30d of at least 1h, nor `forever`");
+    Retention::parse(text).ok_or_else(|| ConfigError::Invalid { key, detail: detail() })
 }
 
 /// What is said about where deliveries may go.
@@ -328,6 +355,8 @@ mod tests {
     fn an_unknown_key_is_named() {
         assert!(config("liste = \"127.0.0.1:1\"").unwrap_err().contains("liste"));
         assert!(config("shards = 0").unwrap_err().contains("shards"));
+        assert!(config("retention = \"59m\"").unwrap_err().contains("retention: `59m`"));
+        assert!(config("audit_retention = \"x\"").unwrap_err().contains("audit_retention"));
         assert!(config("allow_cidr = [\"x\"]").unwrap_err().contains("allow_cidr"));
         assert!(config("deny_cidr = [\"x\"]").unwrap_err().contains("deny_cidr"));
         assert!(config("egress_proxy = \"ftp://x\"").unwrap_err().contains("egress_proxy"));
@@ -340,6 +369,15 @@ mod tests {
         let file = toml::from_str("shards = 3\nin_flight_max = 7").unwrap();
         let config = Config::new(flags.or(file), plugins::Compiler::InProcess).unwrap();
         assert_eq!((config.storage.shards, config.dispatch.in_flight_max), (2, 7));
+    }
+
+    #[test]
+    fn what_is_kept_and_for_how_long() {
+        let day = |it: u64| Retention::For(Duration::from_secs(it * 86_400));
+        let keep = config("").unwrap().keep;
+        assert_eq!((keep.events, keep.audit), (day(30), day(400)));
+        let keep = config("retention = \"7d\"\naudit_retention = \"forever\"").unwrap().keep;
+        assert_eq!((keep.events, keep.audit), (day(7), Retention::Forever));
     }
 
     #[test]

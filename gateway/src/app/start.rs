@@ -20,7 +20,7 @@ use crate::telemetry::Rendering;
 use crate::world::client::{self, HttpTransport};
 use crate::world::egress::{EgressPolicy, own_addresses};
 use crate::world::{Clock, Entropy, SteadyClock, SystemClock, SystemEntropy};
-use crate::{fanout, replay, telemetry};
+use crate::{fanout, replay, retention, telemetry};
 
 /// Idle connections to endpoints, if the process may have eight times as many files open.
 const IDLE_CONNECTIONS_MAX: usize = 4096;
@@ -108,7 +108,9 @@ impl App {
             entropy: entropy.clone(),
             config: config.dispatch.clone(),
         };
-        let rooms = start_rooms(&store, dispatcher, delivering.handle(), &stopping_rooms);
+        let mut rooms = start_rooms(&store, dispatcher, delivering.handle(), &stopping_rooms);
+        let trimming = retention::run(store.clone(), config.keep, stopping_rooms.clone());
+        rooms.spawn_on(trimming, delivering.handle());
         let unready = watch::Sender::new(None);
         let parts = Parts {
             store: store.clone(),

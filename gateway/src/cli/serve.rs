@@ -92,6 +92,13 @@ pub(super) struct Flags {
     /// Give a delivery up when its event is as old as this, in hours [default: 720]
     #[arg(long, env = "HOOKGATE_EXPIRE_AFTER_HOURS", value_name = "N")]
     expire_after_hours: Option<u64>,
+    /// How long events are kept with their deliveries, attempts and dead letters, or `forever`;
+    /// what is not finished stays [default: 30d]
+    #[arg(long, env = "HOOKGATE_RETENTION", value_name = "DURATION")]
+    retention: Option<String>,
+    /// How long audit records are kept, or `forever` [default: 400d]
+    #[arg(long, env = "HOOKGATE_AUDIT_RETENTION", value_name = "DURATION")]
+    audit_retention: Option<String>,
     /// Shards of a new store [default: 1]
     #[arg(long, env = "HOOKGATE_SHARDS", value_name = "N")]
     shards: Option<u16>,
@@ -134,6 +141,8 @@ impl Flags {
             replay_percent: self.replay_percent,
             disable_after_hours: self.disable_after_hours,
             expire_after_hours: self.expire_after_hours,
+            retention: self.retention,
+            audit_retention: self.audit_retention,
             shards: self.shards,
             metrics_tenants: self.metrics_tenants,
             metrics_endpoints: self.metrics_endpoints,

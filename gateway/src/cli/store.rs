@@ -109,7 +109,13 @@ fn verify(folder: &Path, accept_loss: bool, json: bool) -> ExitCode {
     let (files, bytes) = (verified.files, verified.bytes);
     output::one(
         json,
-        &json!({ "whole": whole, "files": files, "bytes": bytes, "damage": verified.damage }),
+        &json!({
+            "whole": whole,
+            "files": files,
+            "bytes": bytes,
+            "holds_from": verified.holds_from,
+            "damage": verified.damage,
+        }),
     );
     match whole {
         true => ExitCode::SUCCESS,

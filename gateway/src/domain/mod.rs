@@ -6,6 +6,12 @@
 mod time;
 pub use time::Timestamp;
 
+mod span;
+pub use span::{duration, parse_duration};
+
+mod retention;
+pub use retention::Retention;
+
 mod type_id;
 pub use type_id::TypeId;
 

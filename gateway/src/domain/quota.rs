@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use crate::domain::Retention;
+
 /// What the operator grants one tenant beside the gateway's own settings.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Quota {
@@ -11,6 +13,8 @@ pub struct Quota {
     pub backlog_max: Option<u64>,
     /// Endpoints.
     pub endpoints_max: Option<u32>,
+    /// How long its events are kept; `None`: as long as the gateway's settings say.
+    pub retention: Option<Retention>,
     /// What its plugins may use.
     pub plugins: PluginQuota,
 }

@@ -162,7 +162,7 @@ impl Shard {
         before: (Timestamp, u64),
     ) -> impl Iterator<Item = Result<AuditRecord>> + '_ {
         let tenant = tenant.unwrap_or(ALL);
-        let from = self.no.audit(tenant, Timestamp(0), 0);
+        let from = self.no.audit(tenant, Timestamp(self.floors().audit), 0);
         let to = self.no.audit(tenant, before.0, before.1);
         let (from, to) = (Bound::Included(&from[..]), Bound::Excluded(&to[..]));
         self.view.range_back(Table::Audit, from, to).map(|row| {

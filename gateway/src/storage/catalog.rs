@@ -5,6 +5,7 @@ use crate::domain::{
     Replay, Slug, Tenant, TenantNo,
 };
 use crate::storage::codec::decode;
+use crate::storage::floors::RetentionRow;
 use crate::storage::fold::{Meta, kind};
 use crate::storage::journal::View;
 use crate::storage::keyring::{self, Keyring, MasterKeys};
@@ -170,6 +171,9 @@ impl Catalog {
             kind::INGEST => Record::IngestPut { tenant_no, chain: decode(value)? },
             kind::EVENT_TYPE => Record::EventTypePut { tenant_no, known: decode(value)? },
             kind::REPLAY => Record::ReplayPut { tenant_no, replay: decode(value)? },
+            kind::RETENTION => Record::RetentionPut { tenant_no, kept: Some(decode(value)?) },
+            // Not what somebody configured: the shard reads it by itself.
+            kind::FLOORS => return Ok(()),
             other => return Err(Error::corrupt(format!("catalog row of kind {other}"))),
         };
         self.apply(&record)
@@ -227,6 +231,7 @@ impl Catalog {
             }
             Record::OperatorKeySet(hash) => self.operator_key = Some(*hash),
             Record::IngestPut { .. }
+            | Record::RetentionPut { .. }
             | Record::EventTypePut { .. }
             | Record::EventTypeDeleted { .. }
             | Record::ReplayPut { .. }
@@ -236,13 +241,17 @@ impl Catalog {
         Ok(())
     }
 
-    /// Event types, replays and ingest chains.
+    /// Event types, replays, ingest chains and retentions.
     fn apply_known(&mut self, record: &Record) -> Result<()> {
         match record {
             Record::IngestPut { tenant_no, chain } => {
                 let chain = chain.iter().map(|it| it.clone().into_noun());
                 let chain = chain.collect::<Result<Arc<[_]>>>()?;
                 self.with(*tenant_no, |it| it.ingest = chain);
+            }
+            Record::RetentionPut { tenant_no, kept } => {
+                let kept = kept.map(RetentionRow::into_noun);
+                self.with(*tenant_no, |it| it.tenant.quota.retention = kept);
             }
             Record::EventTypePut { tenant_no, known } => {
                 let known = Arc::new(known.clone().into_noun()?);
@@ -268,7 +277,12 @@ impl Catalog {
         self.last_tenant = self.last_tenant.max(tenant.no.0);
         self.slugs.insert(tenant.no, tenant.slug.clone());
         match self.tenants.get_mut(&tenant.slug) {
-            Some(entry) => entry.tenant = tenant,
+            Some(entry) => {
+                // Has a row of its own, and a record.
+                let retention = entry.tenant.quota.retention;
+                entry.tenant = tenant;
+                entry.tenant.quota.retention = retention;
+            }
             None => {
                 let slug = tenant.slug.clone();
                 let (endpoints, plugins, keys, ingest) = Default::default();

@@ -77,6 +77,11 @@ impl Shard {
             after: Some(Noun::Tenant(&tenant)),
         };
         records.push(Record::TenantPut((&tenant).into()));
+        let before = known.as_ref().and_then(|it| it.quota.retention);
+        if before != quota.retention {
+            let kept = quota.retention.map(Into::into);
+            records.push(Record::RetentionPut { tenant_no: tenant.no.0, kept });
+        }
         self.commit_change(&change, records).await?;
         Ok((tenant, known.is_none()))
     }

@@ -11,6 +11,7 @@ use crate::domain::{
     EventType, Format, Ordering, Outcome, Quota, Retry, Secret, Seq, Signature, SigningSecret,
     Slug, Spent, Timestamp, TracePolicy, Verdict,
 };
+use crate::storage::conformance_retention;
 use crate::storage::{
     Allowance, Appended, Backlog, Lease, NewEvent, Refused, Result, Shard, Store, Writers,
 };
@@ -34,13 +35,15 @@ pub async fn check(open: Open<'_>) -> Result<()> {
     strict_order_waits_for_the_head(&mut bench).await?;
     a_long_backlog_stays_on_disk(&mut bench).await?;
     lists_go_from_new_to_old(&bench)?;
-    the_catalog_survives(&mut bench).await
+    the_catalog_survives(&mut bench).await?;
+    conformance_retention::what_is_too_old_goes_unless_it_is_needed(&mut bench).await?;
+    conformance_retention::each_tenant_has_its_own(&mut bench).await
 }
 
-struct Bench<'a> {
+pub(super) struct Bench<'a> {
     open: Open<'a>,
-    clock: Arc<dyn Clock>,
-    store: Store,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) store: Store,
     writers: JoinSet<()>,
 }
 
@@ -52,7 +55,7 @@ impl<'a> Bench<'a> {
     }
 
     /// Drops everything where it stands and opens what is left.
-    async fn crash(&mut self) -> Result<()> {
+    pub(super) async fn crash(&mut self) -> Result<()> {
         self.writers.shutdown().await;
         self.reopen()
     }
@@ -76,17 +79,21 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    fn shard(&self) -> &Arc<Shard> {
+    pub(super) fn shard(&self) -> &Arc<Shard> {
         self.store.shard(&Slug::default_tenant())
     }
 
-    async fn append(&self, event: NewEvent) -> Result<Appended> {
+    pub(super) async fn append(&self, event: NewEvent) -> Result<Appended> {
         let appended = self.shard().append(&Slug::default_tenant(), vec![event], true).await?;
         Ok(appended.into_iter().next().expect("an answer for each event"))
     }
 
     /// A new endpoint that gets `events` new events.
-    async fn endpoint_with(&self, ordering: Ordering, events: usize) -> Result<Arc<Endpoint>> {
+    pub(super) async fn endpoint_with(
+        &self,
+        ordering: Ordering,
+        events: usize,
+    ) -> Result<Arc<Endpoint>> {
         let make = |no: EndpointNo| Endpoint { ordering, ..endpoint(no) };
         let made = self.shard().create_endpoint(&Slug::default_tenant(), make).await;
         let endpoint = Arc::new(made.expect("a new id"));
@@ -103,7 +110,7 @@ impl<'a> Bench<'a> {
     }
 
     /// Waits until the endpoint has something to lend, and borrows it.
-    async fn lease(&self, endpoint: &Endpoint, limit: usize) -> Result<Vec<Lease>> {
+    pub(super) async fn lease(&self, endpoint: &Endpoint, limit: usize) -> Result<Vec<Lease>> {
         loop {
             let allowed = Allowance::of(limit);
             let lent = self.shard().lease((endpoint.no, endpoint.ordering), allowed).await?;
@@ -114,7 +121,7 @@ impl<'a> Bench<'a> {
         }
     }
 
-    async fn settle(&self, lease: Lease, verdict: Verdict) -> Result<()> {
+    pub(super) async fn settle(&self, lease: Lease, verdict: Verdict) -> Result<()> {
         let attempt = Attempt {
             id: "att_1".to_owned(),
             delivery: lease.key,
@@ -136,7 +143,7 @@ impl<'a> Bench<'a> {
     }
 
     /// Waits until everything sent before has been written.
-    async fn written(&self) -> Result<()> {
+    pub(super) async fn written(&self) -> Result<()> {
         self.shard().commit(Vec::new()).await
     }
 }
@@ -343,7 +350,7 @@ async fn the_catalog_survives(bench: &mut Bench<'_>) -> Result<()> {
     Ok(())
 }
 
-fn event() -> NewEvent {
+pub(super) fn event() -> NewEvent {
     NewEvent::new(EventType::parse("a.b").expect("a type"), Bytes::from_static(b"{}"))
 }
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::{DeliveryKey, EndpointNo, Seq, TenantNo, Timestamp};
 use crate::storage::audit::ALL;
 use crate::storage::codec::encode;
+use crate::storage::floors::Floors;
 use crate::storage::keys::ShardNo;
 use crate::storage::record::{EventRecord, HistoryRecord, Record};
 use crate::storage::{Changes, Table};
@@ -25,6 +26,8 @@ pub(super) mod kind {
     pub(in crate::storage) const INGEST: u8 = 10;
     pub(in crate::storage) const EVENT_TYPE: u8 = 6;
     pub(in crate::storage) const REPLAY: u8 = 7;
+    pub(in crate::storage) const RETENTION: u8 = 11;
+    pub(in crate::storage) const FLOORS: u8 = 12;
 }
 
 /// The format of the store as a whole. A later one is refused.
@@ -124,6 +127,9 @@ fn fold(shard: ShardNo, meta: &mut Meta, record: &Record, changes: &mut Changes)
                 None => changes.remove(Table::Health, key),
             }
         }
+        Record::Trimmed(floors) => {
+            changes.put(Table::Catalog, Floors::key(shard), encode(floors));
+        }
         Record::OperatorKeySet(hash) => meta.operator_key = Some(*hash),
         Record::MasterKeySet(fingerprint) => meta.master_key = Some(*fingerprint),
         _ => {
@@ -195,10 +201,7 @@ fn fold_catalog(shard: ShardNo, meta: &mut Meta, record: &Record, changes: &mut 
         Record::TenantDeleted { slug, no } => {
             changes.remove(Table::Catalog, row(kind::TENANT, 0, slug));
             changes.remove(Table::Catalog, row(kind::DATA_KEY, *no, ""));
-        }
-        Record::DataKeyPut { tenant_no, tenant, wrapped } => {
-            let key = row(kind::DATA_KEY, *tenant_no, "");
-            changes.put(Table::Catalog, key, encode(&(tenant, wrapped)));
+            changes.remove(Table::Catalog, row(kind::RETENTION, *no, ""));
         }
         Record::KeyPut { tenant_no, key } => {
             changes.put(Table::Catalog, row(kind::KEY, *tenant_no, &key.id), encode(key));
@@ -231,7 +234,9 @@ fn fold_catalog(shard: ShardNo, meta: &mut Meta, record: &Record, changes: &mut 
                 changes.remove(Table::Components, key);
             }
         }
-        Record::IngestPut { .. }
+        Record::DataKeyPut { .. }
+        | Record::IngestPut { .. }
+        | Record::RetentionPut { .. }
         | Record::EventTypePut { .. }
         | Record::EventTypeDeleted { .. }
         | Record::ReplayPut { .. }
@@ -243,20 +248,33 @@ fn fold_catalog(shard: ShardNo, meta: &mut Meta, record: &Record, changes: &mut 
         | Record::HealthNoted { .. }
         | Record::Backfilled { .. }
         | Record::Audited(_)
+        | Record::Trimmed(_)
         | Record::OperatorKeySet(_)
         | Record::MasterKeySet(_) => unreachable!("folded by `fold`"),
     }
 }
 
-/// Event types, replays and ingest chains.
+/// What stands in rows beside a tenant's own: its data key, ingest chain, retention, event types
+/// and replays.
 fn fold_known(shard: ShardNo, record: &Record, changes: &mut Changes) {
     let row = |kind, tenant: u32, name: &str| shard.catalog(kind, TenantNo(tenant), name);
     match record {
+        Record::DataKeyPut { tenant_no, tenant, wrapped } => {
+            let key = row(kind::DATA_KEY, *tenant_no, "");
+            changes.put(Table::Catalog, key, encode(&(tenant, wrapped)));
+        }
         Record::IngestPut { tenant_no, chain } => {
             let key = row(kind::INGEST, *tenant_no, "");
             match chain.is_empty() {
                 true => changes.remove(Table::Catalog, key),
                 false => changes.put(Table::Catalog, key, encode(chain)),
+            }
+        }
+        Record::RetentionPut { tenant_no, kept } => {
+            let key = row(kind::RETENTION, *tenant_no, "");
+            match kept {
+                Some(kept) => changes.put(Table::Catalog, key, encode(kept)),
+                None => changes.remove(Table::Catalog, key),
             }
         }
         Record::EventTypePut { tenant_no, known } => {

@@ -9,6 +9,7 @@ use crate::storage::audit::AuditRow;
 use crate::storage::catalog_row::{EndpointRow, KeyRow, TenantRow};
 use crate::storage::codec::decode;
 use crate::storage::event_row::{decode_event, encode_event};
+use crate::storage::floors::{Floors, RetentionRow};
 use crate::storage::fold::{Meta, undelta};
 use crate::storage::health::HealthRow;
 use crate::storage::history_row::{decode_entry, encode_entry};
@@ -37,6 +38,8 @@ pub fn row(bytes: &[u8]) {
         assert_eq!(again.expect("it was written just now"), entry);
     }
     let _ = decode::<Meta>(&row);
+    let _ = decode::<Floors>(&row);
+    let _ = decode::<RetentionRow>(&row).map(RetentionRow::into_noun);
     let _ = decode::<IdRow>(&row);
     let _ = decode::<RetryRow>(&row).map(|it| it.share());
     let _ = decode::<HealthRow>(&row);
@@ -81,6 +84,7 @@ pub fn record_seeds() -> Vec<Vec<u8>> {
         Record::CursorsMoved(vec![(1, 1)]),
         Record::HealthNoted { endpoint: 1, health: None },
         Record::TenantDeleted { slug: "acme".to_owned(), no: 1 },
+        Record::Trimmed(Floors::default()),
     ];
     vec![encode_records(&records).to_vec(), encode_records(&[]).to_vec()]
 }

@@ -2,7 +2,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-use crate::storage::{Changes, Result, Table};
+use crate::storage::{Changes, Floors, Result, Table};
 
 /// A key and its value.
 pub(super) type Row = (Bytes, Bytes);
@@ -17,6 +17,14 @@ pub trait View: Send + Sync + 'static {
 
     /// The same rows, from the upper end on.
     fn range_back(&self, table: Table, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Rows<'_>;
+
+    /// Takes out rows that nobody is shown any more. The history knows nothing of it: after a
+    /// crash they may be there again.
+    fn remove(&self, table: Table, keys: Vec<Bytes>) -> Result<()>;
+
+    /// From now on nothing asks for the rows of the shard `shard` that these marks exclude, so
+    /// they may go, at any time and in any order, and come again after a crash.
+    fn let_go(&self, shard: u16, floors: &Floors);
 }
 
 /// Rows in order.

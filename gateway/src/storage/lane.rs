@@ -53,6 +53,8 @@ pub(super) struct Lane {
     pub(super) backlog: u64,
     /// Deliveries that wait for another attempt, those on disk included.
     pub(super) retrying: u64,
+    /// No delivery of an event before this one waits for another attempt; `None`: none waits.
+    pub(super) waits_from: Option<Seq>,
     /// The lane's entry among the timers.
     pub(super) timer: Option<Timestamp>,
     /// Whether it stands in the list of lanes with something to do.
@@ -322,6 +324,15 @@ impl Lane {
         let leased = self.loans.iter().find(|(_, it)| it.fresh).map(|(seq, _)| *seq);
         let first = [on_disk, held, fresh, leased].into_iter().flatten().min();
         first.map_or(self.last, |it| Seq(it.0 - 1))
+    }
+
+    /// Up to here, or further than `wanted`, every first attempt is finished.
+    pub(super) fn finished_up_to(&self, wanted: Seq) -> Seq {
+        if wanted <= self.cursor_saved || self.cursor_saved >= self.last {
+            return wanted;
+        }
+        let cursor = self.cursor();
+        if cursor < self.last { cursor } else { wanted }
     }
 
     /// How many could be attempted now and are not.

@@ -81,7 +81,6 @@ impl Shard {
         let targets = wanted.map(numbers).collect();
         let record = Record::FannedOut { upto: last.seq.0, targets };
         self.send(Command::Note { record, leased: false }).await?;
-        self.fanned_out.store(last.seq.0, std::sync::atomic::Ordering::Release);
         let now = self.clock.now();
         let made = events.iter().map(|(_, endpoints)| endpoints.len() as u64).sum();
         DELIVERIES_CREATED.count(made, &[]);
@@ -94,6 +93,8 @@ impl Shard {
                 queue.enqueue(endpoint.no, fresh, event.only.is_some(), now);
             }
         }
+        // While the queue is held: whoever looks there sees all that this tells of.
+        self.fanned_out.store(last.seq.0, std::sync::atomic::Ordering::Release);
         drop(queue);
         self.queue_changed.notify_one();
         Ok(())

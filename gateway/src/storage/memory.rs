@@ -13,7 +13,7 @@ use crate::storage::fold::{Meta, fold_batch};
 use crate::storage::journal::{Batch, Durability, Journal, Rows, View};
 use crate::storage::keys::ShardNo;
 use crate::storage::record::decode_records;
-use crate::storage::{Changes, Error, Result, Table};
+use crate::storage::{Changes, Error, Floors, Result, Table};
 
 /// What survives a simulated crash: the batches of each shard, and how many of them are synced.
 #[derive(Debug, Clone, Default)]
@@ -153,6 +153,22 @@ fn range(table: Table, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Range {
 }
 
 impl View for MemoryView {
+    fn remove(&self, table: Table, keys: Vec<Bytes>) -> Result<()> {
+        let mut rows = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        for key in keys {
+            rows.remove(&(table, key));
+        }
+        Ok(())
+    }
+
+    fn let_go(&self, shard: u16, floors: &Floors) {
+        let mut rows = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        rows.retain(|(table, key), value| {
+            let excluded = || floors.exclude(*table, key, || Ok(value.clone()));
+            !key.starts_with(&shard.to_be_bytes()) || !excluded().unwrap_or(false)
+        });
+    }
+
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>> {
         let rows = self.0.read().unwrap_or_else(PoisonError::into_inner);
         Ok(rows.get(&(table, Bytes::copy_from_slice(key))).cloned())

@@ -21,6 +21,15 @@ mod shard;
 pub use shard::{Notice, Shard};
 
 mod operational;
+
+mod floors;
+pub use floors::Floors;
+
+mod trim;
+pub use trim::{Keep, Trimmed};
+
+mod dead_hours;
+
 mod append;
 pub use append::{Appended, NewEvent};
 
@@ -95,5 +104,6 @@ mod quota_row;
 mod known_row;
 
 pub mod conformance;
+mod conformance_retention;
 pub mod fjall;
 pub mod memory;

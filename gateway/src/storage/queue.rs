@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use crate::domain::{Claim, DeliveryKey, EndpointNo, Seq, Timestamp};
+use crate::domain::{Claim, DeliveryKey, EndpointNo, Seq, TenantNo, Timestamp};
 use crate::storage::Result;
+use crate::storage::dead_hours::DeadHours;
 use crate::storage::journal::View;
 use crate::storage::keys::ShardNo;
 use crate::storage::lane::Lane;
@@ -28,6 +29,7 @@ pub(super) struct Queue {
     pub(super) fresh: u64,
     pub(super) retrying: u64,
     pub(super) dead: u64,
+    pub(super) dead_hours: DeadHours,
 }
 
 /// A lane that may have something to do.
@@ -232,6 +234,9 @@ impl Queue {
     fn follow_history(&mut self, it: &HistoryRecord, leased: bool, now: Timestamp) -> bool {
         let key = DeliveryKey { seq: Seq(it.seq), endpoint: EndpointNo(it.endpoint) };
         self.dead = self.dead + u64::from(it.dead.is_some()) - u64::from(it.dead_was.is_some());
+        if let Some((died_at, _)) = it.dead {
+            self.dead_hours.note(TenantNo(it.tenant_no), Timestamp(died_at), key.seq);
+        }
         let known = self.lanes.get(key.endpoint.0 as usize).is_some_and(Option::is_some);
         if !known {
             // The endpoint was deleted while this was under way.
@@ -241,6 +246,9 @@ impl Queue {
         let (more, less) = (u64::from(it.retry.is_some()), u64::from(it.retry_was.is_some()));
         self.retrying = (self.retrying + more).saturating_sub(less);
         let lane = self.lane(key.endpoint);
+        if it.retry.is_some() {
+            lane.waits_from = lane.waits_from.into_iter().chain([key.seq]).min();
+        }
         lane.retrying = (lane.retrying + more).saturating_sub(less);
         let backlog = lane.backlog;
         if leased {
@@ -288,6 +296,11 @@ impl Queue {
 
     pub(super) fn dead(&self) -> u64 {
         self.dead
+    }
+
+    /// So many dead letters went with their events.
+    pub(super) fn forget_dead(&mut self, count: u64) {
+        self.dead = self.dead.saturating_sub(count);
     }
 
     /// What could be attempted now and is not, of endpoints that are not left alone on purpose.

@@ -2,25 +2,25 @@
 
 use std::ops::Bound;
 
-use crate::domain::{Claim, DeliveryKey, EndpointNo, Seq, Timestamp};
+use crate::domain::{Claim, DeliveryKey, EndpointNo, Seq, TenantNo, Timestamp};
 use crate::storage::catalog::Catalog;
 use crate::storage::codec::decode;
 use crate::storage::fold::undelta;
 use crate::storage::journal::View;
-use crate::storage::keys::{ShardNo, retry_at};
+use crate::storage::keys::{ShardNo, delivery_at, retry_at, u32_at, u64_at};
 use crate::storage::lane::{FRESH_MAX, Lane};
 use crate::storage::queue::Queue;
 use crate::storage::record::{RetryRow, WAITING_SHARES};
 use crate::storage::taken::{Fresh, OrderingKey};
 use crate::storage::waiting::{Due, WAITING_MAX};
-use crate::storage::{Result, Table};
+use crate::storage::{Floors, Result, Table};
 
 impl Queue {
     /// Rebuilds it from the view. Reads what is unfinished, not what is stored.
     pub(super) fn load(
         view: &dyn View,
         shard: ShardNo,
-        catalog: &Catalog,
+        (catalog, floors): (&Catalog, &Floors),
         (fanned_out, now): (Seq, Timestamp),
     ) -> Result<Self> {
         let mut queue = Self::default();
@@ -29,6 +29,9 @@ impl Queue {
                 Some(row) => Seq(decode(&row)?),
                 None => Seq(0),
             };
+            // What is gone was finished, though it may have no history any more.
+            let tenant = catalog.tenant(&endpoint.tenant).map(|it| it.tenant.no);
+            let cursor = tenant.map_or(cursor, |it| cursor.max(floors.of(it)));
             let lane = queue.lane(endpoint.no);
             (lane.loaded_to, lane.last, lane.cursor_saved) = (cursor, cursor, cursor);
             lane.recovered_to = fanned_out;
@@ -51,7 +54,13 @@ impl Queue {
         }
         let (from, to) = (shard.all(), shard.end());
         let range = (Bound::Included(&from[..]), Bound::Excluded(&to[..]));
-        queue.dead = view.range(Table::Dead, range.0, range.1).count() as u64;
+        for row in view.range(Table::Dead, range.0, range.1) {
+            let (key, _) = row?;
+            let (tenant, died_at) = (TenantNo(u32_at(&key, 0)?), Timestamp(u64_at(&key, 4)?));
+            let seq = delivery_at(&key, 12)?.seq;
+            queue.dead_hours.note(tenant, died_at, seq);
+            queue.dead += u64::from(seq > floors.of(tenant));
+        }
         Ok(queue)
     }
 
@@ -69,6 +78,7 @@ impl Queue {
             self.retrying += 1;
             let lane = self.lane(key.endpoint);
             lane.retrying += 1;
+            lane.waits_from = lane.waits_from.into_iter().chain([key.seq]).min();
             if row.holds {
                 lane.note_busy(OrderingKey(row.ordering_key));
             }

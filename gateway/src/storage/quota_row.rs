@@ -43,7 +43,15 @@ impl From<&Quota> for QuotaRow {
             log_bytes_max,
             cpu_ms_per_second: cpu_per_second.map(millis),
         };
-        let Quota { events_per_second, burst, backlog_max, endpoints_max, plugins: _ } = *it;
+        // Retention came later: it has a row of its own.
+        let Quota {
+            events_per_second,
+            burst,
+            backlog_max,
+            endpoints_max,
+            retention: _,
+            plugins: _,
+        } = *it;
         Self { events_per_second, burst, backlog_max, endpoints_max, plugins }
     }
 }
@@ -59,6 +67,32 @@ impl QuotaRow {
             log_bytes_max: it.log_bytes_max,
             cpu_per_second: it.cpu_ms_per_second.map(Duration::from_millis),
         };
-        Quota { events_per_second, burst, backlog_max, endpoints_max, plugins }
+        let retention = None;
+        Quota { events_per_second, burst, backlog_max, endpoints_max, retention, plugins }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Retention;
+    use crate::storage::catalog_row::TenantRow;
+    use crate::storage::codec::decode;
+    use crate::storage::floors::RetentionRow;
+
+    #[test]
+    fn a_tenant_from_before_there_was_retention_is_read() {
+        // Slug, number, name, quota (of which the backlog is 5), made and changed at 1 and 2.
+        let row = [1, 1, b'a', 7, 1, b'A', 0, 0, 1, 5, 0, 0, 0, 0, 0, 0, 0, 1, 2];
+        let tenant = decode::<TenantRow>(&row).unwrap().into_noun().unwrap();
+        let quota = Quota { backlog_max: Some(5), ..Quota::default() };
+        assert_eq!((tenant.no.0, tenant.quota, tenant.updated_at.0), (7, quota, 2));
+    }
+
+    #[test]
+    fn a_retention_comes_back() {
+        for kept in [Retention::Forever, Retention::For(Duration::from_millis(3_600_001))] {
+            assert_eq!(RetentionRow::from(kept).into_noun(), kept);
+        }
     }
 }

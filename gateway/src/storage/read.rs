@@ -21,7 +21,8 @@ impl Shard {
         before: Seq,
     ) -> impl Iterator<Item = Result<Arc<Event>>> + '_ {
         let seqs = self.seqs_before(Table::ByTenant, tenant.0, before);
-        seqs.filter_map(|seq| match seq.and_then(|it| self.event(it)) {
+        let kept = kept_above(self.floors().of(tenant));
+        seqs.take_while(kept).filter_map(|seq| match seq.and_then(|it| self.event(it)) {
             Ok(event) => event.map(Ok),
             Err(error) => Some(Err(error)),
         })
@@ -40,7 +41,17 @@ impl Shard {
             (None, _) => replayed.next(),
             _ => fanned.next(),
         });
-        merged.map(move |seq| Ok(DeliveryKey { seq: seq?, endpoint }))
+        let kept = kept_above(self.floor_of(endpoint));
+        merged.take_while(kept).map(move |seq| Ok(DeliveryKey { seq: seq?, endpoint }))
+    }
+
+    /// The last event that is gone for an endpoint.
+    fn floor_of(&self, endpoint: EndpointNo) -> Seq {
+        let catalog = self.catalog();
+        let slug = catalog.endpoint(endpoint).map(|it| &it.tenant);
+        let tenant = slug.and_then(|it| catalog.tenant(it)).map(|it| it.tenant.no);
+        let floors = self.floors();
+        tenant.map_or(Seq(floors.shard), |it| floors.of(it))
     }
 
     fn backfills_before(
@@ -143,13 +154,23 @@ impl Shard {
         let from = self.no.dead(tenant, Timestamp(0), least);
         let to = self.no.dead(tenant, before.0, before.1);
         let (from, to) = (Bound::Included(&from[..]), Bound::Excluded(&to[..]));
-        self.view.range_back(Table::Dead, from, to).map(|row| {
+        let floor = self.floors().of(tenant);
+        let letters = self.view.range_back(Table::Dead, from, to).map(|row| {
             let (key, value) = row?;
             Ok(DeadLetter {
                 delivery: delivery_at(&key, 12)?,
                 reason: reason_of(decode(&value)?),
                 died_at: Timestamp(u64_at(&key, 4)?),
             })
-        })
+        });
+        let gone =
+            move |it: &Result<DeadLetter>| it.as_ref().is_ok_and(|it| it.delivery.seq <= floor);
+        letters.filter(move |it| !gone(it))
     }
+}
+
+/// Whether an event is above the last one that is gone; from new to old, so the first that is not
+/// ends a list.
+fn kept_above(floor: Seq) -> impl Fn(&Result<Seq>) -> bool {
+    move |seq| !seq.as_ref().is_ok_and(|it| *it <= floor)
 }

@@ -10,6 +10,7 @@ use crate::storage::Result;
 use crate::storage::audit::AuditRow;
 use crate::storage::catalog_row::{EndpointRow, KeyRow, TenantRow};
 use crate::storage::codec::{decode, encode};
+use crate::storage::floors::{Floors, RetentionRow};
 use crate::storage::health::HealthRow;
 use crate::storage::history_row::{Entry, decode_entry};
 use crate::storage::ingest::IngestUseRow;
@@ -65,6 +66,10 @@ pub(super) enum Record {
     Audited(AuditRow),
     /// Replays that ended long ago are remembered no more.
     ReplaysForgotten { tenant_no: u32, ids: Vec<String> },
+    /// How long a tenant's events are kept was set, or no longer is.
+    RetentionPut { tenant_no: u32, kept: Option<RetentionRow> },
+    /// Events up to these are beyond retention: nobody is shown them from now on.
+    Trimmed(Floors),
 }
 
 impl Record {
@@ -79,6 +84,7 @@ impl Record {
                 | Self::Backfilled { .. }
                 | Self::Audited(_)
                 | Self::HealthNoted { .. }
+                | Self::Trimmed(_)
         )
     }
 }

@@ -200,6 +200,7 @@ impl Shard {
         last: Seq,
         limit: usize,
     ) -> Result<Vec<Seq>> {
+        let after = after.max(self.floors().of(tenant));
         let least = self.no.tenant_seq(tenant, Seq(0));
         let at = self.no.tenant_seq(tenant, after);
         let end = self.no.tenant_seq(tenant, last);
@@ -228,10 +229,10 @@ impl Shard {
     /// # Errors
     /// When storage cannot be read.
     pub fn seq_at(&self, at: Timestamp) -> Result<Seq> {
-        let (mut low, mut high) = (1, self.last_seq().0 + 1);
+        let (mut low, mut high) = (self.floors().shard + 1, self.last_seq().0 + 1);
         while low < high {
             let middle = low + (high - low) / 2;
-            match self.event_from(Seq(middle))? {
+            match self.stored_from(Seq(middle))? {
                 Some(event) if event.accepted_at < at => low = event.seq.0 + 1,
                 _ => high = middle,
             }
@@ -239,9 +240,9 @@ impl Shard {
         Ok(Seq(low))
     }
 
-    /// The first event at `seq` or behind it: events may be gone.
-    fn event_from(&self, seq: Seq) -> Result<Option<Arc<Event>>> {
-        if let Some(event) = self.event(seq)? {
+    /// The first event at `seq` or behind it: some may be gone.
+    pub(super) fn stored_from(&self, seq: Seq) -> Result<Option<Arc<Event>>> {
+        if let Some(event) = self.stored(seq)? {
             return Ok(Some(event));
         }
         let (from, to) = (self.no.seq(seq), self.no.end());
@@ -249,7 +250,7 @@ impl Shard {
         let Some(row) = self.view.range(Table::Events, range.0, range.1).next() else {
             return Ok(None);
         };
-        self.event(Seq(u64_at(&row?.0, 0)?))
+        self.stored(Seq(u64_at(&row?.0, 0)?))
     }
 }
 

@@ -30,6 +30,9 @@ impl Shard {
         trigger: Trigger,
     ) -> Result<bool> {
         let _one_at_a_time = self.configuring.lock().await;
+        if self.event(key.seq)?.is_none() {
+            return Ok(false);
+        }
         let (before, due) = (self.state(key)?, self.clock.now());
         let after = match before {
             DeliveryState::Pending => DeliveryState::Pending,
@@ -55,7 +58,7 @@ impl Shard {
         let _one_at_a_time = self.configuring.lock().await;
         let entries = self.history(key)?.len();
         let before = self.state(key)?;
-        let event = self.known_event(key)?;
+        let Some(event) = self.event(key.seq)? else { return Ok(false) };
         let audited = self.about(key, &before, &DeliveryState::Cancelled)?;
         let waits = match before {
             DeliveryState::Pending => {
@@ -115,12 +118,15 @@ impl Shard {
         for keys in keys.chunks(BATCH_MAX) {
             let _one_at_a_time = self.configuring.lock().await;
             let mut records = Vec::with_capacity(keys.len());
+            let mut known = None;
             for key in keys {
+                // It may have gone since it was listed.
+                let Some(event) = self.event(key.seq)? else { continue };
                 let record = self.asked_again(tenant, *key, trigger, Claim::Bulk)?;
                 records.extend(record.map(Record::Happened));
+                known.get_or_insert(event);
             }
-            let Some(key) = keys.first().filter(|_| !records.is_empty()) else { continue };
-            let event = self.known_event(*key)?;
+            let Some(event) = known.filter(|_| !records.is_empty()) else { continue };
             let change = Change {
                 tenant: Some((&event.tenant, tenant)),
                 subject: "dead letters".to_owned(),
@@ -211,6 +217,9 @@ impl Shard {
     /// When the store cannot be read or has stopped.
     pub async fn discard(&self, tenant: TenantNo, key: DeliveryKey) -> Result<bool> {
         let _one_at_a_time = self.configuring.lock().await;
+        if self.event(key.seq)?.is_none() {
+            return Ok(false);
+        }
         let history = self.history(key)?;
         let dead_was = history.last().and_then(dead_since);
         if dead_was.is_none() {

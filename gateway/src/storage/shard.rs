@@ -1,7 +1,8 @@
 use std::{
     collections::BTreeMap,
     ops::Bound,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, atomic::AtomicU64},
+    sync::atomic::{AtomicU64, Ordering},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
     time::Duration,
 };
 
@@ -21,7 +22,7 @@ use crate::storage::record::Record;
 use crate::storage::stats::Stats;
 use crate::storage::tail::Tail;
 use crate::storage::writer::Command;
-use crate::storage::{Config, Error, Result, Table};
+use crate::storage::{Config, Error, Floors, Result, Table};
 use crate::world::{Clock, Entropy};
 
 /// Something that just happened, for whoever watches.
@@ -57,6 +58,9 @@ pub struct Shard {
     pub(super) stats: Mutex<Stats>,
     pub(super) failed: watch::Sender<Option<Error>>,
     pub(super) fanned_out: AtomicU64,
+    floors: RwLock<Floors>,
+    /// Above it nothing is gone.
+    floor_highest: AtomicU64,
     /// Up to here it stands in the view who was to have each event.
     targets_known: watch::Sender<Seq>,
     tail: Mutex<Tail>,
@@ -75,7 +79,10 @@ impl Shard {
     ) -> Result<Self> {
         let catalog = Catalog::load(&*view, no, meta, masters)?;
         let place = (Seq(meta.fanned_out), clock.now());
-        let queue = Queue::load(&*view, no, &catalog, place)?;
+        let floors = Floors::load(&*view, no)?;
+        let queue = Queue::load(&*view, no, (&catalog, &floors), place)?;
+        // What should have gone before a crash goes now.
+        view.let_go(no.0, &floors);
         let healths = crate::storage::health::load(&*view, no)?;
         Ok(Self {
             no,
@@ -92,6 +99,8 @@ impl Shard {
             stats: Mutex::default(),
             failed: watch::Sender::new(None),
             fanned_out: AtomicU64::new(meta.fanned_out),
+            floor_highest: AtomicU64::new(floors.highest().0),
+            floors: RwLock::new(floors),
             targets_known: watch::Sender::new(Seq(meta.fanned_out)),
             tail: Mutex::new(Tail::new(config.tail_bytes_max)),
             last_seq: watch::Sender::new(Seq(meta.last_seq)),
@@ -169,6 +178,20 @@ impl Shard {
     /// # Errors
     /// When the store cannot be read.
     pub fn event(&self, seq: Seq) -> Result<Option<Arc<Event>>> {
+        let event = self.stored(seq)?;
+        if seq.0 > self.floor_highest.load(Ordering::Acquire) {
+            return Ok(event);
+        }
+        Ok(event.filter(|it| seq > self.floors().of(it.tenant_no)))
+    }
+
+    /// Up to where events are gone.
+    pub(super) fn floors(&self) -> RwLockReadGuard<'_, Floors> {
+        self.floors.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The event at `seq`, if it is there at all.
+    pub(super) fn stored(&self, seq: Seq) -> Result<Option<Arc<Event>>> {
         if let Some(event) = self.tail().get(seq) {
             return Ok(Some(event));
         }
@@ -272,6 +295,11 @@ impl Shard {
             match record {
                 Record::EndpointDeleted { no, .. } => {
                     self.healths().remove(&EndpointNo(*no));
+                }
+                Record::Trimmed(floors) => {
+                    let highest = floors.highest();
+                    *self.floors.write().unwrap_or_else(PoisonError::into_inner) = floors.clone();
+                    self.floor_highest.store(highest.0, Ordering::Release);
                 }
                 Record::FannedOut { upto, .. } => {
                     self.targets_known.send_replace(Seq(*upto));

@@ -51,7 +51,7 @@ impl Default for Config {
 pub struct Store {
     shards: Arc<[Arc<Shard>]>,
     /// What it lies in, unless it is simulated.
-    fjall: Option<Fjall>,
+    pub(super) fjall: Option<Fjall>,
 }
 
 /// The writers of a store that was opened; nothing is written until they run.

@@ -5,17 +5,15 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-use crate::domain::{DeliveryKey, EndpointNo, Seq};
+use crate::domain::{DeliveryKey, EndpointNo, Seq, TenantNo};
 use crate::storage::codec::decode;
 use crate::storage::event_row::decode_event;
 use crate::storage::fold::{Meta, undelta};
 use crate::storage::history_row::decode_entry;
 use crate::storage::journal::{Rows, View};
 use crate::storage::keys::{ShardNo, delivery_at, retry_at, u32_at, u64_at};
-use crate::storage::{Error, Result, Table};
+use crate::storage::{Error, Floors, Result, Table};
 
-/// The number of a shard's first event.
-const FIRST_SEQ: u64 = 1;
 /// Findings beyond this many say nothing new.
 const FINDINGS_MAX: usize = 100;
 
@@ -24,6 +22,8 @@ pub(super) struct Verification<'a> {
     pub(super) view: &'a dyn View,
     pub(super) shard: ShardNo,
     pub(super) meta: &'a Meta,
+    /// Up to where events are gone.
+    pub(super) floors: &'a Floors,
     /// Gets each table's name and how many rows were read.
     pub(super) progress: &'a mut dyn FnMut(&'static str, u64),
     pub(super) findings: Vec<String>,
@@ -45,6 +45,13 @@ impl Verification<'_> {
                     Table::Retries => retry_at(key)?.2,
                     _ => delivery_at(key, 12)?,
                 };
+                let gone = match table {
+                    Table::Dead => this.floors.of(TenantNo(u32_at(key, 0)?)),
+                    _ => Seq(this.floors.shard),
+                };
+                if delivery.seq <= gone {
+                    return Ok(None);
+                }
                 let first = this.shard.history(delivery, 0);
                 let known = this.view.get(Table::History, &first)?.is_some();
                 Ok((!known).then(|| format!("{delivery:?} has no history")))
@@ -91,9 +98,14 @@ impl Verification<'_> {
         Ok(())
     }
 
+    /// The number of the first event that must be there.
+    fn first(&self) -> u64 {
+        self.floors.shard + 1
+    }
+
     /// The tenant of each event from the first on.
     fn events(&mut self) -> Result<Vec<u32>> {
-        let (first, last) = (FIRST_SEQ, self.meta.last_seq);
+        let (first, last) = (self.first(), self.meta.last_seq);
         let mut owners = Vec::new();
         self.rows(Table::Events, |_, key, value| {
             let seq = u64_at(key, 0)?;
@@ -114,7 +126,7 @@ impl Verification<'_> {
     }
 
     fn owners(&mut self, owners: &[u32]) -> Result<()> {
-        let (first, mut listed) = (FIRST_SEQ, vec![false; owners.len()]);
+        let (first, mut listed) = (self.first(), vec![false; owners.len()]);
         self.rows(Table::ByTenant, |_, key, value| {
             let tenant = u32_at(key, 0)?;
             for seq in undelta(&decode::<Vec<u64>>(value)?) {
@@ -126,7 +138,9 @@ impl Verification<'_> {
             }
             Ok(None)
         })?;
-        let unlisted = owners.iter().zip(&listed).filter(|(owner, it)| **owner != 0 && !**it);
+        let unlisted = (first..).zip(owners.iter().zip(&listed)).filter(|(seq, (owner, it))| {
+            **owner != 0 && !**it && Seq(*seq) > self.floors.of(TenantNo(**owner))
+        });
         match unlisted.count() {
             0 => {}
             count => self.find(Table::ByTenant, format!("{count} events are not listed")),
@@ -136,7 +150,7 @@ impl Verification<'_> {
 
     /// What an event is fanned out to and what an endpoint gets must be the same deliveries.
     fn deliveries(&mut self) -> Result<()> {
-        let (first, fanned_out) = (FIRST_SEQ, self.meta.fanned_out);
+        let (first, fanned_out) = (self.first(), self.meta.fanned_out);
         let (mut by_event, mut by_endpoint) = ((0_u64, 0_u64), (0_u64, 0_u64));
         let count = |sum: &mut (u64, u64), seq: u64, endpoint: u32| {
             let digest =
@@ -169,8 +183,11 @@ impl Verification<'_> {
 
     fn history(&mut self) -> Result<()> {
         let mut last = (DeliveryKey { seq: Seq(0), endpoint: EndpointNo(0) }, 0);
-        self.rows(Table::History, |_, key, value| {
+        self.rows(Table::History, |this, key, value| {
             let (delivery, entry) = (delivery_at(key, 0)?, u32_at(key, 12)?);
+            if delivery.seq.0 < this.first() {
+                return Ok(None);
+            }
             let expected = if last.0 == delivery { last.1 + 1 } else { 0 };
             last = (delivery, entry);
             decode_entry(delivery, value)?;

@@ -277,11 +277,16 @@ pub const STORE_BYTES: Metric = Metric::gauge(
 .by(&[Label { name: "keyspace", values: Values::AtMost(32) }]);
 
 /// What is left.
-pub const STORE_FREE: Metric = Metric::gauge(
-    "hookgate_store_free_bytes",
-    Unit::Bytes,
-    "Space left where the store lies, looked at twice a second.",
-);
+pub const STORE_FREE: Metric =
+    Metric::gauge("hookgate_store_free_bytes", Unit::Bytes, "Space left where the store lies.");
+
+/// Events beyond retention.
+pub const EVENTS_TRIMMED: Metric =
+    Metric::counter("hookgate_events_trimmed_total", "Events removed since they were too old.");
+
+/// What retention leaves.
+pub const EVENTS_OLDEST: Metric =
+    Metric::gauge("hookgate_events_oldest_age_seconds", Unit::Seconds, "Age of the oldest event.");
 
 /// Compactions.
 pub const STORE_COMPACTIONS: Metric =
@@ -351,6 +356,8 @@ pub const TABLE: &[&Metric] = &[
     &EVENTS_REJECTED,
     &SCHEMA_WARNINGS,
     &EVENT_SIZE,
+    &EVENTS_TRIMMED,
+    &EVENTS_OLDEST,
     &COMMIT,
     &FAN_OUT,
     &DELIVERIES_CREATED,

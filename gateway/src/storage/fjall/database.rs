@@ -10,10 +10,11 @@ use tokio::sync::watch;
 use crate::storage::fjall::backup::refuse_half_restored;
 use crate::storage::fjall::high_water::{HighWater, Mark};
 use crate::storage::fjall::opening;
+use crate::storage::fjall::retention::{Dropper, LetGo};
 use crate::storage::fjall::scrub::Scrub;
 use crate::storage::journal::{Batch, Durability, Journal, Rows, View};
 use crate::storage::keys::ShardNo;
-use crate::storage::{Error, Result, Table};
+use crate::storage::{Error, Floors, Result, Table};
 use crate::telemetry::STORE_FSYNC;
 use crate::world::reach;
 
@@ -55,6 +56,9 @@ impl Default for Config {
 pub struct Fjall(Arc<Inner>);
 
 struct Inner {
+    let_go: LetGo,
+    /// Ends before what it works on is closed.
+    dropper: Dropper,
     database: Database,
     keyspaces: BTreeMap<Table, Keyspace>,
     high_water: HighWater,
@@ -78,10 +82,14 @@ impl Fjall {
 
     /// The same, while a backup is restored.
     pub(super) fn open_restoring(folder: &Path, config: &Config, shards: u16) -> Result<Self> {
-        let opened = opening::open(folder, config, shards)?;
+        let let_go = LetGo::default();
+        let opened = opening::open(folder, config, shards, &let_go)?;
+        let dropper = Dropper::start(opened.keyspaces.clone(), let_go.clone())?;
         let damage = watch::Sender::new(None);
         let scrub = Scrub::start(opened.unread, damage.clone())?;
         Ok(Self(Arc::new(Inner {
+            let_go,
+            dropper,
             database: opened.database,
             keyspaces: opened.keyspaces,
             high_water: opened.high_water,
@@ -154,6 +162,19 @@ pub(super) fn options(table: Table, config: &Config) -> KeyspaceCreateOptions {
 }
 
 impl View for Fjall {
+    fn remove(&self, table: Table, keys: Vec<Bytes>) -> Result<()> {
+        let mut batch = self.0.database.batch();
+        for key in keys {
+            batch.remove(self.keyspace(table), key);
+        }
+        Ok(batch.commit()?)
+    }
+
+    fn let_go(&self, shard: u16, floors: &Floors) {
+        self.0.let_go.set(shard, floors);
+        self.0.dropper.wake();
+    }
+
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>> {
         let value = self.keyspace(table).get(key).map_err(|it| self.failed(it))?;
         Ok(value.map(Bytes::from))

@@ -10,6 +10,8 @@ use std::{
 use fjall::Keyspace;
 use serde::{Deserialize, Serialize};
 
+use crate::domain::Seq;
+use crate::storage::codec::decode;
 use crate::storage::fjall::high_water::Mark;
 use crate::storage::fjall::inspect::{Damage, DamageKind};
 use crate::storage::fjall::journal_file::JournalFile;
@@ -17,10 +19,8 @@ use crate::storage::fjall::manifest::Manifest;
 use crate::storage::fjall::opening::{Places, no_folder};
 use crate::storage::fold::Meta;
 use crate::storage::keys::{ShardNo, u64_at};
-use crate::storage::{Error, Result, Table};
+use crate::storage::{Error, Floors, Result, Table};
 
-/// The number of a shard's first event.
-const FIRST_SEQ: u64 = 1;
 const REPORT: &str = "loss-report";
 
 /// What was given up; the report of it.
@@ -109,17 +109,18 @@ impl Losses {
             }
         }
         for (shard, meta) in (0..).zip(metas) {
-            let mut next = None;
-            let (from, to) = (ShardNo(shard).all(), ShardNo(shard).end());
+            let floors = keyspaces[&Table::Catalog].get(Floors::key(ShardNo(shard)))?;
+            let floors: Floors = floors.map_or(Ok(Floors::default()), |it| decode(&it))?;
+            // What came before is beyond retention.
+            let mut next = floors.shard + 1;
+            let (from, to) = (ShardNo(shard).seq(Seq(next)), ShardNo(shard).end());
             for row in keyspaces[&Table::Events].range(&from[..]..&to[..]) {
                 let seq = u64_at(&row.key()?, 0)?;
-                let expected = next.unwrap_or(FIRST_SEQ);
-                if seq > expected {
-                    self.events.push(Gone { shard, first: expected, last: seq - 1 });
+                if seq > next {
+                    self.events.push(Gone { shard, first: next, last: seq - 1 });
                 }
-                next = Some(seq + 1);
+                next = seq + 1;
             }
-            let next = next.unwrap_or(FIRST_SEQ);
             if next <= meta.last_seq {
                 self.events.push(Gone { shard, first: next, last: meta.last_seq });
             }

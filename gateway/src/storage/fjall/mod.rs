@@ -14,6 +14,7 @@ mod opening;
 mod inspect;
 mod loss;
 mod scrub;
+mod retention;
 
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzz;

@@ -7,6 +7,7 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use fjall::{Database, Keyspace};
@@ -18,6 +19,7 @@ use crate::storage::fjall::high_water::{HighWater, Mark, Marks, read_marks};
 use crate::storage::fjall::inspect::{Inspection, inspect};
 use crate::storage::fjall::loss::{Losses, accepted};
 use crate::storage::fjall::manifest::Sealed;
+use crate::storage::fjall::retention::LetGo;
 use crate::storage::fold::{FORMAT, Meta};
 use crate::storage::keys::ShardNo;
 use crate::storage::{Error, Result, Table, create_folder};
@@ -48,7 +50,7 @@ impl Places {
     }
 }
 
-pub(super) fn open(folder: &Path, config: &Config, shards: u16) -> Result<Opened> {
+pub(super) fn open(folder: &Path, config: &Config, shards: u16, let_go: &LetGo) -> Result<Opened> {
     create_folder(folder).map_err(|it| no_folder(folder, &it))?;
     let places = Places::of(folder);
     let lock = lock(folder)?;
@@ -67,7 +69,7 @@ pub(super) fn open(folder: &Path, config: &Config, shards: u16) -> Result<Opened
     // Before the store is made, so that a store without marks is always one that lost them.
     let early = losses.is_empty().then(|| HighWater::create(&places.marks, &marks)).transpose();
     let early = early.map_err(|it| no_folder(&places.marks, &it))?;
-    let (database, keyspaces) = open_database(&places, config)?;
+    let (database, keyspaces) = open_database(&places, config, let_go)?;
     sync_folders(folder).map_err(|it| no_folder(folder, &it))?;
     reach("during_open");
     let metas = read_metas(&keyspaces, shards)?;
@@ -182,7 +184,13 @@ fn refusal(inspection: &Inspection) -> Error {
 fn open_database(
     places: &Places,
     config: &Config,
+    let_go: &LetGo,
 ) -> Result<(Database, BTreeMap<Table, Keyspace>)> {
+    let filters = let_go.clone();
+    let filter = move |name: &str| {
+        let table = Table::ALL.into_iter().find(|it| it.name() == name);
+        table.and_then(|it| filters.filter(it))
+    };
     // What checksums do not cover may still make fjall panic.
     let opened = catch_unwind(AssertUnwindSafe(|| {
         let database = Database::builder(&places.store)
@@ -190,6 +198,7 @@ fn open_database(
             .max_journaling_size(config.journal_bytes_max)
             .max_cached_files(Some(config.files_max))
             .worker_threads(2)
+            .with_compaction_filter_factories(Arc::new(filter))
             .open()?;
         let mut keyspaces = BTreeMap::new();
         for table in Table::ALL {

@@ -11,7 +11,7 @@ use crate::storage::fjall::opening::{Places, lock, no_folder, promised};
 use crate::storage::fold::Meta;
 use crate::storage::keys::ShardNo;
 use crate::storage::verify::Verification;
-use crate::storage::{Error, Result, Table, View};
+use crate::storage::{Error, Floors, Result, Table, View};
 
 /// A step of the check, for whoever watches.
 #[derive(Debug)]
@@ -29,6 +29,9 @@ pub struct Verified {
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// By shard, the number of the first event that it holds; what came before is beyond
+    /// retention.
+    pub holds_from: Vec<u64>,
     /// What is not as it was written; empty: the store is whole.
     pub damage: Vec<String>,
 }
@@ -72,6 +75,7 @@ pub fn verify(
         files: inspection.files,
         bytes: inspection.bytes,
         damage: inspection.damage.iter().map(ToString::to_string).collect(),
+        holds_from: Vec::new(),
     };
     if !verified.damage.is_empty() {
         return Ok(verified);
@@ -89,7 +93,9 @@ pub fn verify(
         let meta = row.map_or(Ok(Meta::new(shards)), |it| decode::<Meta>(&it))?;
         let progress = &mut |table, rows| step(Step::Table(table, rows));
         let (view, findings) = (&fjall as &dyn View, Vec::new());
-        let mut verification = Verification { view, shard, meta: &meta, progress, findings };
+        let (meta, floors) = (&meta, &Floors::load(view, shard)?);
+        verified.holds_from.push(floors.shard + 1);
+        let mut verification = Verification { view, shard, meta, floors, progress, findings };
         verification.run()?;
         verified.damage.extend(verification.findings);
     }

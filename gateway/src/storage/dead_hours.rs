@@ -1,0 +1,64 @@
+use std::collections::BTreeMap;
+
+use crate::domain::{Seq, TenantNo, Timestamp};
+
+/// An hour in milliseconds.
+pub(super) const HOUR: u64 = 3_600_000;
+
+/// In which hours a tenant's deliveries died, and the first event of each hour: what tells up to
+/// where dead letters hold events back, and where those lie that are too old, without a look at
+/// the rest. A dead letter that was taken back counts until its hour is over all the same.
+#[derive(Debug, Default)]
+pub(super) struct DeadHours(BTreeMap<(u32, u64), Seq>);
+
+impl DeadHours {
+    /// A delivery of this event died.
+    pub(super) fn note(&mut self, tenant: TenantNo, died_at: Timestamp, seq: Seq) {
+        let first = self.0.entry((tenant.0, died_at.0 / HOUR)).or_insert(seq);
+        *first = seq.min(*first);
+    }
+
+    /// The first event of which a delivery died at `cutoff` or later, to the hour.
+    pub(super) fn first_since(&self, tenant: TenantNo, cutoff: Timestamp) -> Option<Seq> {
+        let since = (tenant.0, cutoff.0 / HOUR);
+        self.0.range(since..=(tenant.0, u64::MAX)).map(|(_, seq)| *seq).min()
+    }
+
+    /// The hours that were over before what `cutoff` tells for their tenant.
+    pub(super) fn before(
+        &self,
+        cutoff: impl Fn(TenantNo) -> Option<Timestamp>,
+    ) -> Vec<(TenantNo, u64)> {
+        let hours = self.0.keys().map(|(tenant, hour)| (TenantNo(*tenant), *hour));
+        let over = |(tenant, hour): &(TenantNo, u64)| {
+            cutoff(*tenant).is_some_and(|it| *hour < it.0 / HOUR)
+        };
+        hours.filter(over).collect()
+    }
+
+    /// Nothing is left of this hour.
+    pub(super) fn forget(&mut self, tenant: TenantNo, hour: u64) {
+        self.0.remove(&(tenant.0, hour));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_event_of_what_died_since() {
+        let (one, other) = (TenantNo(1), TenantNo(2));
+        let mut hours = DeadHours::default();
+        for (tenant, hour, seq) in [(one, 1, 9), (one, 3, 7), (one, 3, 8), (other, 1, 1)] {
+            hours.note(tenant, Timestamp(hour * HOUR + 5), Seq(seq));
+        }
+        assert_eq!(hours.first_since(one, Timestamp(0)), Some(Seq(7)));
+        assert_eq!(hours.first_since(one, Timestamp(3 * HOUR + 9)), Some(Seq(7)), "to the hour");
+        assert_eq!(hours.first_since(one, Timestamp(4 * HOUR)), None);
+        let cutoff = |it: TenantNo| (it == one).then_some(Timestamp(3 * HOUR));
+        assert_eq!(hours.before(cutoff), [(one, 1)]);
+        hours.forget(one, 1);
+        assert_eq!(hours.before(cutoff), []);
+    }
+}
