@@ -24,6 +24,7 @@ mod retention;
 mod scheduling;
 mod stream;
 mod supervisor;
+mod upgrade;
 
 use hookgate_tests::{Gateway, TestEndpoint};
 use serde_json::{Value, json};
