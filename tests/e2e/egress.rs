@@ -5,6 +5,7 @@ use reqwest::Method;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{bench, publish, register};
 
@@ -141,15 +142,16 @@ async fn each_scheme_shows_what_its_receiver_verifies_with() {
 }
 
 /// A proxy that looks names up itself: `inside.example` is this machine, all else is denied. Tells
-/// what it was asked for.
-async fn proxy() -> (String, tokio::sync::mpsc::UnboundedReceiver<String>) {
+/// what it was asked for; it ends with `tasks`.
+async fn proxy(tasks: &mut JoinSet<()>) -> (String, mpsc::UnboundedReceiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let (told, asked) = tokio::sync::mpsc::unbounded_channel();
-    tokio::spawn(async move {
+    let (told, asked) = mpsc::unbounded_channel();
+    tasks.spawn(async move {
+        let mut tunnels = JoinSet::new();
         while let Ok((mut stream, _)) = listener.accept().await {
             let told = told.clone();
-            tokio::spawn(async move {
+            tunnels.spawn(async move {
                 let mut head = Vec::new();
                 while !head.ends_with(b"\r\n\r\n") {
                     head.push(stream.read_u8().await.unwrap());
@@ -173,7 +175,8 @@ async fn proxy() -> (String, tokio::sync::mpsc::UnboundedReceiver<String>) {
 
 #[tokio::test]
 async fn a_trusted_proxy_looks_names_up_and_says_no() {
-    let (address, mut asked) = proxy().await;
+    let mut tasks = JoinSet::new();
+    let (address, mut asked) = proxy(&mut tasks).await;
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("hookgate.toml");
     let text = format!(

@@ -1,4 +1,4 @@
-use std::{any::Any, sync::Arc};
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use axum::{
     Router,
@@ -6,9 +6,9 @@ use axum::{
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
+use futures_util::FutureExt;
 use http::{HeaderValue, StatusCode, header};
 use tokio::time::Instant;
-use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::api::admission::guarded;
 use crate::api::gateway::Gateway;
@@ -72,18 +72,16 @@ pub fn router(gateway: Gateway) -> Router {
     around(router, world).with_state(gateway)
 }
 
-/// What every answer goes through, be it of an operation or of none.
+/// What every answer goes through, be it of an operation or of none. One layer: each further one
+/// costs every request a box and a clone of all that lies within.
 fn around<S: Clone + Send + Sync + 'static>(router: Router<S>, world: World) -> Router<S> {
     router
         .fallback(async || Problem::not_found("route_not_found"))
-        .layer(middleware::from_fn(as_problems))
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn(bounded))
-        .layer(middleware::from_fn(move |request, next| name(world.clone(), request, next)))
+        .layer(middleware::from_fn(move |request, next| answer(world.clone(), request, next)))
 }
 
 /// Refuses a head that is larger than any client of ours needs.
-async fn bounded(request: Request, next: Next) -> Response {
+fn too_large(request: &Request) -> Option<Problem> {
     let headers = request.headers().iter().map(|(name, it)| name.as_str().len() + it.len()).sum();
     let target = request.uri().path_and_query().map_or(0, |it| it.as_str().len());
     let (status, code, detail) = match (target, headers) {
@@ -95,14 +93,13 @@ async fn bounded(request: Request, next: Next) -> Response {
             "headers_too_large",
             "all headers together have at most 32 KiB",
         ),
-        _ => return next.run(request).await,
+        _ => return None,
     };
-    Problem::new(status, code, detail).into_response()
+    Some(Problem::new(status, code, detail))
 }
 
 /// What the framework refuses by itself gets the form of all other problems.
-async fn as_problems(request: Request, next: Next) -> Response {
-    let response = next.run(request).await;
+fn as_problem(response: Response) -> Response {
     let problem = match response.status() {
         StatusCode::METHOD_NOT_ALLOWED => {
             let detail = "the route does not take this method; `Allow` tells which it takes";
@@ -126,14 +123,18 @@ fn is_json(response: &Response) -> bool {
     content_type.is_some_and(|it| it.as_bytes().ends_with(b"json"))
 }
 
-fn panicked(_: Box<dyn Any + Send>) -> Response {
-    tracing::error!("a request's handler panicked");
-    let detail = "this is a fault of the gateway; its log tells more";
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail).into_response()
+/// Runs the operation. A panic in it is its own request's end and nobody else's.
+async fn run(request: Request, next: Next) -> Response {
+    AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| {
+        tracing::error!("a request's handler panicked");
+        let detail = "this is a fault of the gateway; its log tells more";
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail).into_response()
+    })
 }
 
-/// Gives each response the request's name: the caller's own, or a new one.
-async fn name((clock, entropy): World, mut request: Request, next: Next) -> Response {
+/// Answers in the form that all answers have, and under the request's name: the caller's own, or a
+/// new one.
+async fn answer((clock, entropy): World, mut request: Request, next: Next) -> Response {
     let given = request.headers().get(REQUEST_ID).filter(|it| it.len() <= REQUEST_ID_CHARS_MAX);
     let name = given.cloned().unwrap_or_else(|| {
         let tail = u128::from(entropy.draw());
@@ -142,7 +143,10 @@ async fn name((clock, entropy): World, mut request: Request, next: Next) -> Resp
     });
     request.extensions_mut().insert(RequestId(name.clone()));
     let (started, method) = (Instant::now(), request.method().clone());
-    let mut response = next.run(request).await;
+    let mut response = match too_large(&request) {
+        Some(problem) => problem.into_response(),
+        None => as_problem(run(request, next).await),
+    };
     let timed = response.extensions_mut().remove::<Arc<Timed>>();
     // What no operation answered has no route.
     let timed = timed.unwrap_or_else(|| Arc::new(Timed::new(&method, "other")));

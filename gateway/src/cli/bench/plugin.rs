@@ -21,11 +21,14 @@ use crate::cli::output;
 
 /// Calls of a round, unless fewer events are asked for.
 const CALLS_MAX: u64 = 5_000;
+/// Bytes of an event that takes so long that whoever asks for it costs little beside.
+const LARGE: usize = 64 * 1024;
 /// Events behind the first one after an upload.
 const LATER: usize = 20;
 
 pub(super) async fn run(flags: &Plugin, progress: &Progress) -> Result<Vec<Section>> {
     let data = Template::new(flags.common.size).data();
+    let large = Template::new(flags.common.size.max(LARGE)).data();
     let scripts = folder(&flags.common)?;
     let mut sections = Vec::new();
     for &lang in &flags.lang {
@@ -36,7 +39,10 @@ pub(super) async fn run(flags: &Plugin, progress: &Progress) -> Result<Vec<Secti
             let made = tokio::task::spawn_blocking(move || work.make(lang, &place)).await??;
             components.push(made.clone());
             let mut plan = Plan { lang, work, component: &made, data: &data, workers: 1, kept: 0 };
-            sections.push(calls(flags, &mut plan, progress).await?);
+            let mut section = calls(flags, &mut plan, progress).await?;
+            plan.data = &large;
+            scaling(flags, plan, progress, &mut section).await?;
+            sections.push(section);
         }
         sections.push(memory(flags, (lang, &components[0]), &data, progress).await?);
     }
@@ -55,34 +61,52 @@ async fn calls(flags: &Plugin, plan: &mut Plan<'_>, progress: &Progress) -> Resu
     section.figure("native_p50_us", native.p50_us);
     for (how, kept) in [("fresh", 0), ("kept", 32)] {
         plan.kept = kept;
-        let (mut alone, mut rates) = (Vec::new(), [Vec::new(), Vec::new()]);
+        let (mut alone, mut rates) = (Vec::new(), Vec::new());
         for round in 1..=flags.common.rounds {
             progress.tell(format!("{name}, {how}, round {round}"));
-            for workers in [1, 2] {
-                plan.workers = workers;
-                let cache = folder(&flags.common)?;
-                let subject = Arc::new(Subject::start(plan, cache.path()).await?);
-                subject.one_by_one(calls.div_ceil(10)).await?;
-                if workers == 1 {
-                    alone.push(subject.one_by_one(calls).await?);
-                }
-                rates[workers - 1].push(subject.at_once(calls * 2).await?);
-            }
+            let cache = folder(&flags.common)?;
+            let subject = Arc::new(Subject::start(plan, cache.path()).await?);
+            subject.one_by_one(calls.div_ceil(10)).await?;
+            alone.push(subject.one_by_one(calls).await?);
+            rates.push(subject.at_once(calls * 2).await?);
         }
         let alone = Quantiles::of_rounds(&alone);
-        let [one, two] = rates.map(median);
         section.figure(format!("{how}_p50_us"), alone.p50_us);
         section.figure(format!("{how}_p99_us"), alone.p99_us);
         let terms = share(alone.p50_us, native.p50_us);
         section.figure(format!("{how}_p50_in_terms_of_native"), terms);
-        section.figure(format!("{how}_calls_per_second"), one);
-        section.figure(format!("{how}_two_threads_in_terms_of_one"), share(two, one));
+        section.figure(format!("{how}_calls_per_second"), median(rates));
     }
     section.figure("calls_per_round", calls as f64);
     if plan.lang == Lang::Javascript {
         beside_node(flags, plan, calls, &mut section).await?;
     }
     Ok(section)
+}
+
+/// What a second thread adds. Large events, since whoever asks needs a processor, too.
+async fn scaling(
+    flags: &Plugin,
+    mut plan: Plan<'_>,
+    progress: &Progress,
+    section: &mut Section,
+) -> Result<()> {
+    let (calls, mut rates) = (flags.common.events.min(CALLS_MAX / 10), [Vec::new(), Vec::new()]);
+    plan.kept = 0;
+    for round in 1..=flags.common.rounds {
+        for workers in [1, 2] {
+            progress.tell(format!("{workers} threads, round {round}"));
+            plan.workers = workers;
+            let cache = folder(&flags.common)?;
+            let subject = Arc::new(Subject::start(&plan, cache.path()).await?);
+            subject.one_by_one(calls.div_ceil(10)).await?;
+            rates[workers - 1].push(subject.at_once(calls).await?);
+        }
+    }
+    let [one, two] = rates.map(median);
+    section.figure("two_threads_in_terms_of_one", share(two, one));
+    section.figure("bytes_of_events_for_that", plan.data.len() as f64);
+    Ok(())
 }
 
 /// The same script in Node, where the machine has it.

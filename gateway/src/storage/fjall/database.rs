@@ -19,6 +19,8 @@ use crate::telemetry::STORE_FSYNC;
 use crate::world::reach;
 
 const MIB: u64 = 1024 * 1024;
+/// Bytes of components that are kept in memory until they are written to their table.
+const COMPONENTS_MEMTABLE: u64 = 4 * MIB;
 
 /// How much memory and disk the store may use for itself.
 #[derive(Debug, Clone)]
@@ -154,9 +156,13 @@ pub(super) fn options(table: Table, config: &Config) -> KeyspaceCreateOptions {
             CompressionType::None,
             CompressionType::Lz4,
         ]));
+    let apart = KvSeparationOptions::default().separation_threshold(512);
     match table {
-        Table::Events | Table::Components => options
-            .with_kv_separation(Some(KvSeparationOptions::default().separation_threshold(512))),
+        Table::Events => options.with_kv_separation(Some(apart)),
+        // Written seldom, and read once: not worth a memtable's whole room.
+        Table::Components => options
+            .max_memtable_size(config.memtable_bytes.min(COMPONENTS_MEMTABLE))
+            .with_kv_separation(Some(apart)),
         _ => options,
     }
 }
