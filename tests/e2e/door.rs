@@ -223,6 +223,14 @@ async fn a_tenant_gets_what_its_quota_says_and_others_are_not_hurt() {
     let request = request.header("content-type", "application/x-ndjson");
     let text = request.body(format!("{event}\n")).send().await.unwrap().text().await.unwrap();
     assert!(text.contains("accepted") && started.elapsed() > Duration::from_millis(300), "{text}");
+    // But not for longer than anybody would wait for an answer.
+    assert_eq!(put("slow", json!({ "events_per_second": 0.001 })).await.0, 200);
+    let started = tokio::time::Instant::now();
+    let request = gateway.request(Method::POST, path, OPERATOR_KEY);
+    let request = request.header("content-type", "application/x-ndjson");
+    let lines = format!("{event}\n").repeat(3);
+    let text = request.body(lines).send().await.unwrap().text().await.unwrap();
+    assert!(text.contains("rate_limited") && started.elapsed() < Duration::from_secs(8), "{text}");
 }
 
 #[tokio::test]

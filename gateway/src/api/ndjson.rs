@@ -2,12 +2,15 @@
 //! in while a batch was written make the next batch, so the stream is as fast as the store; and
 //! nothing is read while answers are not taken, so the reader's pace is the writer's.
 
+use std::time::Duration;
+
 use axum::{body::Body, response::Response};
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{FutureExt, stream};
 use http::{HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::api::caller::Access;
 use crate::api::events_in::count_new;
@@ -19,6 +22,8 @@ use crate::domain::{Budget, TraceContext};
 use crate::storage::{Appended, NewEvent};
 use crate::telemetry::EVENTS_REJECTED;
 
+/// How long a line waits at most for its tenant's rate; then it is refused, with when to send it.
+const PACE_PATIENCE: Duration = Duration::from_secs(5);
 /// What the metrics call it.
 const PROTOCOL: &str = "ndjson";
 /// Lines in one batch.
@@ -258,13 +263,15 @@ async fn ingested(gateway: &Gateway, access: &Access, lines: Vec<Line>) -> Vec<L
 }
 
 /// Waits until the tenant may bring so many events: the stream slows down to its rate. What
-/// waiting would not help is refused.
+/// waiting would not help is refused, and so is what a producer, or a proxy before it, would take
+/// for a dead connection.
 async fn wait_for_pace(gateway: &Gateway, access: &Access, count: usize) -> Option<Problem> {
+    let patience = Instant::now() + PACE_PATIENCE;
     loop {
         let problem = gateway.meter(access, count).err()?;
-        match problem.wait() {
-            Some(wait) => tokio::time::sleep(wait).await,
-            None => return Some(problem),
+        match problem.wait().map(|it| Instant::now() + it) {
+            Some(again) if again <= patience => tokio::time::sleep_until(again).await,
+            _ => return Some(problem),
         }
     }
 }
