@@ -9,9 +9,13 @@ use hookgate_tests::{Gateway, binary, plugin};
 
 const READER: &str = "hk_01m8htttvkecz9h8b13qh48mqe_DhXDyMR37-M2df-hW43orLGD-MrXhnbxyUtm6h1cVak";
 
-/// It is older each day: nothing of it may go by age.
-const FLAGS: [&str; 5] =
-    ["--allow-private-endpoints", "--retention", "forever", "--audit-retention", "forever"];
+/// It is older each day: nothing of it may go, or expire, by age.
+const FLAGS: [&str; 4] = [
+    "--allow-private-endpoints",
+    "--retention=forever",
+    "--audit-retention=forever",
+    "--expire-after-hours=876000",
+];
 
 #[tokio::test]
 async fn a_store_of_format_1_opens_and_everything_is_there() {

@@ -139,13 +139,7 @@ fn learn(
         // A test may be made just because it is known to fail.
         _ if test || !finished.blames_endpoint() => Told::Nothing,
         _ => {
-            // RFC 6585 section 4 and RFC 9110 section 15.6.4: 429 asks for less in any case, 503
-            // only where it says for how long; else it is a failure as any other.
-            let slower = match finished.status {
-                Some(429) => true,
-                Some(503) => finished.retry_after.is_some(),
-                _ => false,
-            };
+            let slower = finished.asks_for_less();
             let pause = finished.retry_after.filter(|_| slower).map(|it| it.min(PAUSE_MAX));
             Told::Failed { slower, pause: pause.filter(|it| !it.is_zero()) }
         }

@@ -107,6 +107,18 @@ impl Finished {
         }
     }
 
+    /// Whether the endpoint wants to be sent less: by 429 in any case
+    /// ([RFC 6585](https://www.rfc-editor.org/rfc/rfc6585#section-4)), by 503 where it says for
+    /// how long ([RFC 9110](https://www.rfc-editor.org/rfc/rfc9110#section-15.6.4)). A 503 alone
+    /// is a failure as any other.
+    pub(super) fn asks_for_less(&self) -> bool {
+        match self.status {
+            Some(429) => true,
+            Some(503) => self.retry_after.is_some(),
+            _ => false,
+        }
+    }
+
     /// Whether the endpoint itself was asked and did not take it.
     pub(super) fn blames_endpoint(&self) -> bool {
         let ours = self.name == "internal" || self.name == "filtered";
@@ -169,6 +181,23 @@ fn text(value: &HeaderValue) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_503_asks_for_less_only_where_it_says_for_how_long() {
+        let wait = Some(Duration::from_secs(7));
+        for (status, retry_after, expected) in [
+            (Some(429), None, true),
+            (Some(429), wait, true),
+            (Some(503), wait, true),
+            (Some(503), None, false),
+            (Some(500), wait, false),
+            (None, None, false),
+        ] {
+            let failed = Finished::failed("http_status", String::new());
+            let finished = Finished { status, retry_after, ..failed };
+            assert_eq!(finished.asks_for_less(), expected, "{status:?} {retry_after:?}");
+        }
+    }
 
     #[test]
     fn every_kind_of_retry_after_is_understood() {
