@@ -27,10 +27,14 @@ pub(super) fn build(
     rewritten: &Rewritten,
     (shard, now): (u16, Timestamp),
 ) -> Result<Request, String> {
-    let mut url: Url = endpoint.url.parse().map_err(|it| format!("the URL: {it}"))?;
-    if !rewritten.path_suffix.is_empty() {
-        url.set_path(&format!("{}{}", url.path(), rewritten.path_suffix));
-    }
+    let url = match rewritten.path_suffix.as_str() {
+        "" => endpoint.url.clone(),
+        suffix => {
+            let mut url: Url = endpoint.url.parse().map_err(|it| format!("the URL: {it}"))?;
+            url.set_path(&format!("{}{suffix}", url.path()));
+            url.into()
+        }
+    };
     let (body, headers) = body_and_headers(endpoint, event, rewritten)?;
     let headers = signed(endpoint, event, headers, &body, now)?;
     let pool = u64::from(shard) << 32 | u64::from(endpoint.no.0);

@@ -1,5 +1,7 @@
 //! What an attempt sends: one request, or several in order, each signed and its answer understood.
 
+use url::{Position, Url};
+
 use crate::dispatch::Dispatcher;
 use crate::dispatch::evidence::{Finished, masked_headers};
 use crate::dispatch::plugin_chain::{Chain, Made, Rewritten};
@@ -101,15 +103,15 @@ impl Sending<'_> {
         event: &Event,
         request: &Request,
     ) -> Result<Signed, Finished> {
-        let url = &request.url;
-        let query = url.query().map(|it| format!("?{it}")).unwrap_or_default();
+        let path = Url::parse(&request.url)
+            .map(|it| it[Position::BeforePath..Position::AfterQuery].to_owned());
         let text = |it: &http::HeaderValue| String::from_utf8_lossy(it.as_bytes()).into_owned();
         let headers = request.headers.iter().map(|(name, it)| (name.to_string(), text(it)));
         let secrets = self.endpoint.secrets_at(self.started_at);
         let question = RequestIn {
             id: event.id.to_string(),
             timestamp: self.started_at.as_secs(),
-            path: format!("{}{query}", url.path()),
+            path: path.unwrap_or_default(),
             headers: headers.collect(),
             body: request.body.clone(),
             keys: secrets.filter_map(key).map(<[u8]>::to_vec).collect(),

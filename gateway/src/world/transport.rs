@@ -13,8 +13,8 @@ use crate::world::egress::EgressPolicy;
 pub struct Request {
     /// Connections are kept per pool and never shared between two: endpoint by endpoint.
     pub pool: u64,
-    /// Where to POST.
-    pub url: Url,
+    /// Where to POST. As text: a transport that knows it has no need to parse it again.
+    pub url: String,
     /// All headers, the signature's included; `host` and `content-length` are the transport's.
     pub headers: HeaderMap,
     /// What to POST.

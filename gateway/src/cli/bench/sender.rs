@@ -71,7 +71,7 @@ async fn send_all(url: Url, bare: bool, order: Order) -> Result<()> {
         let (url, left, body) = (url.clone(), left.clone(), body.clone());
         match bare {
             true => senders.spawn(send_bare(url, body, left)),
-            false => senders.spawn(send(transport.clone(), url, body, left)),
+            false => senders.spawn(send(transport.clone(), url.into(), body, left)),
         };
     }
     while let Some(ended) = senders.join_next().await {
@@ -82,7 +82,7 @@ async fn send_all(url: Url, bare: bool, order: Order) -> Result<()> {
 
 async fn send(
     transport: Arc<dyn Transport>,
-    url: Url,
+    url: String,
     body: Bytes,
     left: Arc<AtomicU64>,
 ) -> Result<()> {

@@ -26,6 +26,8 @@ use crate::world::egress::{Host, Proxy, Target};
 use crate::world::{FailureClass, Timings};
 
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a connection that was kept may take to be ready for another request.
+const READY_PATIENCE: Duration = Duration::from_millis(50);
 /// How long an address may take before the next is tried beside it.
 const HEAD_START: Duration = Duration::from_millis(250);
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -43,6 +45,15 @@ pub(super) struct Connection {
     /// The addresses that the target had when it was opened.
     pub(super) addresses: Vec<IpAddr>,
     driver: AbortHandle,
+}
+
+impl Connection {
+    /// Itself, once it takes a request: a moment after its last answer was read, when its driver
+    /// has seen that. `None` when it is closed, or has a request half written that nobody reads.
+    pub(super) async fn when_ready(mut self) -> Option<Self> {
+        let ready = timeout(READY_PATIENCE, self.sender.ready()).await;
+        matches!(ready, Ok(Ok(()))).then_some(self)
+    }
 }
 
 /// A peer that never reads would keep the driver, and the request's body, for ever.

@@ -83,6 +83,10 @@ impl HttpTransport {
         let Request { pool, url, headers, body, tls, timeout: _ } = request;
         let (route, kept) = self.pool.enter(pool, &url, (&policy, tls))?;
         let message = to_http(&route.prepared, headers, body);
+        let kept = match kept {
+            Some(kept) => kept.when_ready().await,
+            None => None,
+        };
         let mut connection = match kept {
             Some(kept) => kept,
             None => self.open(pool, &route, deadline, timings).await?,
@@ -340,7 +344,7 @@ mod tests {
     fn request(url: &Url, pool: u64) -> Request {
         let timeout = Duration::from_millis(700);
         let (headers, body) = (HeaderMap::new(), Bytes::from_static(b"{}"));
-        Request { pool, url: url.clone(), headers, body, timeout, tls: None }
+        Request { pool, url: url.to_string(), headers, body, timeout, tls: None }
     }
 
     const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -413,6 +417,23 @@ mod tests {
         assert_eq!(*connections.lock().unwrap(), 2);
     }
 
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_more_connections_are_opened_than_requests_are_out() {
+        const AT_ONCE: usize = 100;
+        let mut tasks = JoinSet::new();
+        let (url, connections) = endpoint(Script::Answer(OK), &mut tasks).await;
+        let transport = Arc::new(transport());
+        for _ in 0..5 {
+            let send = |_| {
+                let (transport, url) = (transport.clone(), url.clone());
+                async move { transport.send(request(&url, 1)).await.answer.unwrap() }
+            };
+            (0..AT_ONCE).map(send).collect::<JoinSet<_>>().join_all().await;
+        }
+        let opened = *connections.lock().unwrap();
+        assert!(opened <= AT_ONCE as u32, "{opened} connections");
+    }
+
     #[tokio::test]
     async fn a_connection_that_was_closed_meanwhile_is_opened_again() {
         let mut tasks = JoinSet::new();
@@ -471,9 +492,9 @@ mod tests {
         let mut tasks = JoinSet::new();
         let (url, connections) = endpoint(Script::Answer(OK), &mut tasks).await;
         let egress = EgressPolicy { allow_private: true, ..EgressPolicy::default() };
-        let config = Config { egress, idle_max: 16, ..Config::default() };
+        let config = Config { egress, idle_max: 1, ..Config::default() };
         let transport = HttpTransport::start(config).unwrap();
-        // Those that share a place, which has room for one; the last is used again.
+        // Those that share a place, whose share is one; the last is used again.
         for pool in [1, 17, 33, 33] {
             transport.send(request(&url, pool)).await.answer.unwrap();
         }

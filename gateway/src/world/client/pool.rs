@@ -1,12 +1,12 @@
 use std::{
     collections::{BTreeMap, btree_map},
     ops::Bound,
+    sync::atomic::{AtomicUsize, Ordering},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::time::Instant;
-use url::Url;
 
 use crate::domain::ClientTls;
 use crate::world::client::connect::{Connection, Failure, now};
@@ -16,7 +16,8 @@ use crate::world::egress::EgressPolicy;
 /// A kept connection is closed at this age, so that a changed address or policy takes effect.
 const AGE_MAX: Duration = Duration::from_secs(60);
 const IDLE_MAX: Duration = Duration::from_secs(30);
-const PER_ENDPOINT_MAX: usize = 64;
+/// As many as an endpoint may have requests out at once; those that are too many are idle soon.
+const PER_ENDPOINT_MAX: usize = 1024;
 /// Pools in one place share a lock; endpoints are spread over these.
 const PLACES: usize = 16;
 /// Endpoints that are looked at for a connection to close before a new one is not kept.
@@ -25,8 +26,12 @@ const LOOKED_AT_MAX: usize = 16;
 /// Kept connections, endpoint by endpoint, never shared between two.
 pub(super) struct Pool {
     places: [Mutex<Place>; PLACES],
-    /// Idle connections of a place.
-    idle_max: usize,
+    /// Idle connections of all places.
+    idle: AtomicUsize,
+    /// So many of them may be anywhere.
+    anywhere_max: usize,
+    /// So many a place may have in any case, however many the others have.
+    share: usize,
 }
 
 #[derive(Default)]
@@ -55,8 +60,13 @@ struct Idle {
 impl Pool {
     /// Keeps about so many idle connections at most, of all endpoints together.
     pub(super) fn new(idle_max: usize) -> Self {
-        let idle_max = idle_max.div_ceil(PLACES);
-        Self { places: std::array::from_fn(|_| Mutex::default()), idle_max }
+        let anywhere_max = idle_max / 2;
+        Self {
+            places: std::array::from_fn(|_| Mutex::default()),
+            idle: AtomicUsize::new(0),
+            anywhere_max,
+            share: (idle_max - anywhere_max).div_ceil(PLACES),
+        }
     }
 
     /// The way to a URL, and the connection that was used last and still works. Connections that
@@ -64,7 +74,7 @@ impl Pool {
     pub(super) fn enter(
         &self,
         endpoint: u64,
-        url: &Url,
+        url: &str,
         (policy, tls): (&Arc<EgressPolicy>, Option<Arc<ClientTls>>),
     ) -> Result<(Route, Option<Connection>), Failure> {
         let mut place = self.place(endpoint);
@@ -90,7 +100,9 @@ impl Pool {
         let fits = |it: &Idle| it.route.shares_with(&route) && it.is_fit() && permitted(it);
         let before = entry.kept.len();
         let found = std::iter::from_fn(|| entry.kept.pop()).find(fits);
-        *idle -= before - entry.kept.len();
+        let gone = before - entry.kept.len();
+        *idle -= gone;
+        self.idle.fetch_sub(gone, Ordering::Relaxed);
         Ok((route, found.map(|it| it.connection)))
     }
 
@@ -101,12 +113,21 @@ impl Pool {
         let mut place = self.place(endpoint);
         // Without an entry it has been idle for long, or its endpoint is gone.
         let kept = place.entries.get(&endpoint).map_or(usize::MAX, |it| it.kept.len());
-        if kept >= PER_ENDPOINT_MAX || (place.idle >= self.idle_max && !place.make_room()) {
+        if kept >= PER_ENDPOINT_MAX {
             return;
+        }
+        let has_room =
+            place.idle < self.share || self.idle.load(Ordering::Relaxed) < self.anywhere_max;
+        if !has_room {
+            if !place.make_room() {
+                return;
+            }
+            self.idle.fetch_sub(1, Ordering::Relaxed);
         }
         if let Some(entry) = place.entries.get_mut(&endpoint) {
             entry.kept.push(Idle { connection, route, since: now() });
             place.idle += 1;
+            self.idle.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -114,7 +135,7 @@ impl Pool {
     pub(super) fn sweep(&self, policy: &EgressPolicy) {
         for place in 0..PLACES {
             let mut place = self.place(place as u64);
-            let mut idle = 0;
+            let (before, mut idle) = (place.idle, 0);
             place.entries.retain(|_, entry| {
                 entry
                     .kept
@@ -123,6 +144,7 @@ impl Pool {
                 !entry.kept.is_empty() || entry.used_at.elapsed() < AGE_MAX
             });
             place.idle = idle;
+            self.idle.fetch_sub(before - idle, Ordering::Relaxed);
         }
     }
 
@@ -166,6 +188,6 @@ impl Idle {
     fn is_fit(&self) -> bool {
         let young =
             self.since.elapsed() < IDLE_MAX && self.connection.opened_at.elapsed() < AGE_MAX;
-        young && !self.connection.sender.is_closed() && self.connection.sender.is_ready()
+        young && !self.connection.sender.is_closed()
     }
 }

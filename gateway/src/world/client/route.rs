@@ -1,7 +1,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use http::{HeaderValue, Uri};
-use url::{Position, Url};
+use url::Position;
 
 use crate::domain::ClientTls;
 use crate::world::FailureClass;
@@ -11,6 +11,8 @@ use crate::world::egress::{EgressPolicy, Target};
 /// What a URL comes to under a policy: worked out once, not for each request.
 pub(super) struct Prepared {
     pub(super) target: Target,
+    /// The URL, as it was given.
+    url: Box<str>,
     /// Host and port, as the request names them.
     pub(super) host: HeaderValue,
     /// Path and query.
@@ -19,20 +21,20 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    pub(super) fn new(url: &Url, policy: &Arc<EgressPolicy>) -> Result<Self, Failure> {
-        let target = Target::parse(url.as_str(), policy)
-            .map_err(|it| (FailureClass::BlockedAddress, it.detail))?;
+    pub(super) fn new(url: &str, policy: &Arc<EgressPolicy>) -> Result<Self, Failure> {
+        let target =
+            Target::parse(url, policy).map_err(|it| (FailureClass::BlockedAddress, it.detail))?;
         let invalid = |it: http::Error| (FailureClass::ProtocolError, it.to_string());
         let path = &target.url[Position::BeforePath..Position::AfterQuery];
         let path = path.parse().map_err(|it: http::uri::InvalidUri| invalid(it.into()))?;
         let host = &target.url[Position::BeforeHost..Position::AfterPort];
         let host = HeaderValue::from_str(host).map_err(|it| invalid(it.into()))?;
-        Ok(Self { target, host, path, policy: policy.clone() })
+        Ok(Self { target, url: url.into(), host, path, policy: policy.clone() })
     }
 
     /// Whether it is what this URL comes to under this policy.
-    pub(super) fn is_of(&self, url: &Url, policy: &Arc<EgressPolicy>) -> bool {
-        self.target.url == *url && Arc::ptr_eq(&self.policy, policy)
+    pub(super) fn is_of(&self, url: &str, policy: &Arc<EgressPolicy>) -> bool {
+        *self.url == *url && Arc::ptr_eq(&self.policy, policy)
     }
 
     /// Scheme, host and port.
