@@ -27,6 +27,7 @@ pub type Open<'a> = &'a dyn Fn(Arc<dyn Clock>) -> Result<(Store, Writers)>;
 pub async fn check(open: Open<'_>) -> Result<()> {
     let mut bench = Bench::start(open)?;
     an_accepted_event_is_there_after_a_crash(&mut bench).await?;
+    what_came_is_not_held(&bench).await?;
     a_name_is_stored_once(&bench).await?;
     a_batch_is_stored_whole_or_not_at_all(&bench).await?;
     what_was_not_settled_comes_again(&mut bench).await?;
@@ -170,6 +171,15 @@ async fn an_accepted_event_is_there_after_a_crash(bench: &mut Bench<'_>) -> Resu
     assert_eq!((found.len(), &found[0].id, found[0].seq), (1, &id, seq));
     let tenant = found[0].tenant_no;
     assert!(bench.shard().event_by_id(tenant, &id)?.is_some());
+    Ok(())
+}
+
+/// An event's data comes as a part of a connection's buffer, which is to be used again.
+async fn what_came_is_not_held(bench: &Bench<'_>) -> Result<()> {
+    let buffer = Bytes::from(br#"POST / {"n":1}"#.to_vec());
+    bench.append(NewEvent::new(event().event_type, buffer.slice(7..))).await?;
+    let stored = bench.shard().event(bench.shard().last_seq())?.expect("it was just stored");
+    assert!(stored.data == buffer[7..] && buffer.is_unique());
     Ok(())
 }
 

@@ -30,6 +30,7 @@ pub use trim::{Keep, Trimmed};
 
 mod dead_hours;
 
+mod answering;
 mod append;
 pub use append::{Appended, NewEvent};
 

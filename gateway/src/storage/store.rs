@@ -1,8 +1,9 @@
 use std::{path::Path, sync::Arc, thread::JoinHandle, time::Duration};
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::domain::Slug;
+use crate::storage::answering::Answering;
 use crate::storage::codec::decode;
 use crate::storage::fjall::{self, Fjall};
 use crate::storage::fold::Meta;
@@ -61,6 +62,7 @@ pub struct Writers(Vec<Writer>);
 pub struct RunningWriters {
     store: Store,
     threads: Vec<JoinHandle<()>>,
+    answering: JoinSet<()>,
 }
 
 impl Store {
@@ -115,7 +117,8 @@ impl Store {
             let known = (&meta, masters.clone());
             let shard = Shard::new(no, view, world.clone(), config.clone(), known, sender)?;
             let shard = Arc::new(shard);
-            writers.push(Writer { shard: shard.clone(), journal, meta, commands });
+            let answering = Answering::default();
+            writers.push(Writer { shard: shard.clone(), journal, meta, commands, answering });
             shards.push(shard);
         }
         Ok((Self { shards: shards.into(), fjall: None }, Writers(writers)))
@@ -187,13 +190,15 @@ impl Writers {
         self.0.into_iter().map(Writer::run)
     }
 
-    /// Runs each on a thread of its own, since a sync blocks.
+    /// Runs each on a thread of its own, since a sync blocks. Whoever waits for an event to be
+    /// durable is answered from a task on the current runtime.
     ///
     /// # Errors
     /// `Unavailable` when the system gives no thread.
     pub fn start(self, store: &Store) -> Result<RunningWriters> {
-        let mut threads = Vec::new();
-        for writer in self.0 {
+        let (mut threads, mut answering) = (Vec::new(), JoinSet::new());
+        for mut writer in self.0 {
+            writer.answering = Answering::by_task(&mut answering);
             let name = format!("writer-{}", writer.shard.no.0);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
             let runtime = runtime.map_err(Error::unavailable)?;
@@ -201,13 +206,13 @@ impl Writers {
             let run = move || runtime.block_on(writer.run());
             threads.push(thread.spawn(run).map_err(Error::unavailable)?);
         }
-        Ok(RunningWriters { store: store.clone(), threads })
+        Ok(RunningWriters { store: store.clone(), threads, answering })
     }
 }
 
 impl RunningWriters {
     /// Ends the writers once everything that was sent before is on disk.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         self.store.close().await;
         for thread in self.threads {
             let ended = tokio::task::spawn_blocking(move || thread.join());
@@ -215,5 +220,7 @@ impl RunningWriters {
                 tracing::error!("a writer ended in panic");
             }
         }
+        // Each ends behind the last answer of its writer.
+        while self.answering.join_next().await.is_some() {}
     }
 }

@@ -10,6 +10,7 @@ use tokio::{
 };
 
 use crate::domain::{Event, EventId, Seq, Timestamp};
+use crate::storage::answering::{Answering, Answers, AppendReply};
 use crate::storage::append::{Append, Appended, NewEvent};
 use crate::storage::codec::decode;
 use crate::storage::event_row::encode_event;
@@ -41,15 +42,13 @@ pub(super) enum Command {
     Stop,
 }
 
-/// Where the answer to [`Command::Append`] goes.
-pub(super) type AppendReply = oneshot::Sender<Result<Vec<Appended>>>;
-
 /// The writer's own state.
 pub(super) struct Writer {
     pub(super) shard: Arc<Shard>,
     pub(super) journal: Box<dyn Journal>,
     pub(super) meta: Meta,
     pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) answering: Answering,
 }
 
 /// One batch in the making.
@@ -60,7 +59,7 @@ struct Making {
     accepted: Vec<EventRecord>,
     /// Chosen names in this batch, which the view does not show yet.
     ids: BTreeMap<(u32, String), IdRow>,
-    appends: Vec<(AppendReply, Vec<Appended>)>,
+    appends: Answers,
     commits: Vec<oneshot::Sender<Result<()>>>,
     leased: Vec<bool>,
     durable: bool,
@@ -213,7 +212,7 @@ impl Writer {
         let preferred = new.preferred_id.filter(|it| !self.is_taken(tenant_no, it, making));
         names.extend(preferred.as_ref().map(|it| format!("i:{it}")));
         let salt = || EventId::derived(now, seq, self.shard.entropy.draw());
-        let event = Event {
+        let mut event = Event {
             seq,
             id: new.id.or(preferred).unwrap_or_else(salt),
             tenant,
@@ -228,12 +227,11 @@ impl Writer {
             trace: new.trace,
             hops: new.hops,
         };
-        let mut record = EventRecord {
-            seq: seq.0,
-            tenant_no: tenant_no.0,
-            row: encode_event(&event),
-            ids: vec![],
-        };
+        let row = encode_event(&event);
+        // The row ends with the data. What came is a part of the connection's buffer, several
+        // times as large, which would be kept for it.
+        event.data = row.slice(row.len() - event.data.len()..);
+        let mut record = EventRecord { seq: seq.0, tenant_no: tenant_no.0, row, ids: vec![] };
         for name in names {
             let row = IdRow {
                 seq: seq.0,
@@ -312,10 +310,7 @@ impl Writer {
         }
         shard.follow(&making.records, &making.leased);
         shard.show_events(making.events, Seq(self.meta.last_seq));
-        for (reply, appended) in making.appends {
-            // A caller that went away does not need its answer.
-            let _ = reply.send(Ok(appended));
-        }
+        self.answering.give(making.appends);
         for reply in making.commits {
             let _ = reply.send(Ok(()));
         }

@@ -1,4 +1,12 @@
-use std::sync::{Mutex, PoisonError};
+use std::{
+    cell::RefCell,
+    sync::{Mutex, PoisonError},
+};
+
+thread_local! {
+    /// Numbers that this thread got from the machine and has not given out.
+    static DRAWN: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+}
 
 /// Gives chance: ids, secrets and jitter are drawn here and nowhere else.
 pub trait Entropy: Send + Sync + 'static {
@@ -21,7 +29,8 @@ pub trait Entropy: Send + Sync + 'static {
     }
 }
 
-/// The operating system's generator; fit for secrets.
+/// The operating system's generator; fit for secrets. A thread draws its numbers
+/// many at once: an event needs two or three, and to ask for each costs as much as to parse it.
 #[derive(Debug, Default)]
 pub struct SystemEntropy;
 
@@ -29,6 +38,17 @@ impl Entropy for SystemEntropy {
     #[expect(clippy::disallowed_methods, reason = "the one place that asks the machine")]
     fn fill(&self, bytes: &mut [u8]) {
         getrandom::fill(bytes).expect("the operating system gives random bytes");
+    }
+
+    fn draw(&self) -> u64 {
+        DRAWN.with_borrow_mut(|drawn| {
+            if drawn.is_empty() {
+                let mut bytes = [0; 512];
+                self.fill(&mut bytes);
+                drawn.extend(bytes.as_chunks().0.iter().map(|it| u64::from_le_bytes(*it)));
+            }
+            drawn.pop().expect("some were just drawn")
+        })
     }
 }
 
@@ -64,6 +84,17 @@ impl Entropy for SeededEntropy {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_machine_s_numbers_differ_also_between_threads() {
+        let draw = || (0..200).map(|_| SystemEntropy.draw()).collect::<Vec<_>>();
+        let other = std::thread::spawn(draw);
+        let mut drawn = draw();
+        drawn.extend(other.join().unwrap());
+        drawn.sort_unstable();
+        drawn.dedup();
+        assert_eq!(drawn.len(), 400);
+    }
 
     #[test]
     fn the_same_seed_draws_the_same_numbers() {

@@ -68,6 +68,8 @@ struct State {
     /// Which of its two slots each shard wrote last, so that a torn write spoils only one.
     turns: Vec<u64>,
     dirty: bool,
+    /// The thread waits for something to sync, and not for its pause to end.
+    idle: bool,
     stopping: bool,
     failed: bool,
 }
@@ -152,7 +154,8 @@ impl HighWater {
         *turn ^= 1;
         let place = 2 * u64::from(shard) + *turn;
         self.shared.file.write_all_at(&encode(mark), place * SLOT_BYTES)?;
-        if !std::mem::replace(&mut state.dirty, true) {
+        state.dirty = true;
+        if std::mem::take(&mut state.idle) {
             self.shared.changed.notify_one();
         }
         Ok(())
@@ -180,6 +183,7 @@ fn keep_synced(shared: &Shared) -> io::Result<()> {
     loop {
         let mut state = shared.lock();
         while !state.dirty && !state.stopping {
+            state.idle = true;
             state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         if !std::mem::take(&mut state.dirty) {
@@ -190,11 +194,9 @@ fn keep_synced(shared: &Shared) -> io::Result<()> {
         let started = tokio::time::Instant::now();
         shared.file.sync_data()?;
         STORE_FSYNC.observe(started.elapsed().as_secs_f64(), &[]);
-        let state = shared.lock();
-        if !state.stopping {
-            // Only to stop early; what is marked meanwhile waits for the next round.
-            let _ = shared.changed.wait_timeout(state, PAUSE);
-        }
+        // What is marked meanwhile waits for the next round.
+        let pausing = |state: &mut State| !state.stopping;
+        drop(shared.changed.wait_timeout_while(shared.lock(), PAUSE, pausing));
     }
 }
 
