@@ -71,10 +71,12 @@ impl Failure {
             let (pointer, detail) = (it["pointer"].as_str(), it["detail"].as_str());
             format!("{} {}", pointer.unwrap_or_default(), detail.unwrap_or_default())
         };
-        let help = match status.as_u16() {
-            401 => Some("give a key: --key, HOOKGATE_KEY or `hookgate login`".to_owned()),
+        let help = match (status.as_u16(), word) {
+            (401, _) => Some("give a key: --key, HOOKGATE_KEY or `hookgate login`"),
+            (404, "plugin_version_not_found") => Some("`hookgate plugin list --json` names them"),
             _ => None,
         };
+        let help = help.map(str::to_owned);
         let details = errors.map(text).collect();
         Self { what: format!("{detail} ({word})"), code, details, help, request_id }
     }

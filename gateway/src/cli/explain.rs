@@ -19,7 +19,8 @@ pub(super) async fn run(client: &Client, event: &str) -> Result<ExitCode, Failur
         text("event_type"),
         text("accepted_at")
     ));
-    let columns = ["endpoint_id", "status", "attempts", "next_attempt_at", "code", "why"];
+    let columns =
+        ["endpoint_id", "status", "attempts", "next_attempt_at", "code", "why", "last_error"];
     output::list(false, &json!({ "data": told["endpoints"] }), &columns);
     Ok(ExitCode::SUCCESS)
 }

@@ -132,9 +132,17 @@ async fn deploy(client: &Client, folder: &Path, activate: bool) -> Result<ExitCo
     } else {
         let (name, version) = (&manifest.name, &plugin["version"]);
         output::line(&format!("{name} version {version}, sha256 {}", plugin["sha256"]));
-        output::note(&format!(
-            "attach it: hookgate endpoints create URL --plugin {name} · undo: hookgate plugin rollback {name}"
-        ));
+        let next = match activate {
+            true => format!(
+                "attach it: hookgate endpoints create URL --plugin {name} · \
+                 undo: hookgate plugin rollback {name}"
+            ),
+            false => format!(
+                "what would differ: hookgate plugin diff {name} --to {version} · \
+                 let it run: hookgate plugin activate {name} {version}"
+            ),
+        };
+        output::note(&next);
     }
     Ok(ExitCode::SUCCESS)
 }
