@@ -72,6 +72,30 @@ async fn a_strict_schema_refuses_and_another_warns() {
 }
 
 #[tokio::test]
+async fn what_takes_long_to_compare_is_told_like_the_rest() {
+    let (_folder, gateway, _) = bench().await;
+    let known: Vec<_> = (0..900).map(|n| json!({ "const": n })).collect();
+    let schema = json!({ "properties": { "n": { "items": { "anyOf": known } } } });
+    let body = json!({ "schema": schema, "strict": true });
+    let (status, answer) = gateway.call(Method::PUT, "event-types/large", Some(body)).await;
+    assert_eq!(status, 201, "{answer}");
+    // A value is compared with 900 schemas: the last is the one that fits.
+    let large = |last: u32| {
+        let numbers: Vec<_> = (0..2000).map(|_| 899).chain([last]).collect();
+        json!({ "type": "large", "data": { "n": numbers } })
+    };
+    let publish = async |body: Value| gateway.call(Method::POST, "events", Some(body)).await;
+    let small = json!({ "type": "small", "data": {} });
+    let all = (publish(large(7)), publish(large(900)), publish(small));
+    let (good, bad, small) = tokio::join!(all.0, all.1, all.2);
+    assert_eq!((good.0, small.0), (202, 202), "{} {}", good.1, small.1);
+    assert_eq!((bad.0, pointers(&bad.1)), (422, vec!["/data"]), "{}", bad.1);
+    // What a request may cost is counted over its events, wherever they were compared.
+    let (status, problem) = publish(json!(vec![large(7); 12])).await;
+    assert_eq!((status, pointers(&problem)[0]), (422, "/11/data"), "{problem}");
+}
+
+#[tokio::test]
 async fn what_was_changed_meanwhile_is_not_overwritten() {
     let (_folder, gateway, endpoint) = bench().await;
     register(&gateway, &endpoint, json!({ "id": "mine" })).await;

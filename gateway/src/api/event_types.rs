@@ -5,6 +5,7 @@ use axum::{
 };
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
 use crate::api::body;
 use crate::api::caller::{Access, Need};
@@ -13,7 +14,7 @@ use crate::api::gateway::Gateway;
 use crate::api::page::{Query, cursor, page};
 use crate::api::problem::{FieldError, Problem, Result};
 use crate::api::route::{Route, delete, get, put};
-use crate::domain::{Budget, EventType, KnownType, Schema, Scope, Timestamp};
+use crate::domain::{Budget, EventType, KnownType, Schema, Scope, Timestamp, Violation};
 use crate::storage::{NewEvent, Refused};
 use crate::telemetry::SCHEMA_WARNINGS;
 
@@ -142,10 +143,36 @@ pub(super) struct Opinion {
     pub(super) warnings: Vec<FieldError>,
 }
 
+/// Compares data on a thread of its own: requests that need no such thing go on meanwhile. One at a
+/// time in the whole process.
+async fn compare_aside(schema: Schema, data: Value, budget: &mut Budget) -> Vec<Violation> {
+    static TURN: Mutex<()> = Mutex::const_new(());
+    let turn = TURN.lock().await;
+    let mut left = *budget;
+    let compared = tokio::task::spawn_blocking(move || {
+        // It goes on where the client has left meanwhile.
+        let _turn = turn;
+        let found = schema.violations(&data, &mut left);
+        (found, left)
+    });
+    match compared.await {
+        Ok((found, left)) => {
+            *budget = left;
+            found
+        }
+        Err(ended) => std::panic::resume_unwind(ended.into_panic()),
+    }
+}
+
 impl Access {
     /// Compares an event's data with the schema of its type, if there is one. `base` is the
     /// event's pointer in the body, `budget` what the request may still cost.
-    pub(super) fn opinion(&self, event: &NewEvent, base: &str, budget: &mut Budget) -> Opinion {
+    pub(super) async fn opinion(
+        &self,
+        event: &NewEvent,
+        base: &str,
+        budget: &mut Budget,
+    ) -> Opinion {
         let known = {
             let catalog = self.shard.catalog();
             let types = catalog.tenant(&self.slug).map(|it| &it.types);
@@ -160,7 +187,11 @@ impl Access {
             pointer: format!("{base}/data{}", it.pointer),
             detail: it.detail,
         };
-        let found: Vec<_> = schema.violations(&data, budget).into_iter().map(error).collect();
+        let found = match schema.takes_long(&data) {
+            true => compare_aside(schema.clone(), data, budget).await,
+            false => schema.violations(&data, budget),
+        };
+        let found: Vec<_> = found.into_iter().map(error).collect();
         if !found.is_empty() && !known.strict {
             SCHEMA_WARNINGS.count(1, &[]);
         }

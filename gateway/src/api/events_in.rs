@@ -114,7 +114,7 @@ async fn accept_any(
     }
     gateway.meter(&access, events.len())?;
     let mut events = ingested(&gateway, &access, events, many).await?;
-    let warnings = check_types(&access, &events, many)?;
+    let warnings = check_types(&access, &events, many).await?;
     let types: Vec<_> = events.iter().map(|it| it.event_type.clone()).collect();
     let sizes: Vec<_> = events.iter().map(|it| it.data.len()).collect();
     let taking = Taking::begin(incoming_trace::of(headers), &mut events);
@@ -198,12 +198,19 @@ impl Form {
 }
 
 /// What schemas warn of, for each event. A schema that is strict refuses.
-fn check_types(access: &Access, events: &[NewEvent], many: bool) -> Result<Vec<Vec<FieldError>>> {
+async fn check_types(
+    access: &Access,
+    events: &[NewEvent],
+    many: bool,
+) -> Result<Vec<Vec<FieldError>>> {
     let (mut errors, mut warnings) = (Vec::new(), Vec::with_capacity(events.len()));
     let mut budget = Budget::of_request();
     for (place, event) in events.iter().enumerate() {
         let base = if many { format!("/{place}") } else { String::new() };
-        let opinion = access.opinion(event, &base, &mut budget);
+        let opinion = access.opinion(event, &base, &mut budget).await;
+        if budget.is_dented() {
+            tokio::task::yield_now().await;
+        }
         errors.extend(opinion.errors);
         warnings.push(opinion.warnings);
     }

@@ -183,20 +183,10 @@ impl Incoming {
         let (mut events, mut places) =
             (Vec::with_capacity(lines.len()), Vec::with_capacity(lines.len()));
         for (line, event) in ingested(&self.gateway, &self.access, lines).await {
-            // Each line is a request of its own, and others get their turn between them.
-            let mut budget = Budget::of_request();
-            let mut opinion = |it: &NewEvent| self.access.opinion(it, "", &mut budget).errors;
-            let opinion = event.map(|it| (opinion(&it), it));
-            if budget.is_dented() {
-                tokio::task::yield_now().await;
-            }
-            match opinion {
-                Ok((errors, event)) if errors.is_empty() => {
+            match judged(&self.access, event).await {
+                Ok(event) => {
                     events.push(event);
                     places.push((line, None));
-                }
-                Ok((errors, _)) => {
-                    places.push((line, Some(Problem::fields("schema_violation", errors))));
                 }
                 Err(problem) => places.push((line, Some(problem))),
             }
@@ -240,6 +230,20 @@ impl Incoming {
             self.searched = 0;
         }
         answers.into()
+    }
+}
+
+/// An event that its type's schema lets pass. Each line is a request of its own, and others get
+/// their turn between them.
+async fn judged(access: &Access, event: Result<NewEvent, Problem>) -> Result<NewEvent, Problem> {
+    let (event, mut budget) = (event?, Budget::of_request());
+    let opinion = access.opinion(&event, "", &mut budget).await;
+    if budget.is_dented() {
+        tokio::task::yield_now().await;
+    }
+    match opinion.errors.is_empty() {
+        true => Ok(event),
+        false => Err(Problem::fields("schema_violation", opinion.errors)),
     }
 }
 

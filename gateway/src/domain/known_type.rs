@@ -15,6 +15,8 @@ const BREADTH_MAX: u64 = 2000;
 const WORK_MAX: u64 = 5_000_000;
 /// What naming all violations of one event may cost; over it, only that there are some is told.
 const NAMING_MAX: u64 = 200_000;
+/// What costs more takes milliseconds.
+const SHORT_MAX: u64 = 200_000;
 /// Steps of a pattern that cost as much as a value.
 const STEPS: u64 = 4;
 /// Bytes of text that cost as much as a value.
@@ -33,7 +35,7 @@ pub struct Schema {
 }
 
 /// What comparing events with schemas may still cost within a request.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Budget(u64);
 
 impl Budget {
@@ -44,7 +46,7 @@ impl Budget {
 
     /// Whether something took a while: others should have their turn.
     pub fn is_dented(&self) -> bool {
-        self.0 < 4 * WORK_MAX - NAMING_MAX
+        self.0 < 4 * WORK_MAX - SHORT_MAX
     }
 }
 
@@ -121,24 +123,10 @@ impl Schema {
     pub fn violations(&self, data: &Value, budget: &mut Budget) -> Vec<Violation> {
         let whole =
             |detail: &str| vec![Violation { pointer: String::new(), detail: detail.to_owned() }];
-        let Some(cost) = self.cost else {
-            return whole("its type's schema is too complex to be used: describe the type anew");
+        let (work, ways) = match self.work(data) {
+            Ok(work) => work,
+            Err(detail) => return whole(detail),
         };
-        let Size { values, bytes, depth } = measure(data);
-        let steps = bytes.saturating_mul(cost.steps) / STEPS;
-        if steps > WORK_MAX {
-            return whole(
-                "has too much text for the patterns of its type's schema: begin them with ^ and \
-                 give their repetitions an end",
-            );
-        }
-        let work = values.saturating_mul(cost.breadth).saturating_add(steps);
-        if work > WORK_MAX {
-            return whole(
-                "has too many values to be compared with its type's schema: send it in parts, or \
-                 give the schema fewer alternatives",
-            );
-        }
         if work > budget.0 {
             return whole(
                 "there is too much in the request to be compared with schemas: send fewer events \
@@ -150,7 +138,6 @@ impl Schema {
             return Vec::new();
         }
         // Only whether data is valid is remembered where a schema leads back to itself.
-        let ways = cost.branching.max(1).saturating_pow(depth);
         if work.saturating_mul(ways) > NAMING_MAX {
             return whole("does not match its type's schema; it is too large to say where");
         }
@@ -160,6 +147,32 @@ impl Schema {
             detail: it.to_string(),
         };
         errors.map(violation).collect()
+    }
+
+    /// Whether comparing the data would hold up whoever waits for the same thread.
+    pub fn takes_long(&self, data: &Value) -> bool {
+        self.work(data).is_ok_and(|(work, _)| work > SHORT_MAX)
+    }
+
+    /// What comparing the data costs, and how many times as much naming each violation.
+    fn work(&self, data: &Value) -> Result<(u64, u64), &'static str> {
+        let Some(cost) = self.cost else {
+            return Err("its type's schema is too complex to be used: describe the type anew");
+        };
+        let Size { values, bytes, depth } = measure(data);
+        let steps = bytes.saturating_mul(cost.steps) / STEPS;
+        if steps > WORK_MAX {
+            return Err(
+                "has too much text for the patterns of its type's schema: begin them with \
+                        ^ and give their repetitions an end",
+            );
+        }
+        let work = values.saturating_mul(cost.breadth).saturating_add(steps);
+        if work > WORK_MAX {
+            return Err("has too many values to be compared with its type's schema: send it in \
+                        parts, or give the schema fewer alternatives");
+        }
+        Ok((work, cost.branching.max(1).saturating_pow(depth)))
     }
 }
 

@@ -8,6 +8,9 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 const TARGET: &str = "wasm32-wasip2";
+/// Room that the heap has from the start. Where a plugin has to ask for more, the gateway asks the
+/// kernel, and takes it back before the next event: that holds up all threads that run plugins.
+const FLAGS: &str = "-C link-arg=--initial-heap=524288";
 
 /// Compiles a crate to a component.
 ///
@@ -21,7 +24,7 @@ pub(super) fn build(folder: &Path) -> Result<PathBuf> {
         .args(["build", "--release", "--target", TARGET, "--target-dir"])
         .arg(&target)
         .current_dir(folder)
-        .env_remove("RUSTFLAGS")
+        .env("RUSTFLAGS", FLAGS)
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .output()
         .context("cargo cannot be run; install Rust from https://rustup.rs")?;
