@@ -9,6 +9,7 @@ mod delivery;
 mod door;
 mod doors;
 mod egress;
+mod held;
 mod hostile;
 mod loops;
 mod packed;
