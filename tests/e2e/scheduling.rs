@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -140,6 +140,43 @@ async fn a_breaker_opens_and_what_is_asked_for_goes_all_the_same() {
     assert_eq!(tested["outcome"], "delivered");
     let closed = |it: &Value| it["breaker"] == "closed";
     until(&gateway, "endpoints/mine/stats", closed).await;
+}
+
+/// An endpoint that is not asked to slow down gets its events as fast as it takes them; of those
+/// that ask, each gets at most ten a second, the least that half of a rate is counted from.
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "real time: a rate is kept")]
+async fn who_asks_for_less_is_not_flooded() {
+    const EVENTS: usize = 600;
+    const AT_FIRST: usize = 8;
+    let (_folder, gateway, slowed) = bench().await;
+    let (paused, failing) = (TestEndpoint::start().await, TestEndpoint::start().await);
+    // Their retries come later; this is about what else goes there.
+    let with = |id: &str| json!({ "id": id, "retry": { "schedule": ["1h"] } });
+    for (endpoint, id, status) in
+        [(&slowed, "slowed", 429), (&paused, "paused", 503), (&failing, "failing", 503)]
+    {
+        endpoint.answer_first([status; AT_FIRST]);
+        register(&gateway, endpoint, with(id)).await;
+    }
+    paused.ask_to_wait(1);
+    let started = Instant::now();
+    let events: Vec<_> = (0..EVENTS).map(|it| json!({ "type": "a.b", "data": it })).collect();
+    gateway.post("events", events.into()).await;
+    failing.await_count(EVENTS).await;
+    let most = |elapsed: Duration| AT_FIRST + 10 + (10.0 * elapsed.as_secs_f64()) as usize;
+    for endpoint in [&slowed, &paused] {
+        let (got, most) = (endpoint.got().len(), most(started.elapsed()));
+        assert!(got <= most, "{got} came and not {most} at most");
+    }
+    // It is slower, and does not stop.
+    for endpoint in [&slowed, &paused] {
+        let got = endpoint.await_count(AT_FIRST + 10).await.len();
+        let most = most(started.elapsed());
+        assert!(got <= most, "{got} came and not {most} at most");
+    }
+    let explained = gateway.get("endpoints/slowed").await;
+    assert_eq!(explained["enabled"], true, "{explained}");
 }
 
 #[tokio::test]

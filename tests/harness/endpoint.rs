@@ -39,6 +39,8 @@ struct Shared {
     otherwise: Mutex<u16>,
     /// What stands in each answer.
     says: Mutex<String>,
+    /// What refusals say in `Retry-After`.
+    wait: Mutex<Option<u32>>,
     got: Mutex<Vec<Delivery>>,
 }
 
@@ -67,6 +69,11 @@ impl TestEndpoint {
     /// Answers this from now on.
     pub fn answer(&self, status: u16) {
         *lock(&self.shared.otherwise) = status;
+    }
+
+    /// Says in `Retry-After` of each refusal that these seconds should pass.
+    pub fn ask_to_wait(&self, seconds: u32) {
+        *lock(&self.shared.wait) = Some(seconds);
     }
 
     /// Everything that came, in order.
@@ -101,6 +108,9 @@ async fn receive(
     let mut answer = HeaderMap::new();
     if (300..400).contains(&status) {
         answer.insert("location", "/elsewhere".parse().expect("a value"));
+    }
+    if let Some(seconds) = lock(&shared.wait).filter(|_| status >= 400) {
+        answer.insert("retry-after", seconds.into());
     }
     let says = lock(&shared.says).clone();
     (StatusCode::from_u16(status).expect("a status"), answer, says)
