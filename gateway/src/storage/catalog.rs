@@ -5,6 +5,7 @@ use crate::domain::{
     Replay, Slug, Tenant, TenantNo,
 };
 use crate::storage::codec::decode;
+use crate::storage::deleted::Deleted;
 use crate::storage::floors::RetentionRow;
 use crate::storage::fold::{Meta, kind};
 use crate::storage::journal::View;
@@ -22,7 +23,7 @@ pub struct Catalog {
     keys: BTreeMap<String, Arc<ApiKey>>,
     endpoints: BTreeMap<EndpointNo, Arc<Endpoint>>,
     counts: EndpointCounts,
-    deleted: BTreeMap<EndpointNo, EndpointId>,
+    deleted: BTreeMap<EndpointNo, Deleted>,
     pub(super) keyring: Keyring,
     pub(super) master_key: Option<[u8; 32]>,
     pub(super) operator_key: Option<[u8; 32]>,
@@ -102,7 +103,22 @@ impl Catalog {
     /// The id an endpoint has or had.
     pub fn endpoint_id(&self, no: EndpointNo) -> Option<EndpointId> {
         let live = self.endpoints.get(&no).map(|it| it.id.clone());
-        live.or_else(|| self.deleted.get(&no).cloned())
+        live.or_else(|| self.deleted.get(&no).map(|it| it.id.clone()))
+    }
+
+    /// Endpoints that were deleted and are still named by a delivery.
+    pub(super) fn deleted(&self) -> &BTreeMap<EndpointNo, Deleted> {
+        &self.deleted
+    }
+
+    /// Changes what is remembered of them.
+    pub(super) fn deleted_mut(&mut self) -> &mut BTreeMap<EndpointNo, Deleted> {
+        &mut self.deleted
+    }
+
+    /// Whether there is a tenant of this number.
+    pub(super) fn has_tenant(&self, no: TenantNo) -> bool {
+        self.slugs.contains_key(&no)
     }
 
     /// All endpoints, by number.
@@ -219,7 +235,8 @@ impl Catalog {
                 self.with(*tenant_no, |it| {
                     it.endpoints.retain(|_, endpoint| endpoint.no != EndpointNo(*no));
                 });
-                self.deleted.insert(EndpointNo(*no), id);
+                let deleted = Deleted { tenant: TenantNo(*tenant_no), id, last: None };
+                self.deleted.insert(EndpointNo(*no), deleted);
             }
             Record::PluginPut { tenant_no, plugin, component: _ } => {
                 let plugin = Arc::new(plugin.clone().into_noun()?);

@@ -37,8 +37,7 @@ pub async fn check(open: Open<'_>) -> Result<()> {
     a_long_backlog_stays_on_disk(&mut bench).await?;
     lists_go_from_new_to_old(&bench)?;
     the_catalog_survives(&mut bench).await?;
-    conformance_retention::what_is_too_old_goes_unless_it_is_needed(&mut bench).await?;
-    conformance_retention::each_tenant_has_its_own(&mut bench).await
+    conformance_retention::check(&mut bench).await
 }
 
 pub(super) struct Bench<'a> {

@@ -1,11 +1,12 @@
-use std::time::Duration;
+use std::{ops::Bound, time::Duration};
 
 use crate::domain::{
-    DeadReason, DeliveryKey, EventId, Ordering, Quota, Retention, Seq, Slug, TenantNo, Timestamp,
-    Verdict,
+    DeadReason, DeliveryKey, Endpoint, EndpointNo, EventId, Ordering, Quota, Retention, Seq, Slug,
+    TenantNo, Timestamp, Verdict,
 };
 use crate::storage::codec::decode;
-use crate::storage::conformance::{Bench, event};
+use crate::storage::conformance::{Bench, endpoint as endpoint_of, event};
+use crate::storage::fold::kind;
 use crate::storage::verify::Verification;
 use crate::storage::{Appended, Keep, NewEvent, Result, Table, Trimmed};
 
@@ -40,13 +41,39 @@ impl Bench<'_> {
         Ok(seqs)
     }
 
+    /// Rows of what waits for another attempt.
+    fn waiting(&self, endpoint: EndpointNo) -> usize {
+        let shard = self.shard();
+        let (from, to) =
+            (shard.no.endpoint(endpoint), shard.no.endpoint(EndpointNo(endpoint.0 + 1)));
+        let range = (Bound::Included(&from[..]), Bound::Excluded(&to[..]));
+        shard.view.range(Table::Retries, range.0, range.1).count()
+    }
+
+    /// Rows that name endpoints which were deleted, once those of before are looked through.
+    async fn names_of_deleted(&self) -> Result<usize> {
+        self.trim().await?;
+        let shard = self.shard();
+        let key = |kind| shard.no.catalog(kind, TenantNo(0), "");
+        let (from, to) = (key(kind::DELETED_ENDPOINT), key(kind::DELETED_ENDPOINT + 1));
+        let range = (Bound::Included(&from[..]), Bound::Excluded(&to[..]));
+        Ok(shard.view.range(Table::Catalog, range.0, range.1).count())
+    }
+
     fn dead_letters(&self, tenant: TenantNo) -> usize {
-        let end = DeliveryKey { seq: Seq(0), endpoint: crate::domain::EndpointNo(0) };
+        let end = DeliveryKey { seq: Seq(0), endpoint: EndpointNo(0) };
         self.shard().dead_before(tenant, (Timestamp(u64::MAX), end)).count()
     }
 }
 
-pub(super) async fn what_is_too_old_goes_unless_it_is_needed(bench: &mut Bench<'_>) -> Result<()> {
+/// Checks all of it, in this order.
+pub(super) async fn check(bench: &mut Bench<'_>) -> Result<()> {
+    what_is_too_old_goes_unless_it_is_needed(bench).await?;
+    each_tenant_has_its_own(bench).await?;
+    what_is_left_of_a_deleted_endpoint_goes(bench).await
+}
+
+async fn what_is_too_old_goes_unless_it_is_needed(bench: &mut Bench<'_>) -> Result<()> {
     tokio::time::sleep(3 * HOUR).await;
     let endpoint = bench.endpoint_with(Ordering::None, 4).await?;
     let tenant = bench.shard().catalog().tenant(&Slug::default_tenant()).expect("it").tenant.no;
@@ -112,7 +139,7 @@ pub(super) async fn what_is_too_old_goes_unless_it_is_needed(bench: &mut Bench<'
     Ok(())
 }
 
-pub(super) async fn each_tenant_has_its_own(bench: &mut Bench<'_>) -> Result<()> {
+async fn each_tenant_has_its_own(bench: &mut Bench<'_>) -> Result<()> {
     let (brief, long) = (Slug::parse("brief").expect("a slug"), Slug::parse("long").expect("it"));
     for (slug, retention) in [(&brief, Retention::For(HOUR)), (&long, Retention::Forever)] {
         let quota = Quota { retention: Some(retention), ..Quota::default() };
@@ -147,5 +174,54 @@ pub(super) async fn each_tenant_has_its_own(bench: &mut Bench<'_>) -> Result<()>
     assert_eq!(tenant.quota.retention, None);
     shard.trim(keep).await?;
     assert_eq!(shard.events_before(tenant.no, Seq(u64::MAX)).count(), 0);
+    Ok(())
+}
+
+async fn what_is_left_of_a_deleted_endpoint_goes(bench: &mut Bench<'_>) -> Result<()> {
+    let due = bench.clock.now() + 9 * HOUR;
+    // More than are removed at once.
+    let endpoint = bench.endpoint_with(Ordering::None, 600).await?;
+    let kept = bench.endpoint_with(Ordering::None, 1).await?;
+    for (endpoint, mut left) in [(&endpoint, 600), (&kept, 1)] {
+        while left > 0 {
+            for lease in bench.lease(endpoint, left).await? {
+                bench.settle(lease, Verdict::RetryAt(due)).await?;
+                left -= 1;
+            }
+        }
+    }
+    bench.written().await?;
+    let deleted = bench.shard().delete_endpoint(&endpoint.tenant, &endpoint.id, |_| Ok(())).await;
+    deleted.expect("it is there");
+    assert_eq!([bench.waiting(endpoint.no), bench.waiting(kept.no)], [600, 1]);
+    bench.trim().await?;
+    assert_eq!([bench.waiting(endpoint.no), bench.waiting(kept.no)], [0, 1]);
+    assert_eq!(bench.shard().unfinished(), (0, 1));
+    // Its deliveries are still shown, and name it.
+    bench.crash().await?;
+    assert_eq!(bench.shard().deliveries_before(endpoint.no, Seq(u64::MAX)).count(), 600);
+    assert_eq!(bench.shard().catalog().endpoint_id(endpoint.no), Some(endpoint.id.clone()));
+    for _ in 0..2 {
+        bench.trim().await?;
+        assert_eq!(bench.shard().catalog().endpoint_id(endpoint.no), Some(endpoint.id.clone()));
+    }
+    tokio::time::sleep(3 * HOUR).await;
+    bench.trim().await?;
+    assert_eq!(bench.shard().deliveries_before(endpoint.no, Seq(u64::MAX)).count(), 0);
+    assert_eq!(bench.shard().catalog().endpoint_id(endpoint.no), None);
+    assert_eq!(bench.names_of_deleted().await?, 0);
+    assert_eq!((bench.waiting(kept.no), bench.shard().unfinished()), (1, (0, 1)));
+
+    // Of a tenant that is gone nobody can ask for anything.
+    let slug = Slug::parse("brief").expect("a slug");
+    let shard = bench.store.shard(&slug).clone();
+    let make = |no| Endpoint { tenant: slug.clone(), ..endpoint_of(no) };
+    let made = shard.create_endpoint(&slug, make).await.expect("a new id");
+    shard.delete_tenant(&slug).await.expect("it is there");
+    let keep = Keep { events: Retention::Forever, audit: Retention::Forever };
+    shard.trim(keep).await?;
+    assert!(shard.catalog().endpoint_id(made.no).is_some());
+    shard.trim(keep).await?;
+    assert_eq!(shard.catalog().endpoint_id(made.no), None);
     Ok(())
 }

@@ -29,6 +29,7 @@ mod trim;
 pub use trim::{Keep, Trimmed};
 
 mod dead_hours;
+mod deleted;
 
 mod answering;
 mod append;

@@ -2,7 +2,7 @@ use std::{
     collections::BTreeMap,
     ops::Bound,
     sync::atomic::{AtomicU64, Ordering},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::Duration,
 };
 
@@ -112,6 +112,10 @@ impl Shard {
     /// What tenants have configured. Do not hold it over an `await`.
     pub fn catalog(&self) -> RwLockReadGuard<'_, Catalog> {
         self.catalog.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn catalog_mut(&self) -> RwLockWriteGuard<'_, Catalog> {
+        self.catalog.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Its number among the store's shards.

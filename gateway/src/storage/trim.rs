@@ -73,6 +73,7 @@ impl Shard {
             self.view.let_go(self.no.0, &floors);
         }
         self.sweep_dead(keep, now, &before).await?;
+        self.sweep_deleted().await?;
         let oldest = self.stored_from(Seq(floors.shard + 1))?;
         Ok(Trimmed {
             events: floors.shard - before.shard,

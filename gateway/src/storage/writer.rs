@@ -2,7 +2,7 @@
 //! batch, and then tells everyone who waits. Whoever comes while a batch is being synced is in
 //! the next one, so the load itself sets the size of the batches.
 
-use std::{collections::BTreeMap, sync::Arc, sync::PoisonError, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot},
@@ -304,8 +304,7 @@ impl Writer {
         let shard = &self.shard;
         for record in &making.records {
             if record.is_catalog() {
-                let mut catalog = shard.catalog.write().unwrap_or_else(PoisonError::into_inner);
-                catalog.apply(record)?;
+                shard.catalog_mut().apply(record)?;
             }
         }
         shard.follow(&making.records, &making.leased);
