@@ -8,7 +8,7 @@ use crate::domain::{
     Pattern, PluginName, PluginUse, RateLimit, Retry, RetryPolicy, Scheme, Scope, Secret,
     Signature, SigningSecret, Slug, Tenant, TenantNo, Timestamp, TracePolicy,
 };
-use crate::storage::codec::{decode, encode};
+use crate::storage::codec::{decode, encode_secret};
 use crate::storage::keyring::DataKey;
 use crate::storage::quota_row::QuotaRow;
 use crate::storage::{Error, Result};
@@ -186,7 +186,7 @@ impl SecretsRow {
 impl EndpointRow {
     /// The row, with what is secret sealed by the tenant's data key.
     pub(super) fn sealed(it: &Endpoint, key: &DataKey, entropy: &dyn Entropy) -> Self {
-        let plain = Zeroizing::new(encode(&SecretsRow::of(it)).to_vec());
+        let plain = encode_secret(&SecretsRow::of(it));
         Self {
             no: it.no.0,
             id: it.id.to_string(),
@@ -373,6 +373,7 @@ fn millis(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::codec::encode;
     use crate::storage::conformance::endpoint;
     use crate::storage::keyring::{Keyring, MasterKey, MasterKeys};
     use crate::world::SeededEntropy;

@@ -305,6 +305,34 @@ impl Lane {
         }
     }
 
+    /// Keeps the room that what is there needs, and not what a busy time needed.
+    pub(super) fn give_room_back(&mut self) {
+        for queue in [&mut self.fresh, &mut self.asked] {
+            if queue.is_empty() {
+                *queue = VecDeque::new();
+            }
+        }
+        for waiting in [&mut self.retries, &mut self.asked_again, &mut self.bulk] {
+            waiting.give_room_back();
+        }
+        // A tree that has become empty keeps a leaf.
+        if self.loans.is_empty() {
+            self.loans = BTreeMap::new();
+        }
+        if self.leased_keys.is_empty() {
+            self.leased_keys = BTreeSet::new();
+        }
+        if self.held.is_empty() {
+            self.held = BTreeMap::new();
+        }
+        if self.busy.is_empty() {
+            self.busy = BTreeMap::new();
+        }
+        if self.strikes.is_empty() {
+            self.strikes = BTreeMap::new();
+        }
+    }
+
     /// A fault of ours hit this delivery once more; how often by now.
     pub(super) fn strike(&mut self, seq: Seq) -> u8 {
         let strikes = self.strikes.entry(seq).or_default();
@@ -386,6 +414,26 @@ mod tests {
         let holds = share == Claim::Retry && key != 0;
         let row = RetryRow { ordering_key: key, holds, ..RetryRow::of(share) };
         Due { seq: Seq(seq), due: Timestamp(0), row }
+    }
+
+    #[test]
+    fn a_lane_at_rest_keeps_what_waits_and_no_room_beside() {
+        let mut lane = lane(&[7; 40]);
+        for seq in 1..=40 {
+            assert_eq!(take(&mut lane), Some(seq));
+            let retry = (seq == 40).then(|| again(seq, Claim::Retry, 7));
+            lane.settled(Seq(seq), OrderingKey(7), retry.as_ref().map(|it| &it.row));
+            retry.into_iter().for_each(|it| lane.retries.insert(it));
+        }
+        assert!(lane.fresh.capacity() >= 40);
+        lane.give_room_back();
+        assert_eq!((lane.fresh.capacity(), lane.asked.capacity()), (0, 0));
+        assert_eq!(lane.retries.capacity(), 1);
+        assert_eq!(lane.behind(Seq(41), OrderingKey(7)), Some(Seq(40)), "its key is still busy");
+        assert_eq!((take(&mut lane), lane.cursor()), (Some(40), Seq(40)));
+        lane.give_room_back();
+        assert_eq!(lane.retries.capacity(), 0);
+        assert!(lane.knows(Seq(40)), "it is on loan");
     }
 
     #[test]

@@ -129,7 +129,7 @@ impl Queue {
         now: Timestamp,
         key: &dyn Fn(Seq) -> OrderingKey,
     ) -> Result<Option<Taken>> {
-        let lane = self.lane(endpoint);
+        let Some(lane) = self.known(endpoint) else { return Ok(None) };
         while lane.wants_loading() && load_fresh(lane, view, shard, endpoint, key)? {}
         for (code, share) in WAITING_SHARES.into_iter().enumerate() {
             if let Some(from) = lane.waiting(share).wants_loading(now) {
@@ -147,7 +147,7 @@ impl Queue {
         allowed: Allowance,
         now: Timestamp,
     ) -> (bool, bool) {
-        let lane = self.lane(endpoint);
+        let Some(lane) = self.known(endpoint) else { return (false, false) };
         let retries = allowed.retries == 0 && lane.retries.is_ready(now);
         let bulk = allowed.bulk == 0 && lane.bulk.is_ready(now);
         self.rearm(endpoint, now);
@@ -185,7 +185,7 @@ impl Queue {
 
     /// Whether the endpoint is left alone for a while.
     pub(super) fn rest(&mut self, endpoint: EndpointNo, resting: bool) {
-        let lane = self.lane(endpoint);
+        let Some(lane) = self.known(endpoint) else { return };
         lane.resting = resting;
         if !resting && !std::mem::replace(&mut lane.watched, true) {
             self.watched.insert(endpoint);
@@ -278,8 +278,9 @@ impl Queue {
     pub(super) fn take_moved_cursors(&mut self) -> Vec<(u32, u64)> {
         let mut cursors = Vec::new();
         for endpoint in std::mem::take(&mut self.moved) {
-            let lane = self.lane(endpoint);
+            let Some(lane) = self.known(endpoint) else { continue };
             lane.moved = false;
+            lane.give_room_back();
             let cursor = lane.cursor();
             if cursor > lane.cursor_saved {
                 lane.cursor_saved = cursor;
@@ -327,6 +328,10 @@ impl Queue {
     /// An endpoint's lane, if it has one.
     pub(super) fn peek(&self, endpoint: EndpointNo) -> Option<&Lane> {
         self.lanes.get(endpoint.0 as usize).and_then(Option::as_deref)
+    }
+
+    fn known(&mut self, endpoint: EndpointNo) -> Option<&mut Lane> {
+        self.lanes.get_mut(endpoint.0 as usize).and_then(Option::as_deref_mut)
     }
 
     pub(super) fn lane(&mut self, endpoint: EndpointNo) -> &mut Lane {

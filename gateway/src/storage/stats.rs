@@ -109,7 +109,13 @@ impl Stats {
         let step = step(attempt.duration);
         match bucket.latency.binary_search_by_key(&step, |it| it.0) {
             Ok(place) => bucket.latency[place].1 += 1,
-            Err(place) => bucket.latency.insert(place, (step, 1)),
+            Err(place) => {
+                if bucket.latency.is_empty() {
+                    // Most endpoints have one attempt a minute, or none.
+                    bucket.latency.reserve_exact(1);
+                }
+                bucket.latency.insert(place, (step, 1));
+            }
         }
     }
 

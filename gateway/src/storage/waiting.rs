@@ -94,6 +94,18 @@ impl Waiting {
         self.beyond = beyond;
     }
 
+    /// Keeps the room that its rows need.
+    pub(super) fn give_room_back(&mut self) {
+        if self.rows.capacity() > 2 * self.rows.len() {
+            self.rows.shrink_to_fit();
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.rows.capacity()
+    }
+
     pub(super) fn rows(&self) -> impl Iterator<Item = &Due> {
         self.rows.iter()
     }

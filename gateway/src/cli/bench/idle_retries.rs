@@ -18,8 +18,9 @@ use crate::world::SystemClock;
 const PER_TENANT: usize = 5_000;
 /// Requests at once that make endpoints.
 const AT_ONCE: usize = 64;
-/// Until idle connections of the first attempts are closed.
-const SETTLE: Duration = Duration::from_secs(45);
+/// Until idle connections of the first attempts are closed, and what was worked out of URLs that
+/// are not asked any more is forgotten.
+const SETTLE: Duration = Duration::from_secs(75);
 /// Where there are few they weigh little.
 const SETTLE_PER_ENDPOINT: Duration = Duration::from_millis(20);
 
