@@ -284,3 +284,22 @@ async fn a_delivery_under_way_cannot_be_cancelled() {
     assert_eq!((status, &problem["code"]), (409, &json!("delivery_not_waiting")), "{problem}");
     assert!(problem["detail"].as_str().unwrap().contains("under way"), "{problem}");
 }
+
+#[tokio::test]
+async fn a_replay_keeps_the_order_of_a_strict_endpoint() {
+    let (_folder, gateway, endpoint) = bench().await;
+    let retry = json!({ "schedule": ["1s"], "jitter": 0 });
+    let with = json!({ "id": "mine", "ordering": "strict", "retry": retry });
+    register(&gateway, &endpoint, with).await;
+    for n in 1..=3 {
+        // A replay leaves out what is not finished.
+        let event = publish(&gateway, "a.b", json!(n)).await;
+        gateway.await_status(&event, "delivered").await;
+    }
+    endpoint.answer_first([500]);
+    let replay = json!({ "endpoint": "mine", "since": "2020-01-01T00:00:00Z" });
+    gateway.post("replays", replay).await;
+    let got = endpoint.await_count(7).await;
+    let got: Vec<_> = got.iter().map(|it| it.body["data"].clone()).collect();
+    assert_eq!(got, [1, 2, 3, 1, 1, 2, 3]);
+}

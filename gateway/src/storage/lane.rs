@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::domain::{Claim, Seq, Timestamp};
 use crate::storage::record::RetryRow;
+use crate::storage::repeats::Repeats;
 use crate::storage::taken::{Allowance, Fresh, OrderingKey, STRICT, Taken};
 use crate::storage::waiting::{Due, Waiting};
 
@@ -14,7 +15,7 @@ const RETRY_EVERY: u8 = 4;
 /// Where something live is ready, every so many-th is a replay or redrive.
 const BULK_EVERY: u8 = 5;
 /// What is remembered of a delivery on loan.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct Loan {
     fresh: bool,
     holds: bool,
@@ -34,6 +35,8 @@ pub(super) struct Lane {
     pub(super) retries: Waiting,
     pub(super) asked_again: Waiting,
     pub(super) bulk: Waiting,
+    /// Those of `bulk` that failed and keep an order.
+    pub(super) repeats: Option<Box<Repeats>>,
     loans: BTreeMap<Seq, Loan>,
     /// Ordering keys on loan.
     leased_keys: BTreeSet<OrderingKey>,
@@ -140,11 +143,13 @@ impl Lane {
         self.has_fresh()
             || !self.asked.is_empty()
             || self.all_waiting().iter().any(|it| it.is_ready(now))
+            || self.repeats.as_ref().is_some_and(|it| it.is_ready(now))
     }
 
     /// When a waiting delivery comes due next.
     pub(super) fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
-        self.all_waiting().iter().filter_map(|it| it.next_after(now)).min()
+        let repeat = self.repeats.as_ref().and_then(|it| it.next_after(now));
+        self.all_waiting().iter().filter_map(|it| it.next_after(now)).chain(repeat).min()
     }
 
     /// The next delivery that may be attempted now: what somebody waits for, then first attempts
@@ -191,7 +196,7 @@ impl Lane {
     /// is on loan.
     pub(super) fn withdraw_due(&mut self, due: Due) -> Option<Taken> {
         let waits = !self.loans.contains_key(&due.seq);
-        if !waits || !self.waiting(due.row.share()).remove(due.due, due.seq) {
+        if !waits || !self.remove_waiting(due.row.share(), due.due, due.seq) {
             return None;
         }
         let taken = Taken::Due(due);
@@ -225,7 +230,10 @@ impl Lane {
     fn take_waiting(&mut self, share: Claim, now: Timestamp) -> Option<Taken> {
         let keys = std::mem::take(&mut self.leased_keys);
         let free = |it: &Due| !keys.contains(&OrderingKey(it.row.ordering_key));
-        let taken = self.waiting(share).take(now, free);
+        let taken = match share {
+            Claim::Bulk => self.take_repeat(now, free),
+            _ => self.waiting(share).take(now, free),
+        };
         self.leased_keys = keys;
         taken.map(Taken::Due)
     }
@@ -259,7 +267,7 @@ impl Lane {
                 self.fresh.push_front(fresh);
             }
             Taken::Due(due) => {
-                self.waiting(due.row.share()).insert(due);
+                self.insert_waiting(due);
                 self.release(OrderingKey(due.row.ordering_key));
             }
         }
@@ -307,29 +315,16 @@ impl Lane {
 
     /// Keeps the room that what is there needs, and not what a busy time needed.
     pub(super) fn give_room_back(&mut self) {
-        for queue in [&mut self.fresh, &mut self.asked] {
-            if queue.is_empty() {
-                *queue = VecDeque::new();
-            }
-        }
+        empty(&mut self.fresh);
+        empty(&mut self.asked);
+        empty(&mut self.held);
+        empty(&mut self.loans);
+        empty(&mut self.leased_keys);
+        empty(&mut self.busy);
+        empty(&mut self.strikes);
+        self.repeats = self.repeats.take().filter(|it| !it.is_empty());
         for waiting in [&mut self.retries, &mut self.asked_again, &mut self.bulk] {
             waiting.give_room_back();
-        }
-        // A tree that has become empty keeps a leaf.
-        if self.loans.is_empty() {
-            self.loans = BTreeMap::new();
-        }
-        if self.leased_keys.is_empty() {
-            self.leased_keys = BTreeSet::new();
-        }
-        if self.held.is_empty() {
-            self.held = BTreeMap::new();
-        }
-        if self.busy.is_empty() {
-            self.busy = BTreeMap::new();
-        }
-        if self.strikes.is_empty() {
-            self.strikes = BTreeMap::new();
         }
     }
 
@@ -387,6 +382,13 @@ impl Lane {
         let waiting = self.retries.rows().filter(holding).map(|it| it.seq);
         let fresh = self.fresh.iter().filter(|it| it.key == key).map(|it| it.seq);
         lent.chain(waiting).chain(fresh).filter(|it| *it < seq).min()
+    }
+}
+
+/// What has become empty keeps no room: a tree would keep a leaf.
+fn empty<T: Default + PartialEq>(it: &mut T) {
+    if *it == T::default() {
+        *it = T::default();
     }
 }
 
@@ -487,6 +489,48 @@ mod tests {
         lane.last = Seq(91);
         lane.push_fresh(Fresh { seq: Seq(91), key: STRICT });
         assert_eq!(take(&mut lane), Some(91), "its retry does not hold the order");
+    }
+
+    #[test]
+    fn replays_of_a_key_keep_their_order_while_one_fails() {
+        let mut lane = lane(&[]);
+        lane.loaded_to = Seq(200);
+        lane.last = Seq(200);
+        for (seq, key) in [(90, 7), (91, 7), (92, 8), (93, 0)] {
+            lane.insert_waiting(again(seq, Claim::Bulk, key));
+        }
+        let failed = |seq, due| {
+            let row = RetryRow { round: 1, ..again(seq, Claim::Bulk, 7).row };
+            Due { due: Timestamp(due), seq: Seq(seq), row }
+        };
+        let at = |lane: &mut Lane, now| {
+            lane.take(Timestamp(now), &mut Allowance::of(1)).map(|it| it.seq().0)
+        };
+        assert_eq!(at(&mut lane, 1000), Some(90));
+        let first = failed(90, 2000);
+        lane.settled(Seq(90), OrderingKey(7), Some(&first.row));
+        lane.insert_waiting(first);
+        assert_eq!([at(&mut lane, 1000), at(&mut lane, 1000)], [Some(92), Some(93)]);
+        assert_eq!(at(&mut lane, 1999), None, "the next of the key waits");
+        assert_eq!(lane.next_due(Timestamp(1999)), Some(Timestamp(2000)));
+        lane.push_fresh(Fresh { seq: Seq(201), key: OrderingKey(7) });
+        assert_eq!(at(&mut lane, 1999), Some(201), "what is new does not");
+        lane.settled(Seq(201), OrderingKey(7), None);
+        let taken = lane.take(Timestamp(2000), &mut Allowance::of(1)).unwrap();
+        assert_eq!(taken.seq(), Seq(90));
+        lane.give_back(taken);
+        lane.give_room_back();
+        assert!(lane.keeps(Timestamp(2000), Seq(90)) && lane.may_have_work(Timestamp(2000)));
+        // Where two have failed, as before a restart: whichever is met first.
+        lane.insert_waiting(failed(89, 2500));
+        assert_eq!(at(&mut lane, 2499), None);
+        assert_eq!(at(&mut lane, 2500), Some(89));
+        lane.settled(Seq(89), OrderingKey(7), None);
+        assert!(lane.withdraw_due(failed(90, 2000)).is_some());
+        lane.settled(Seq(90), OrderingKey(7), None);
+        assert_eq!([at(&mut lane, 2500), at(&mut lane, 2500)], [Some(91), None]);
+        lane.give_room_back();
+        assert!(lane.repeats.is_none());
     }
 
     #[test]

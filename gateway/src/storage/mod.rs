@@ -75,6 +75,7 @@ mod plugin_versions;
 pub use plugin_versions::Uploaded;
 
 mod known_types;
+mod repeats;
 mod replays;
 
 mod read;

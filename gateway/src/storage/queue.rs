@@ -162,7 +162,7 @@ impl Queue {
     /// Takes a waiting delivery out, to be put elsewhere. False: it is due or on loan already.
     pub(super) fn withdraw(&mut self, share: Claim, due: Timestamp, key: DeliveryKey) -> bool {
         let lane = self.lane(key.endpoint);
-        !lane.knows(key.seq) && lane.waiting(share).remove(due, key.seq)
+        !lane.knows(key.seq) && lane.remove_waiting(share, due, key.seq)
     }
 
     /// Takes out a delivery that waits, so that no attempt is made of it; `None` while one is.
@@ -259,7 +259,7 @@ impl Queue {
         if let Some((due, row)) = it.retry
             && !lane.knows(key.seq)
         {
-            lane.waiting(row.share()).insert(Due { due: Timestamp(due), seq: key.seq, row });
+            lane.insert_waiting(Due { due: Timestamp(due), seq: key.seq, row });
         }
         let finished = backlog - lane.backlog;
         let moved = leased && !std::mem::replace(&mut lane.moved, true);

@@ -82,7 +82,7 @@ impl Queue {
             if row.holds {
                 lane.note_busy(OrderingKey(row.ordering_key));
             }
-            lane.waiting(row.share()).insert(Due { due, seq: key.seq, row });
+            lane.insert_waiting(Due { due, seq: key.seq, row });
         }
         Ok(())
     }
@@ -109,7 +109,7 @@ pub(super) fn load_waiting(
             break;
         }
         // What is on loan is still on disk; its lease tells what becomes of it.
-        if !lane.knows(key.seq) {
+        if !lane.knows(key.seq) && !lane.keeps(due, key.seq) {
             rows.push(Due { due, seq: key.seq, row: decode(&value)? });
         }
     }
