@@ -9,7 +9,7 @@ use std::{
 
 use crate::storage::codec::decode;
 use crate::storage::fjall::high_water::Mark;
-use crate::storage::fjall::journal_file::JournalFile;
+use crate::storage::fjall::journal_file::{JournalBatch, JournalFile};
 use crate::storage::fjall::manifest::{Manifest, Sealed};
 use crate::storage::fold::Meta;
 
@@ -49,6 +49,9 @@ pub(super) struct Inspection {
     pub(super) damage: Vec<Damage>,
     /// Sealed files that were not read through: they were beyond the bound.
     pub(super) unread: Vec<Sealed>,
+    /// Where the newest journal goes on with what a power failure left of batches that were not
+    /// synced. fjall must not see them: it refuses some of what they can be.
+    pub(super) torn: Option<(PathBuf, u64)>,
     pub(super) files: u64,
     pub(super) bytes: u64,
     /// Keyspaces that journals write to.
@@ -57,8 +60,8 @@ pub(super) struct Inspection {
     last: BTreeMap<u16, u64>,
 }
 
-/// Looks over the store in `folder`, which `marks` tell about. Sealed files are read through up
-/// to a bound, the newest first; `progress` gets each file.
+/// Looks over the store in `folder`, which `marks` tell about; none: they are lost. Sealed files
+/// are read through up to a bound, the newest first; `progress` gets each file.
 ///
 /// # Errors
 /// When the folder cannot be read.
@@ -127,25 +130,24 @@ impl Inspection {
         let kind = DamageKind::Journal;
         let damage =
             |at: usize, what: String| Damage { file: path.to_owned(), at: Some(at), what, kind };
-        let found = journal.damage.iter().map(|(at, what)| damage(*at, (*what).to_owned()));
-        self.damage.extend(found);
         if !newest && journal.is_torn() {
             let what = "it ends in a batch that cannot be read".to_owned();
             self.damage.push(damage(journal.ends_at, what));
         }
-        for batch in &journal.batches {
-            for item in &batch.items {
-                self.written.insert(item.0);
-                let Ok(shard) = <[u8; 2]>::try_from(journal.key(item)) else { continue };
-                let shard = u16::from_be_bytes(shard);
-                let Ok(meta) = decode::<Meta>(journal.value(item)) else { continue };
-                let last = self.last.insert(shard, meta.lsn);
-                if last.is_some_and(|it| it + 1 != meta.lsn) {
-                    let last = last.unwrap_or_default();
-                    let what = format!("batch {} of shard {shard} follows {last}", meta.lsn);
-                    // Without the place, which moves when a damaged batch is cut out.
-                    self.damage.push(Damage { at: None, ..damage(batch.place.start, what) });
-                }
+        let hole = journal.damage.iter().map(|it| it.0).min().unwrap_or(usize::MAX);
+        let (before, behind): (Vec<_>, Vec<_>) =
+            journal.batches.iter().partition(|it| it.place.end <= hole);
+        let gaps = before.iter().filter(|it| !self.follows(path, journal, it)).count();
+        let ends_at = before.last().map_or(0, |it| it.place.end);
+        // Nothing whole follows, or nothing that was acknowledged.
+        if hole == usize::MAX || (newest && gaps == 0 && self.has_all(marks)) {
+            let is_torn = newest && (hole != usize::MAX || journal.is_torn());
+            self.torn = is_torn.then(|| (path.to_owned(), ends_at as u64));
+        } else {
+            let found = journal.damage.iter().map(|(at, what)| damage(*at, (*what).to_owned()));
+            self.damage.extend(found);
+            for batch in behind {
+                self.follows(path, journal, batch);
             }
         }
         if !newest {
@@ -159,6 +161,35 @@ impl Inspection {
             );
             self.damage.push(damage(journal.ends_at, what));
         }
+    }
+
+    /// Whether the batch comes next in its shard.
+    fn follows(&mut self, path: &Path, journal: &JournalFile, batch: &JournalBatch) -> bool {
+        let mut follows = true;
+        for item in &batch.items {
+            self.written.insert(item.0);
+            let Ok(shard) = <[u8; 2]>::try_from(journal.key(item)) else { continue };
+            let shard = u16::from_be_bytes(shard);
+            let Ok(meta) = decode::<Meta>(journal.value(item)) else { continue };
+            let last = self.last.insert(shard, meta.lsn);
+            if last.is_some_and(|it| it + 1 != meta.lsn) {
+                let last = last.unwrap_or_default();
+                let what = format!("batch {} of shard {shard} follows {last}", meta.lsn);
+                // Without the place, which moves when a damaged batch is cut out.
+                self.damage(DamageKind::Journal, path, what);
+                follows = false;
+            }
+        }
+        follows
+    }
+
+    /// Whether everything that was acknowledged has been met with. What follows was not, or was
+    /// synced all the same and is whole: a sync leaves nothing before it out.
+    fn has_all(&self, marks: &[Mark]) -> bool {
+        let met = |(shard, mark): (u16, &Mark)| {
+            mark.lsn == 0 || self.last.get(&shard).is_some_and(|it| *it >= mark.lsn)
+        };
+        !marks.is_empty() && (0..).zip(marks).all(met)
     }
 
     /// Forgets what an earlier start was allowed to go on without.

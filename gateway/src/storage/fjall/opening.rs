@@ -56,7 +56,8 @@ pub(super) fn open(folder: &Path, config: &Config, shards: u16, let_go: &LetGo) 
     let lock = lock(folder)?;
     let (marks, mut losses) = promised(&places, config, shards)?;
     remove_stillborn(&places, &marks)?;
-    let inspection = look_over(&places, &marks, config.verify_bytes_max)?;
+    let mut inspection = look_over(&places, &marks, config.verify_bytes_max)?;
+    let torn = inspection.as_mut().and_then(|it| it.torn.take());
     let unread = match inspection {
         Some(inspection) if inspection.damage.is_empty() => inspection.unread,
         Some(inspection) if config.accept_loss => {
@@ -66,6 +67,9 @@ pub(super) fn open(folder: &Path, config: &Config, shards: u16, let_go: &LetGo) 
         Some(inspection) => return Err(refusal(&inspection)),
         None => Vec::new(),
     };
+    if let Some((journal, at)) = torn {
+        cut_off(&journal, at).map_err(|it| no_folder(&journal, &it))?;
+    }
     // Before the store is made, so that a store without marks is always one that lost them.
     let early = losses.is_empty().then(|| HighWater::create(&places.marks, &marks)).transpose();
     let early = early.map_err(|it| no_folder(&places.marks, &it))?;
@@ -108,7 +112,7 @@ pub(super) fn lock(folder: &Path) -> Result<File> {
     }
 }
 
-/// What the store must hold at least, by shard.
+/// What the store must hold at least, by shard; nothing where that is lost.
 pub(super) fn promised(
     places: &Places,
     config: &Config,
@@ -126,7 +130,7 @@ pub(super) fn promised(
         Marks::None if !places.store.exists() => Ok((nothing(), losses)),
         what if config.accept_loss => {
             losses.note(format!("{}: {}", places.marks.display(), without_marks(&what)));
-            Ok((nothing(), losses))
+            Ok((Vec::new(), losses))
         }
         what => Err(Error::Corrupt(format!(
             "{}: {}, so it is not known what the store must hold; restore a backup, or start with \
@@ -217,6 +221,15 @@ fn open_database(
     }
 }
 
+/// Takes away what a power failure left of batches that were never promised.
+fn cut_off(journal: &Path, at: u64) -> io::Result<()> {
+    let file = File::options().write(true).open(journal)?;
+    let bytes = file.metadata()?.len().saturating_sub(at);
+    tracing::info!(journal = %journal.display(), at, bytes, "an end that was not synced is cut off");
+    file.set_len(at)?;
+    file.sync_all()
+}
+
 /// Syncs a folder and those in it: fjall syncs what it writes, but not the names of the folders
 /// that it makes, and without its name a keyspace is gone when the power fails.
 fn sync_folders(folder: &Path) -> io::Result<()> {
@@ -281,4 +294,79 @@ fn falls_short(shard: u16, mark: &Mark, meta: &Meta) -> Option<String> {
 
 pub(super) fn no_folder(path: &Path, error: &io::Error) -> Error {
     Error::Unavailable(format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Seq;
+    use crate::storage::Changes;
+    use crate::storage::codec::encode;
+    use crate::storage::fjall::database::Fjall;
+    use crate::storage::fold::Meta;
+    use crate::storage::journal::{Batch, Durability, Journal, View};
+
+    const SHARD: ShardNo = ShardNo(0);
+    const SECTOR_BYTES: usize = 512;
+
+    /// Batches with an event of some sectors each.
+    fn commit(fjall: &Fjall, lsns: std::ops::RangeInclusive<u64>, durability: Durability) {
+        let mut journal = fjall.journal(SHARD);
+        for lsn in lsns {
+            let meta = Meta { lsn, last_seq: lsn, ..Meta::new(1) };
+            let mut changes = Changes::default();
+            changes.put(Table::Events, SHARD.seq(Seq(lsn)), vec![1; 1500]);
+            changes.put(Table::Meta, SHARD.all(), encode(&meta));
+            let records = &|| panic!("this journal keeps no records");
+            let (chain, last_seq) = (meta.chain, lsn);
+            journal.commit(Batch { lsn, chain, last_seq, records, changes, durability }).unwrap();
+        }
+    }
+
+    fn copy(from: &Path, to: &Path) {
+        fs::create_dir_all(to).unwrap();
+        for entry in fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            let to = to.join(entry.file_name());
+            match entry.file_type().unwrap().is_dir() {
+                true => copy(&entry.path(), &to),
+                false => drop(fs::copy(entry.path(), to).unwrap()),
+            }
+        }
+    }
+
+    #[test]
+    fn of_what_was_not_synced_any_sector_may_be_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let whole = folder.path().join("whole");
+        let (journal, marks) = (Path::new("store/0.jnl"), Path::new("high-water"));
+        let fjall = Fjall::open(&whole, &Config::default(), 1).unwrap();
+        commit(&fjall, 1..=3, Durability::Disk);
+        let used = |bytes: &[u8]| bytes.iter().rposition(|it| *it != 0).unwrap() + 1;
+        let synced = used(&fs::read(whole.join(journal)).unwrap());
+        let promised = fs::read(whole.join(marks)).unwrap();
+        commit(&fjall, 4..=8, Durability::Process);
+        drop(fjall);
+        let bytes = fs::read(whole.join(journal)).unwrap();
+        let bytes = &bytes[..used(&bytes)];
+        // What is allocated ahead would only have to be copied.
+        fs::write(whole.join(journal), bytes).unwrap();
+        let mut found = Vec::new();
+        for sector in synced / SECTOR_BYTES..bytes.len().div_ceil(SECTOR_BYTES) {
+            let torn = folder.path().join(sector.to_string());
+            copy(&whole, &torn);
+            let mut bytes = bytes.to_vec();
+            let end = bytes.len().min((sector + 1) * SECTOR_BYTES);
+            bytes[synced.max(sector * SECTOR_BYTES)..end].fill(0);
+            fs::write(torn.join(journal), bytes).unwrap();
+            fs::write(torn.join(marks), &promised).unwrap();
+            let fjall = Fjall::open(&torn, &Config::default(), 1).unwrap();
+            let meta = View::get(&fjall, Table::Meta, &SHARD.all()).unwrap().unwrap();
+            let last = decode::<Meta>(&meta).unwrap().lsn;
+            let has = |lsn| fjall.get(Table::Events, &SHARD.seq(Seq(lsn))).unwrap().is_some();
+            assert!((1..=8).all(|lsn| has(lsn) == (lsn <= last)), "sector {sector}: {last}");
+            found.push(last);
+        }
+        assert!(found.is_sorted() && found.contains(&3) && found.contains(&7), "{found:?}");
+    }
 }
