@@ -367,7 +367,7 @@ async fn the_binary_says_where_and_goes_on_when_loss_is_accepted() {
     let expected = make(&pristine).await;
     let of_kind = |kind: &str| {
         let all = files(&pristine).into_iter();
-        // Not fjall's own, without which nothing can be kept.
+        // Not what nothing can be kept without.
         let fits = |it: &str| it.contains(kind) && !it.contains("/keyspaces/0/");
         let mut all = all.filter(|it| fits(&it.0.to_string_lossy()) && it.1 > 1000);
         all.next().map(|it| (it.0, it.1 / 2))
@@ -414,4 +414,41 @@ async fn the_binary_says_where_and_goes_on_when_loss_is_accepted() {
         let mut gateway = start(&data).run().unwrap();
         assert_eq!(gateway.terminate(), Some(0), "{kind}: the second start needs no leave");
     }
+}
+
+#[tokio::test]
+async fn without_the_names_of_its_tables_a_store_stays_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    // Its name is that of the binary's log, too.
+    let (pristine, data) = (folder.path().join("pristine"), folder.path().join("nameless"));
+    let expected = make(&pristine).await;
+    let mut refused = 0;
+    for (file, len) in files(&pristine.join("store/keyspaces/0/tables")) {
+        copy(&pristine, &data);
+        let name = file.strip_prefix(&pristine).unwrap().to_str().unwrap().to_owned();
+        flip(&data.join(&name), len / 2, 3);
+        // However little is read before a start.
+        let mut config = config(true);
+        config.fjall.verify_bytes_max = 0;
+        match Store::open(&data, &config, masters(), world(1)) {
+            Err(Error::Corrupt(what)) => assert!(what.contains(&name), "{what}"),
+            Err(other) => panic!("{name}: {other}"),
+            // It was merged into another, and not removed yet.
+            Ok((store, _writers)) => {
+                assert_eq!(missing(&store, &expected).unwrap(), [""; 0], "{name}");
+                continue;
+            }
+        }
+        refused += 1;
+        for flags in [&[][..], &["--accept-loss"]] {
+            let start = flags.iter().fold(start(&data), |it, flag| it.flag(flag));
+            let (code, text) = start.run().err().unwrap();
+            let told = text.contains(&name) && text.contains("restore a backup");
+            assert!(code == Some(65) && told && !text.contains("--accept-loss"), "{text}");
+        }
+        flip(&data.join(&name), len / 2, 3);
+        let (store, _writers) = Store::open(&data, &config, masters(), world(1)).unwrap();
+        assert_eq!(missing(&store, &expected).unwrap(), [""; 0], "{name}");
+    }
+    assert!(refused > 0);
 }

@@ -120,7 +120,10 @@ fn verify(folder: &Path, accept_loss: bool, json: bool) -> ExitCode {
     match whole {
         true => ExitCode::SUCCESS,
         false => {
-            let help = "restore a backup, or give up what is damaged with --accept-loss";
+            let help = match verified.fatal {
+                true => "restore a backup: without what is damaged nothing can be kept",
+                false => "restore a backup, or give up what is damaged with --accept-loss",
+            };
             output::complain(&Failure::other("the store is damaged").with_help(help));
             ExitCode::from(DAMAGED)
         }

@@ -30,7 +30,8 @@ pub(super) enum DamageKind {
     Journal,
     /// A table or a blob file: the others are kept.
     Sealed,
-    /// The lists of files: nothing can be kept without them.
+    /// What the rest is found by, the lists of files and the tables' names: nothing can be kept
+    /// without them.
     Manifest,
 }
 
@@ -197,6 +198,11 @@ impl Inspection {
         self.damage.retain(|it| !accepted.contains(&it.to_string()));
     }
 
+    /// What is damaged and nothing can be kept without.
+    pub(super) fn fatal(&self) -> Option<&Damage> {
+        self.damage.iter().find(|it| it.kind == DamageKind::Manifest)
+    }
+
     /// The sealed files of all keyspaces.
     fn keyspaces(&mut self, folder: &Path) -> io::Result<Vec<Sealed>> {
         let folder = folder.join("keyspaces");
@@ -246,15 +252,21 @@ impl Inspection {
         bytes_max: u64,
         progress: &mut dyn FnMut(&Path, u64),
     ) -> io::Result<()> {
-        // Numbers count up, so the newest files have the highest.
+        // Numbers count up, so the newest files have the highest. The tables' names are read
+        // whatever the bound is, for on opening fjall deletes a table whose name it does not find.
         let number =
             |it: &Sealed| it.path.file_name().and_then(|it| it.to_str()?.parse::<u64>().ok());
-        sealed.sort_by_key(|it| std::cmp::Reverse(number(it)));
+        sealed.sort_by_key(|it| (!holds_names(it), std::cmp::Reverse(number(it))));
         let mut read = 0;
         for file in sealed {
             let bytes = file.bytes();
             (self.files, self.bytes) = (self.files + 1, self.bytes + bytes);
-            if read + bytes > bytes_max && file.path.exists() {
+            let kind = match holds_names(&file) {
+                true => DamageKind::Manifest,
+                false => DamageKind::Sealed,
+            };
+            let readable = kind == DamageKind::Manifest || read + bytes <= bytes_max;
+            if !readable && file.path.exists() {
                 self.unread.push(file);
                 continue;
             }
@@ -262,15 +274,20 @@ impl Inspection {
             progress(&file.path, bytes);
             match file.is_intact() {
                 Ok(true) => {}
-                Ok(false) => self.damage(DamageKind::Sealed, &file.path, "its checksum is wrong"),
+                Ok(false) => self.damage(kind, &file.path, "its checksum is wrong"),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    self.damage(DamageKind::Sealed, &file.path, "it is missing");
+                    self.damage(kind, &file.path, "it is missing");
                 }
                 Err(error) => return Err(error),
             }
         }
         Ok(())
     }
+}
+
+/// Whether the file is of fjall's own keyspace, which tells what the others are.
+fn holds_names(file: &Sealed) -> bool {
+    file.path.ancestors().nth(2).is_some_and(|it| it.ends_with("keyspaces/0"))
 }
 
 /// The journals, oldest first.

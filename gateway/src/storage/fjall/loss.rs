@@ -62,12 +62,9 @@ impl Losses {
         }
     }
 
-    /// Takes damaged files out of the store, so that fjall opens what is left.
+    /// Takes damaged files out of the store, so that fjall opens what is left. Not for what
+    /// nothing can be kept without.
     pub(super) fn give_up(&mut self, places: &Places, damage: &[Damage]) -> Result<()> {
-        if let Some(it) = damage.iter().find(|it| it.kind == DamageKind::Manifest) {
-            let what = format!("{it}. Without it nothing can be kept: restore a backup");
-            return Err(Error::Corrupt(what));
-        }
         self.damage.extend(damage.iter().map(ToString::to_string));
         let aside = free_name(&places.folder, "damaged", "");
         let failed = |it: std::io::Error| no_folder(&aside, &it);

@@ -60,7 +60,7 @@ pub(super) fn open(folder: &Path, config: &Config, shards: u16, let_go: &LetGo) 
     let torn = inspection.as_mut().and_then(|it| it.torn.take());
     let unread = match inspection {
         Some(inspection) if inspection.damage.is_empty() => inspection.unread,
-        Some(inspection) if config.accept_loss => {
+        Some(inspection) if config.accept_loss && inspection.fatal().is_none() => {
             losses.give_up(&places, &inspection.damage)?;
             inspection.unread
         }
@@ -178,11 +178,14 @@ fn refusal(inspection: &Inspection) -> Error {
         0 => String::new(),
         more => format!(" (and {more} more)"),
     };
-    Error::Corrupt(format!(
-        "{}{more}. `hookgate store verify` tells more; restore a backup, or start with \
-         --accept-loss, which writes down what is lost",
-        inspection.damage[0]
-    ))
+    Error::Corrupt(match inspection.fatal() {
+        Some(it) => format!("{it}{more}. Without it nothing can be kept: restore a backup"),
+        None => format!(
+            "{}{more}. `hookgate store verify` tells more; restore a backup, or start with \
+             --accept-loss, which writes down what is lost",
+            inspection.damage[0]
+        ),
+    })
 }
 
 fn open_database(

@@ -34,6 +34,8 @@ pub struct Verified {
     pub holds_from: Vec<u64>,
     /// What is not as it was written; empty: the store is whole.
     pub damage: Vec<String>,
+    /// Whether something of that is such that nothing can be kept without it.
+    pub fatal: bool,
 }
 
 /// The number of shards that the store in `folder` was made with.
@@ -75,6 +77,7 @@ pub fn verify(
         files: inspection.files,
         bytes: inspection.bytes,
         damage: inspection.damage.iter().map(ToString::to_string).collect(),
+        fatal: inspection.fatal().is_some(),
         holds_from: Vec::new(),
     };
     if !verified.damage.is_empty() {
