@@ -196,25 +196,6 @@ async fn out_of_files_it_refuses_and_does_not_spin() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn large_events_do_not_fill_the_memory() {
-    let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("memory");
-    let mut ledger = Ledger::open(7).await;
-    let gateway = Start::on(&data).run().unwrap();
-    ledger.at(&gateway.server);
-    ledger.register("20ms").await;
-    ledger.produce("p", 8, (Duration::ZERO, 200_000));
-    tokio::time::sleep(Duration::from_secs(8)).await;
-    ledger.quiesce().await;
-    let status = fs::read_to_string(format!("/proc/{}/status", gateway.child.id())).unwrap();
-    let peak = status.lines().find_map(|it| it.strip_prefix("VmHWM:")).unwrap();
-    let peak: u64 = peak.split_whitespace().next().unwrap().parse().unwrap();
-    println!("{} events of 200 KB: peak {} MiB", ledger.acknowledged(), peak / 1024);
-    assert!(peak < 400 * 1024, "{peak} KiB");
-    ledger.check(0).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_stood_still_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("paused");

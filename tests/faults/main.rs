@@ -8,5 +8,6 @@ mod crash;
 mod damage;
 mod io;
 mod lossy;
+mod memory;
 mod power;
 mod process;
