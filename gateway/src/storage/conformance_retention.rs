@@ -69,6 +69,7 @@ impl Bench<'_> {
 /// Checks all of it, in this order.
 pub(super) async fn check(bench: &mut Bench<'_>) -> Result<()> {
     what_is_too_old_goes_unless_it_is_needed(bench).await?;
+    what_is_gone_is_not_attempted_again(bench).await?;
     each_tenant_has_its_own(bench).await?;
     what_is_left_of_a_deleted_endpoint_goes(bench).await
 }
@@ -136,6 +137,36 @@ async fn what_is_too_old_goes_unless_it_is_needed(bench: &mut Bench<'_>) -> Resu
     let Appended::New { seq, .. } = bench.append(named).await? else { panic!("it is new") };
     assert_eq!(seq.0, last + 1);
     assert_eq!(bench.seqs(tenant)?, [last + 1]);
+    Ok(())
+}
+
+/// A crash comes after the mark, and before the cursor that it passed is saved.
+async fn what_is_gone_is_not_attempted_again(bench: &mut Bench<'_>) -> Result<()> {
+    let endpoint = bench.endpoint_with(Ordering::None, 4).await?;
+    tokio::time::sleep(3 * HOUR).await;
+    // Cursors are saved by now, so what moves them next stays unsaved for seconds.
+    bench.written().await?;
+    let first = bench.lease(&endpoint, 1).await?.remove(0);
+    let gone = first.key.seq;
+    bench.settle(first, Verdict::Delivered).await?;
+    bench.written().await?;
+    bench.trim().await?;
+    let shard = bench.shard();
+    assert_eq!((shard.floors().shard, shard.event(gone)?), (gone.0, None));
+    let cursor = shard.view.get(Table::Cursors, &shard.no.endpoint(endpoint.no))?;
+    assert_eq!(cursor, None, "the mark has passed it");
+    // The first crash finds the rows again, and lets them go; the second may not find them.
+    bench.crash().await?;
+    bench.crash().await?;
+    assert_eq!(bench.shard().unfinished(), (3, 0));
+    let leases = bench.lease(&endpoint, 4).await?;
+    let lent: Vec<_> = leases.iter().map(|it| it.key.seq.0 - gone.0).collect();
+    assert_eq!(lent, [1, 2, 3]);
+    for lease in leases {
+        bench.settle(lease, Verdict::Delivered).await?;
+    }
+    bench.written().await?;
+    assert_eq!((bench.shard().unfinished(), bench.shard().dead()), ((0, 0), 0));
     Ok(())
 }
 
