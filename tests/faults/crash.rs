@@ -12,7 +12,7 @@ const FAILPOINTS: [(&str, &[u64]); 9] = [
     ("after_commit_before_ack", OFTEN),
     ("before_high_water", OFTEN),
     ("during_high_water", OFTEN),
-    // Where all producers pause, which is seldom on a slow machine.
+    // Where nobody has come for five milliseconds.
     ("after_sync", &[1, 3]),
     // Every two seconds.
     ("during_cursor_save", &[1]),
@@ -22,6 +22,8 @@ const FAILPOINTS: [(&str, &[u64]); 9] = [
 ];
 const OFTEN: &[u64] = &[1, 3, 50];
 const LOAD: (Duration, usize) = (Duration::from_millis(1), 200);
+/// With moments in which nobody comes.
+const LIGHT: (Duration, usize) = (Duration::from_millis(20), 200);
 /// Deliveries that can be in flight when it dies: a few producers, three endpoints each.
 const IN_FLIGHT: usize = 64;
 
@@ -60,7 +62,7 @@ async fn killed_at_every_failpoint_nothing_acknowledged_is_lost() {
     let gateway = Start::on(&data).run().unwrap();
     ledger.at(&gateway.server);
     ledger.register("20ms").await;
-    ledger.produce("p", 4, LOAD);
+    ledger.produce("p", 4, LIGHT);
     drop(gateway);
     let mut deaths = 1;
     for (failpoint, counts) in FAILPOINTS {
