@@ -140,10 +140,7 @@ impl Lane {
     }
 
     pub(super) fn may_have_work(&self, now: Timestamp) -> bool {
-        self.has_fresh()
-            || !self.asked.is_empty()
-            || self.all_waiting().iter().any(|it| it.is_ready(now))
-            || self.repeats.as_ref().is_some_and(|it| it.is_ready(now))
+        self.has_fresh() || self.has_asked(now) || self.retries.is_ready(now) || self.has_bulk(now)
     }
 
     /// When a waiting delivery comes due next.

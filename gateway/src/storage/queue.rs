@@ -149,7 +149,7 @@ impl Queue {
     ) -> (bool, bool) {
         let Some(lane) = self.known(endpoint) else { return (false, false) };
         let retries = allowed.retries == 0 && lane.retries.is_ready(now);
-        let bulk = allowed.bulk == 0 && lane.bulk.is_ready(now);
+        let bulk = allowed.bulk == 0 && lane.has_bulk(now);
         self.rearm(endpoint, now);
         (retries, bulk)
     }

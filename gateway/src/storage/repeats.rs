@@ -69,6 +69,11 @@ impl Lane {
         }
     }
 
+    /// Whether a replay or redrive is due.
+    pub(super) fn has_bulk(&self, now: Timestamp) -> bool {
+        self.bulk.is_ready(now) || self.repeats.as_ref().is_some_and(|it| it.is_ready(now))
+    }
+
     /// Whether a replayed delivery is kept beside those that are read from disk.
     pub(super) fn keeps(&self, due: Timestamp, seq: Seq) -> bool {
         self.repeats.as_ref().is_some_and(|it| it.by_due.contains_key(&(due, seq)))
@@ -97,5 +102,24 @@ impl Lane {
         }
         let first = |it: &Due| !repeats.by_key.contains_key(&OrderingKey(it.row.ordering_key));
         self.bulk.take(now, |it| first(it) && free(it))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::EndpointNo;
+    use crate::storage::queue::Queue;
+    use crate::storage::record::RetryRow;
+    use crate::storage::taken::Allowance;
+
+    #[test]
+    fn a_replay_that_failed_waits_for_room_as_others_do() {
+        let (mut queue, endpoint, now) = (Queue::default(), EndpointNo(0), Timestamp(1000));
+        let row = RetryRow { ordering_key: 7, round: 1, ..RetryRow::of(Claim::Bulk) };
+        queue.lane(endpoint).insert_waiting(Due { due: now, seq: Seq(1), row });
+        let full = Allowance { bulk: 0, ..Allowance::of(1) };
+        assert_eq!(queue.lane(endpoint).take(now, &mut full.clone()), None);
+        assert_eq!(queue.lent(endpoint, full, now), (false, true));
     }
 }
