@@ -64,6 +64,8 @@ async fn statistics_and_explanations() {
     register(&gateway, &dead, strict).await;
     let first = publish(&gateway, "payment.success", json!({ "amount": 5 })).await;
     let second = publish(&gateway, "payment.success", json!({ "other": 5 })).await;
+    // Who was first is told by the millisecond.
+    tokio::time::sleep(Duration::from_millis(2)).await;
     register(&gateway, &endpoint, json!({ "id": "late" })).await;
     let explained = until(&gateway, &format!("events/{first}/explain"), |it| {
         told(it, "dead")["code"] == "waiting_for_retry" && told(it, "all")["code"] == "delivered"
