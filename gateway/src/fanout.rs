@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::{Endpoint, Event, Timestamp};
+use crate::domain::{Event, Timestamp};
 use crate::storage::{Result, Shard};
 use crate::telemetry::{ended, tracing_is_on};
 use crate::world::reach;
@@ -35,14 +35,11 @@ async fn fan_out_next(shard: &Shard) -> Result<()> {
     let events = shard.read_after(shard.fanned_out(), BATCH_MAX).await?;
     let targets: Vec<_> = {
         let catalog = shard.catalog();
-        let wanted = |event: Arc<Event>| {
-            let tenant = catalog.tenant(&event.tenant);
-            let endpoints = tenant.into_iter().flat_map(|it| it.endpoints.values());
-            let wanted: Vec<Arc<Endpoint>> =
-                endpoints.filter(|it| it.wants(&event)).cloned().collect();
-            (event, wanted)
+        let wanting = |event: Arc<Event>| {
+            let endpoints = catalog.wanting(&event);
+            (event, endpoints)
         };
-        events.into_iter().map(wanted).collect()
+        events.into_iter().map(wanting).collect()
     };
     reach("before_fan_out");
     shard.enqueue(&targets).await?;

@@ -1,8 +1,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::domain::{
-    ApiKey, Endpoint, EndpointId, EndpointNo, EventType, IngestUse, KnownType, Plugin, PluginName,
-    Replay, Slug, Tenant, TenantNo,
+    ApiKey, Endpoint, EndpointId, EndpointNo, Event, EventType, IngestUse, KnownType, Plugin,
+    PluginName, Replay, Slug, Tenant, TenantNo,
 };
 use crate::storage::codec::decode;
 use crate::storage::deleted::Deleted;
@@ -12,6 +12,7 @@ use crate::storage::journal::View;
 use crate::storage::keyring::{self, Keyring, MasterKeys};
 use crate::storage::keys::ShardNo;
 use crate::storage::record::Record;
+use crate::storage::subscriptions::Subscriptions;
 use crate::storage::{Error, Result, Table};
 
 /// What tenants have configured, all of it in memory: matching and authentication ask it for
@@ -77,6 +78,34 @@ pub struct TenantEntry {
     pub types: BTreeMap<EventType, Arc<KnownType>>,
     /// Its replays by id.
     pub replays: BTreeMap<String, Arc<Replay>>,
+    subscriptions: Subscriptions,
+}
+
+impl TenantEntry {
+    fn new(tenant: Tenant) -> Self {
+        let (endpoints, plugins, keys, ingest) = Default::default();
+        let (types, replays, subscriptions) = Default::default();
+        Self { tenant, endpoints, plugins, keys, ingest, types, replays, subscriptions }
+    }
+
+    /// Whether an endpoint wants events of this type, filters aside.
+    pub fn listens(&self, event_type: &EventType) -> bool {
+        let mut candidates = self.subscriptions.candidates(event_type).into_iter();
+        candidates.any(|it| it.enabled && it.wants_type(event_type))
+    }
+
+    fn put_endpoint(&mut self, endpoint: Arc<Endpoint>) {
+        self.subscriptions.insert(&endpoint);
+        self.endpoints.insert(endpoint.id.clone(), endpoint);
+    }
+
+    /// Unless another has its id by now.
+    fn delete_endpoint(&mut self, endpoint: &Endpoint) {
+        self.subscriptions.remove(endpoint);
+        if self.endpoints.get(&endpoint.id).is_some_and(|it| it.no == endpoint.no) {
+            self.endpoints.remove(&endpoint.id);
+        }
+    }
 }
 
 impl Catalog {
@@ -98,6 +127,18 @@ impl Catalog {
     /// An endpoint by its number, unless it has been deleted.
     pub fn endpoint(&self, no: EndpointNo) -> Option<&Arc<Endpoint>> {
         self.endpoints.get(&no)
+    }
+
+    /// The endpoints that an event becomes a delivery for.
+    pub fn wanting(&self, event: &Event) -> Vec<Arc<Endpoint>> {
+        let candidates = match event.only {
+            Some(no) => self.endpoint(no).into_iter().collect(),
+            None => self
+                .tenant(&event.tenant)
+                .map(|it| it.subscriptions.candidates(&event.event_type))
+                .unwrap_or_default(),
+        };
+        candidates.into_iter().filter(|it| it.wants(event)).cloned().collect()
     }
 
     /// The id an endpoint has or had.
@@ -223,18 +264,16 @@ impl Catalog {
                 self.counts.add(&endpoint);
                 if let Some(before) = self.endpoints.insert(endpoint.no, endpoint.clone()) {
                     self.counts.remove(&before);
+                    self.with(*tenant_no, |it| it.subscriptions.remove(&before));
                 }
-                let id = endpoint.id.clone();
-                self.with(*tenant_no, |it| drop(it.endpoints.insert(id, endpoint)));
+                self.with(*tenant_no, |it| it.put_endpoint(endpoint));
             }
             Record::EndpointDeleted { tenant_no, id, no } => {
                 let id = EndpointId::parse(id).ok_or_else(|| Error::corrupt("endpoint id"))?;
                 if let Some(gone) = self.endpoints.remove(&EndpointNo(*no)) {
                     self.counts.remove(&gone);
+                    self.with(*tenant_no, |it| it.delete_endpoint(&gone));
                 }
-                self.with(*tenant_no, |it| {
-                    it.endpoints.retain(|_, endpoint| endpoint.no != EndpointNo(*no));
-                });
                 let deleted = Deleted { tenant: TenantNo(*tenant_no), id, last: None };
                 self.deleted.insert(EndpointNo(*no), deleted);
             }
@@ -301,12 +340,7 @@ impl Catalog {
                 entry.tenant.quota.retention = retention;
             }
             None => {
-                let slug = tenant.slug.clone();
-                let (endpoints, plugins, keys, ingest) = Default::default();
-                let (types, replays) = Default::default();
-                let entry =
-                    TenantEntry { tenant, endpoints, plugins, keys, ingest, types, replays };
-                self.tenants.insert(slug, entry);
+                self.tenants.insert(tenant.slug.clone(), TenantEntry::new(tenant));
             }
         }
     }
@@ -327,5 +361,57 @@ impl Catalog {
         if let Some(entry) = slug.and_then(|it| self.tenants.get_mut(it)) {
             change(entry);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Pattern, Quota, Timestamp, event_for_tests};
+    use crate::storage::conformance::endpoint;
+    use crate::storage::memory::Disk;
+    use crate::storage::{Config, Store};
+    use crate::world::{SeededEntropy, SimClock};
+
+    #[tokio::test(start_paused = true)]
+    async fn who_wants_an_event_is_known_after_each_change() {
+        let clock = Arc::new(SimClock::starting_at(Timestamp(1_800_000_000_000)));
+        let world = (clock as Arc<_>, Arc::new(SeededEntropy::new(1)) as Arc<_>);
+        let opened = Store::simulated(&Disk::default(), &Config::default(), world);
+        let (store, writers) = opened.unwrap();
+        let mut running = tokio::task::JoinSet::new();
+        writers.into_futures().for_each(|it| drop(running.spawn(it)));
+        let tenant = Slug::default_tenant();
+        let shard = store.shard(&tenant);
+        shard.put_tenant(&tenant, |_| Ok(("T".into(), Quota::default()))).await.unwrap();
+        let wanting = |event_type: &str, only: Option<EndpointNo>| {
+            let event = Event { only, ..event_for_tests(event_type, "{}") };
+            shard.catalog().wanting(&event).iter().map(|it| it.no.0).collect::<Vec<_>>()
+        };
+        let of_types = |types: &[&str], it: Endpoint| {
+            let event_types = types.iter().map(|it| Pattern::parse(it).unwrap()).collect();
+            Endpoint { event_types, ..it }
+        };
+        let id = EndpointId::parse("mine").unwrap();
+        let make =
+            |no| Endpoint { id: id.clone(), ..of_types(&["order.*", "order.paid"], endpoint(no)) };
+        shard.create_endpoint(&tenant, make).await.unwrap();
+        assert_eq!((wanting("order.paid", None), wanting("other", None)), (vec![1], vec![]));
+
+        let change = |it| Ok(of_types(&["other"], it));
+        shard.update_endpoint(&tenant, &id, change).await.unwrap();
+        assert_eq!((wanting("order.paid", None), wanting("other", None)), (vec![], vec![1]));
+
+        let change = |it| Ok(Endpoint { enabled: false, ..it });
+        shard.update_endpoint(&tenant, &id, change).await.unwrap();
+        assert_eq!(wanting("other", None), [0; 0]);
+        assert_eq!(wanting("order.paid", Some(EndpointNo(1))), [1], "it is meant for this one");
+
+        shard.delete_endpoint(&tenant, &id, |_| Ok(())).await.unwrap();
+        assert_eq!(wanting("order.paid", Some(EndpointNo(1))), [0; 0]);
+        shard.create_endpoint(&tenant, make).await.unwrap();
+        assert_eq!(wanting("order.paid", None), [2]);
+        let entry_knows_it = shard.catalog().tenant(&tenant).unwrap().endpoints.contains_key(&id);
+        assert!(entry_knows_it);
     }
 }

@@ -61,6 +61,8 @@ pub use stats::Figures;
 mod keyring;
 pub use keyring::{MasterKey, MasterKeys};
 
+mod subscriptions;
+
 mod catalog;
 pub use catalog::{Catalog, EndpointCounts, TenantEntry};
 

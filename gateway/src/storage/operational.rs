@@ -13,13 +13,8 @@ impl Shard {
     pub async fn raise(&self, tenant: &Slug, event_type: &str, data: &Value) {
         let event_type = EventType::parse(event_type).expect("it is well formed");
         debug_assert!(event_type.is_operational(), "{event_type}");
-        let wanted = {
-            let catalog = self.catalog();
-            let tenant = catalog.tenant(tenant);
-            let mut endpoints = tenant.into_iter().flat_map(|it| it.endpoints.values());
-            endpoints.any(|it| it.enabled && it.wants_type(&event_type))
-        };
-        if !wanted {
+        let is_wanted = self.catalog().tenant(tenant).is_some_and(|it| it.listens(&event_type));
+        if !is_wanted {
             return;
         }
         let event = NewEvent::new(event_type, Bytes::from(data.to_string()));
