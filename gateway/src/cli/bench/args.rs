@@ -10,6 +10,7 @@ use crate::cli::authoring::Lang;
 ///   hookgate bench ingest --producers 1,64
 ///   hookgate bench e2e --plugin --json > e2e.json
 ///   hookgate bench backlog --pending 1000000 --dir /var/tmp
+///   hookgate bench growth --stored 10000000 --endpoints 100000 --dir /var/tmp
 ///   hookgate bench ingest --target --server http://127.0.0.1:8080 --key KEY
 ///
 /// It starts gateways of its own on loopback, with their stores in a temporary folder: choose a
@@ -26,6 +27,8 @@ pub(in crate::cli) enum Bench {
     E2e(EndToEnd),
     /// Many pending deliveries: memory, restart, draining, and the cost of events afterwards
     Backlog(Backlog),
+    /// Whether an event costs more where many are stored, and where many endpoints are
+    Growth(Growth),
     /// Calls of plugins beside native code; memory, upload, first event
     Plugin(Plugin),
     /// What a tenant at a steady pace notices of others who flood, hang, come back and retry
@@ -102,6 +105,18 @@ pub(in crate::cli) struct Backlog {
     /// Measure so many endpoints with a pending retry each, too
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub(super) endpoints: usize,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Growth {
+    #[command(flatten)]
+    pub(super) common: Common,
+    /// Measure with so many events stored, one after the other in the same store
+    #[arg(long, default_value = "10000,1000000", value_delimiter = ',', value_name = "N,…")]
+    pub(super) stored: Vec<u64>,
+    /// Measure with so many endpoints of the same tenant, one after the other
+    #[arg(long, default_value = "10,10000", value_delimiter = ',', value_name = "N,…")]
+    pub(super) endpoints: Vec<usize>,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,7 @@
 use std::{path::Path, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::{
@@ -20,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Lines of a request that carries many events.
 const LINES_MAX: u64 = 10_000;
+/// Requests at once that make endpoints.
+const REQUESTS_AT_ONCE: usize = 64;
 
 /// A gateway that is measured: a process of its own, or somebody's.
 pub(super) struct Gateway {
@@ -126,6 +129,21 @@ impl Gateway {
         let path = format!("/v1/tenants/{tenant}/endpoints");
         let made = self.call(Method::POST, &path, body).await?;
         Ok(made["id"].as_str().context("it has an id")?.to_owned())
+    }
+
+    /// Registers many of a tenant, several at once; `body` makes each of its number.
+    pub(super) async fn make_endpoints(
+        &self,
+        tenant: &str,
+        count: usize,
+        body: impl Fn(usize) -> Value,
+    ) -> Result<()> {
+        let made = (0..count).map(|it| {
+            let body = body(it);
+            async move { self.make_endpoint(tenant, &body).await }
+        });
+        stream::iter(made).buffer_unordered(REQUESTS_AT_ONCE).try_collect::<Vec<_>>().await?;
+        Ok(())
     }
 
     /// Uploads a plugin, active at once.

@@ -1,8 +1,7 @@
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::json;
-use tokio::task::JoinSet;
 
 use crate::cli::bench::args::Backlog;
 use crate::cli::bench::event::Template;
@@ -16,8 +15,6 @@ use crate::world::SystemClock;
 
 /// As many as a tenant may have, divided so that several tenants are there.
 const PER_TENANT: usize = 5_000;
-/// Requests at once that make endpoints.
-const AT_ONCE: usize = 64;
 /// Until idle connections of the first attempts are closed, and what was worked out of URLs that
 /// are not asked any more is forgotten.
 const SETTLE: Duration = Duration::from_secs(75);
@@ -31,18 +28,20 @@ const OTHERS: &str = "others";
 /// Many endpoints that each have failed once and wait for their retry.
 pub(super) async fn run(flags: &Backlog, progress: &Progress) -> Result<Section> {
     let folder = folder(&flags.common)?;
-    let gateway = Arc::new(Gateway::start(&folder.path().join("data")).await?);
+    let gateway = Gateway::start(&folder.path().join("data")).await?;
     let receiver = Part::start(&Role::Receiver(Mood::Answer(500))).await?;
     let tenants: Vec<_> = (0..flags.endpoints.div_ceil(PER_TENANT)).collect();
     let others = Part::start(&Role::Receiver(Mood::Answer(200))).await?;
     gateway.make_tenant(OTHERS).await?;
     gateway.make_endpoint(OTHERS, &json!({ "url": others.url })).await?;
+    let body = json!({ "url": receiver.url, "retry": { "schedule": ["1h"] } });
     let resident = || anyhow::Ok(gateway.usage()?.context("the gateway has ended")?.resident_kib);
     for tenant in &tenants {
         let made = tenant * PER_TENANT;
         progress.tell(format!("{made} of {} endpoints are made", flags.endpoints));
         gateway.make_tenant(&format!("tenant-{tenant}")).await?;
-        make(&gateway, *tenant, (flags.endpoints - made).min(PER_TENANT), &receiver.url).await?;
+        let count = (flags.endpoints - made).min(PER_TENANT);
+        gateway.make_endpoints(&format!("tenant-{tenant}"), count, |_| body.clone()).await?;
     }
     let settle = SETTLE.min(SETTLE_PER_ENDPOINT * flags.endpoints as u32);
     let event = Template::new(0).at(SystemClock::microseconds());
@@ -76,22 +75,4 @@ pub(super) async fn run(flags: &Backlog, progress: &Progress) -> Result<Section>
     section.figure("resident_after_traffic_mib", later / 1024.0);
     section.figure("bytes_per_endpoint_after_traffic", each(later));
     Ok(section)
-}
-
-async fn make(gateway: &Arc<Gateway>, tenant: usize, count: usize, url: &str) -> Result<()> {
-    let mut making: JoinSet<Result<()>> = JoinSet::new();
-    let body = json!({ "url": url, "retry": { "schedule": ["1h"] } });
-    for worker in 0..AT_ONCE {
-        let (gateway, body, tenant) = (gateway.clone(), body.clone(), format!("tenant-{tenant}"));
-        making.spawn(async move {
-            for _ in (worker..count).step_by(AT_ONCE) {
-                gateway.make_endpoint(&tenant, &body).await?;
-            }
-            Ok(())
-        });
-    }
-    while let Some(made) = making.join_next().await {
-        made??;
-    }
-    Ok(())
 }

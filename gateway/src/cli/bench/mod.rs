@@ -19,6 +19,7 @@ mod end_to_end;
 mod event;
 mod figures;
 mod gateway;
+mod growth;
 mod idle_retries;
 mod ingest;
 mod load;

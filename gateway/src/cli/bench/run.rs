@@ -7,7 +7,7 @@ use crate::cli::args::ClientArgs;
 use crate::cli::bench::args::{Bench, Common};
 use crate::cli::bench::progress::Progress;
 use crate::cli::bench::report::{self, Section};
-use crate::cli::bench::{backlog, deliver, end_to_end, ingest, neighbours, plugin};
+use crate::cli::bench::{backlog, deliver, end_to_end, growth, ingest, neighbours, plugin};
 use crate::cli::client::Failure;
 use crate::cli::output;
 
@@ -35,6 +35,7 @@ async fn measure(bench: &Bench, args: &ClientArgs, progress: &Progress) -> Resul
         Bench::Deliver(it) => deliver::run(it, progress).await,
         Bench::E2e(it) => end_to_end::run(it, args, progress).await,
         Bench::Backlog(it) => backlog::run(it, progress).await,
+        Bench::Growth(it) => growth::run(it, progress).await,
         Bench::Plugin(it) => plugin::run(it, progress).await,
         Bench::Neighbours(it) => neighbours::run(it, progress).await,
     }
@@ -52,6 +53,10 @@ fn settings(bench: &Bench) -> (&'static str, Value) {
         Bench::Backlog(it) => {
             let own = json!({ "pending": it.pending, "endpoints": it.endpoints });
             ("backlog", &it.common, own)
+        }
+        Bench::Growth(it) => {
+            let own = json!({ "stored": it.stored, "endpoints": it.endpoints });
+            ("growth", &it.common, own)
         }
         Bench::Plugin(it) => ("plugin", &it.common, json!({ "plugins": it.plugins })),
         Bench::Neighbours(it) => {
