@@ -25,6 +25,9 @@ pub struct Busy {
     pub retry_after: Duration,
 }
 
+/// The clock rests after so many ticks without a call.
+const QUIET_TICKS: u32 = 10;
+
 struct Waiting {
     call: Call<Question>,
     quota: PluginQuota,
@@ -42,12 +45,20 @@ struct Shared {
     kept: Kept,
     state: Mutex<State>,
     called: Condvar,
-    running: Condvar,
+    clock_needed: Condvar,
+}
+
+#[derive(Default)]
+struct Clock {
+    /// Whether a call has begun since the last tick.
+    needed: bool,
+    rests: bool,
 }
 
 struct State {
     turns: Turns<Waiting>,
     running: usize,
+    clock: Clock,
     /// Threads that wait for a call.
     idle: usize,
     stopping: bool,
@@ -60,14 +71,15 @@ impl Workers {
             waiting_max: config.queue_max,
             waiting_total_max: config.queue_total_max,
         };
-        let state = State { turns: Turns::new(bounds), running: 0, idle: 0, stopping: false };
+        let (turns, clock) = (Turns::new(bounds), Clock::default());
+        let state = State { turns, running: 0, clock, idle: 0, stopping: false };
         let shared = Arc::new(Shared {
             engine: engine.clone(),
             config: config.clone(),
             kept: Kept::new(config.kept.clone()),
             state: Mutex::new(state),
             called: Condvar::new(),
-            running: Condvar::new(),
+            clock_needed: Condvar::new(),
         });
         let mut threads = Vec::new();
         for number in 0..config.workers {
@@ -92,14 +104,18 @@ impl Workers {
             return Ok(run(&self.shared, &call, &quota));
         }
         let (reply, answer) = oneshot::channel();
-        {
+        let is_awaited = {
             let mut state = self.shared.lock();
             let (tenant, budget) = (call.tenant.clone(), self.shared.config.cpu_budget(&quota));
             let waiting = Waiting { call, quota, reply };
             let queued = state.turns.push(&tenant, budget, (class, waiting), now());
             queued.map_err(|(_, retry_after)| Busy { retry_after })?;
+            state.idle > 0
+        };
+        // It asks the system, whether somebody waits or not.
+        if is_awaited {
+            self.shared.called.notify_one();
         }
-        self.shared.called.notify_one();
         answer.await.map_err(|_| Busy { retry_after: Duration::from_secs(1) })
     }
 }
@@ -112,7 +128,7 @@ impl Drop for Workers {
             drop(state.turns.drain());
         }
         self.shared.called.notify_all();
-        self.shared.running.notify_all();
+        self.shared.clock_needed.notify_all();
         for thread in self.threads.drain(..) {
             // A panic in there was reported by the panic hook already.
             let _ = thread.join();
@@ -135,8 +151,9 @@ impl Shared {
             let again = match state.turns.next(now()) {
                 Ok(turn) => {
                     state.running += 1;
-                    if state.running == 1 {
-                        self.running.notify_one();
+                    state.clock.needed = true;
+                    if std::mem::take(&mut state.clock.rests) {
+                        self.clock_needed.notify_one();
                     }
                     if state.idle > 0 && state.turns.has_ring() {
                         // What waits may be able to run beside this one.
@@ -193,18 +210,23 @@ fn run(shared: &Shared, call: &Call<Question>, quota: &PluginQuota) -> Called<An
     called
 }
 
-/// Moves the engine's clock while anything runs, and rests otherwise. It stops last: without it
-/// nothing would end a guest that loops.
+/// Moves the engine's clock while anything runs and a little longer, since waking it costs as much
+/// as a short call; rests otherwise. It stops last: without it nothing would end a guest that
+/// loops.
 fn tick(shared: &Shared) {
-    let mut state = shared.lock();
+    let (mut state, mut quiet) = (shared.lock(), 0);
     while !state.stopping || state.running > 0 {
-        if state.running == 0 {
-            state = shared.running.wait(state).unwrap_or_else(PoisonError::into_inner);
-            continue;
+        if quiet == QUIET_TICKS && !state.stopping {
+            state.clock.rests = true;
+            let woken = shared.clock_needed.wait_while(state, |it| it.clock.rests && !it.stopping);
+            state = woken.unwrap_or_else(PoisonError::into_inner);
+            quiet = 0;
         }
-        let waited = shared.running.wait_timeout(state, TICK);
+        let waited = shared.clock_needed.wait_timeout(state, TICK);
         state = waited.unwrap_or_else(PoisonError::into_inner).0;
         shared.engine.increment_epoch();
+        let needed = std::mem::take(&mut state.clock.needed) || state.running > 0;
+        quiet = if needed { 0 } else { quiet + 1 };
     }
 }
 

@@ -91,7 +91,8 @@ async fn scaling(
     progress: &Progress,
     section: &mut Section,
 ) -> Result<()> {
-    let (calls, mut rates) = (flags.common.events.min(CALLS_MAX / 10), [Vec::new(), Vec::new()]);
+    let (calls, mut rates) = (flags.common.events.min(CALLS_MAX), [Vec::new(), Vec::new()]);
+    let mut costs = rates.clone();
     plan.kept = 0;
     for round in 1..=flags.common.rounds {
         for workers in [1, 2] {
@@ -99,12 +100,19 @@ async fn scaling(
             plan.workers = workers;
             let cache = folder(&flags.common)?;
             let subject = Arc::new(Subject::start(&plan, cache.path()).await?);
-            subject.one_by_one(calls.div_ceil(10)).await?;
+            // All threads have to have begun.
+            subject.clone().at_once(calls.div_ceil(5)).await?;
+            let before = Usage::own()?.cpu_seconds;
             rates[workers - 1].push(subject.at_once(calls).await?);
+            costs[workers - 1].push(Usage::own()?.cpu_seconds - before);
         }
     }
     let [one, two] = rates.map(median);
     section.figure("two_threads_in_terms_of_one", share(two, one));
+    // Where all has the machine for itself, the one follows from the other.
+    let [one, two] = costs.map(median);
+    section.figure("cpu_of_a_call_on_one_thread_us", share(one * 1e6, calls as f64));
+    section.figure("cpu_of_a_call_on_two_threads_us", share(two * 1e6, calls as f64));
     section.figure("bytes_of_events_for_that", plan.data.len() as f64);
     Ok(())
 }
