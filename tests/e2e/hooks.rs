@@ -129,6 +129,38 @@ async fn an_event_becomes_several_requests_and_a_retry_goes_on_where_it_failed()
 }
 
 #[tokio::test]
+async fn what_one_version_began_is_not_finished_by_another() {
+    let (_folder, gateway, endpoint) = bench().await;
+    upload(&gateway).await;
+    let plugins = json!([{ "plugin": "every-hook", "config": { "team": "billing" } }]);
+    let retry = json!({ "schedule": ["3s"], "jitter": 0 });
+    register(&gateway, &endpoint, json!({ "plugins": plugins, "retry": retry })).await;
+    endpoint.answer_first([200, 500]);
+    let event = publish(&gateway, "order.created", json!({ "items": ["a", "b"] })).await;
+    endpoint.await_count(2).await;
+    let folder = plugin::repository().join("tests/guests/every-hook");
+    // The same with a section that nobody reads: another version.
+    let other = [plugin::build(&folder), vec![0, 5, 4, b'm', b'o', b'r', b'e']].concat();
+    assert_eq!(gateway.upload("every-hook", other).await.0, 201);
+    assert_eq!(gateway.get("plugins/every-hook").await["active_version"], 2);
+    let delivery = gateway.await_status(&event, "delivered").await;
+    let path = format!("deliveries/{}/attempts", delivery["id"].as_str().unwrap());
+    let attempts = gateway.get(&path).await["data"].clone();
+    for attempt in attempts.as_array().unwrap() {
+        let versions: Vec<_> =
+            attempt["plugins"].as_array().unwrap().iter().map(|it| &it["version"]).collect();
+        assert!(!versions.is_empty() && versions.iter().all(|it| **it == json!(1)), "{attempt}");
+    }
+    let event = publish(&gateway, "order.created", json!({})).await;
+    let delivery = gateway.await_status(&event, "delivered").await;
+    let path = format!("deliveries/{}/attempts", delivery["id"].as_str().unwrap());
+    let runs = gateway.get(&path).await["data"][0]["plugins"].clone();
+    let outcomes: Vec<_> = runs.as_array().unwrap().iter().map(|it| &it["outcome"]).collect();
+    assert_eq!(outcomes, ["pass", "signed", "classified"], "each hook that ran is told");
+    assert_eq!(runs[0]["version"], 2);
+}
+
+#[tokio::test]
 async fn a_plugin_tells_what_an_answer_means() {
     let (_folder, gateway, endpoint) = bench().await;
     upload(&gateway).await;

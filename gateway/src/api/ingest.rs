@@ -215,7 +215,7 @@ async fn ask(
     let tenant = access.slug.shared();
     let version = plugin.version(it.version).map_or(0, |it| it.version);
     let breakers = gateway.plugins.breakers();
-    let subject = (tenant.clone(), plugin.name.clone(), version);
+    let subject = (tenant.clone(), plugin.name.clone(), version, None);
     if let Gate::ShutUntil(until) = breakers.admit(&subject, Instant::now()) {
         let rest = (until - Instant::now()).as_secs_f64().ceil();
         return Err(failed(&format!("it failed again and again, and rests for {rest} s")));
@@ -254,7 +254,7 @@ async fn follow(
         Change::Opened(_) => "hookgate.plugin.failing",
         Change::Closed => "hookgate.plugin.recovered",
     };
-    let (_, plugin, version) = subject;
+    let (_, plugin, version, _) = subject;
     let mut data = json!({
         "plugin": plugin.as_str(),
         "version": version,

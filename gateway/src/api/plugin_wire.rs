@@ -16,8 +16,8 @@ pub(super) fn plugin(gateway: &Gateway, access: &Access, plugin: &Plugin) -> Val
     let tallies = diary.versions(&tenant, &plugin.name);
     let none = Tally::default();
     let version = |it: &PluginVersion| {
-        let subject = (tenant.clone(), plugin.name.clone(), it.version);
-        let standing = gateway.plugins.breakers().standing(&subject, Instant::now());
+        let breakers = gateway.plugins.breakers();
+        let standing = breakers.worst(&tenant, &plugin.name, it.version, Instant::now());
         let mut rendered = self::version(it);
         rendered["stats"] = stats(tallies.get(&it.version).unwrap_or(&none));
         rendered["breaker"] = json!({

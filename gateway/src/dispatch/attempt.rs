@@ -35,8 +35,8 @@ pub(super) async fn make(
     let (started_at, started) = (work.clock.now(), Instant::now());
     let mut spent = Spent { queue: started_at - lease.due, ..Spent::default() };
     let traced = Traced::begin(&lease, endpoint, started_at);
-    let chain = Chain::resolve(work, endpoint, &lease.event);
-    let (chained, plugins) = chain.run(work, (endpoint, &lease.event)).await;
+    let chain = Chain::resolve(work, endpoint, &lease);
+    let chained = chain.run(work, (endpoint, &lease.event)).await;
     if !endpoint.plugins.is_empty() {
         spent.plugin = Some(started.elapsed());
     }
@@ -75,7 +75,7 @@ pub(super) async fn make(
             status_code: finished.status,
             error: finished.error,
         },
-        plugins,
+        plugins: chain.into_runs(),
         parts: finished.parts,
         request_headers: finished.request_headers,
         response_headers: finished.headers,

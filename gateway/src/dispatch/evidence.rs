@@ -82,11 +82,15 @@ impl Finished {
         }
     }
 
-    /// A plugin failed.
+    /// A plugin failed, and this is what the endpoint wants then.
     pub(super) fn plugin_failed(fault: Fault, on_error: OnError) -> Self {
-        let dead = on_error == OnError::DeadLetter;
-        let verdict = dead.then_some(Verdict::Dead(DeadReason::PluginError));
-        Self { verdict, ..Self::failed(fault.kind.name(), fault.detail) }
+        let Fault { kind, detail } = fault;
+        let (name, verdict) = match on_error {
+            OnError::Retry | OnError::Pass => (kind.name(), None),
+            OnError::DeadLetter => (kind.name(), Some(Verdict::Dead(DeadReason::PluginError))),
+            OnError::Drop => ("filtered", Some(Verdict::Filtered(detail.clone()))),
+        };
+        Self { verdict, ..Self::failed(name, detail) }
     }
 
     /// Nothing was sent, or nothing answered.
@@ -181,6 +185,7 @@ fn text(value: &HeaderValue) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugins::FaultKind;
 
     #[test]
     fn a_503_asks_for_less_only_where_it_says_for_how_long() {
@@ -242,6 +247,19 @@ mod tests {
         let kept = masked_headers(&headers);
         assert!(kept.iter().all(|(_, value)| !value.contains("abc")), "{kept:?}");
         assert!(kept.contains(&("webhook-id".to_owned(), "evt_1".to_owned())));
+    }
+
+    #[test]
+    fn what_becomes_of_a_plugins_failure_is_the_endpoints_choice() {
+        let fault = Fault { kind: FaultKind::Trap, detail: "it fell".to_owned() };
+        for (on_error, name, verdict) in [
+            (OnError::Retry, "plugin_trap", None),
+            (OnError::DeadLetter, "plugin_trap", Some(Verdict::Dead(DeadReason::PluginError))),
+            (OnError::Drop, "filtered", Some(Verdict::Filtered("it fell".to_owned()))),
+        ] {
+            let finished = Finished::plugin_failed(fault.clone(), on_error);
+            assert_eq!((finished.name, finished.verdict), (name, verdict));
+        }
     }
 
     #[test]

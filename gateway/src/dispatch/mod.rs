@@ -20,6 +20,7 @@ mod attempt;
 mod evidence;
 mod bulletins;
 mod plugin_chain;
+mod plugin_link;
 mod plugin_watch;
 mod traced;
 mod sending;

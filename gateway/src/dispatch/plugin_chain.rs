@@ -1,15 +1,19 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::dispatch::Dispatcher;
-use crate::dispatch::plugin_watch::Watched;
-use crate::domain::{Endpoint, Event, OnError, Plugin, PluginRun, PluginUse, PluginVersion};
+use crate::dispatch::plugin_link::{Left, Link};
+use crate::domain::{Endpoint, Event, OnError, PluginRun, PluginUse};
 use crate::plugins::{
-    Artifact, Asked, Busy, Call, Called, Class, Classified, Digest, EventIn, Fault, FaultKind,
-    Gate, Hooks, Host, Outgoing, RequestIn, ResponseIn, Signed, Subject, Verdict,
+    Classified, Fault, FaultKind, Gate, Host, Outgoing, RequestIn, ResponseIn, Signed, Verdict,
+    is_json, is_path,
 };
+use crate::storage::{Entry, Lease};
 
 /// Requests that a chain of plugins may make of one event.
 const PARTS_MAX: usize = 64;
@@ -47,35 +51,37 @@ pub(super) struct Rewritten {
 
 /// An endpoint's plugins as one attempt runs them: **which versions those are is decided once**,
 /// so that a switch happens between two events and never within one.
+#[derive(Default)]
 pub(super) struct Chain<'a> {
     links: Vec<Link<'a>>,
-}
-
-/// A plugin of the chain.
-pub(super) struct Link<'a> {
-    pub(super) plugin_use: &'a PluginUse,
-    /// The plugin, the version that meets the event, and whether that is there on trial; `None`
-    /// when there is no such version.
-    pub(super) resolved: Option<(Arc<Plugin>, PluginVersion, bool)>,
+    runs: Mutex<Vec<PluginRun>>,
 }
 
 impl<'a> Chain<'a> {
-    /// The plugins of `endpoint` as they are now for `event`.
-    pub(super) fn resolve(work: &Dispatcher, endpoint: &'a Endpoint, event: &Event) -> Self {
+    /// The plugins of `endpoint` as they are now for the event of `lease`. Where requests of it
+    /// were taken already, the same versions make the rest.
+    pub(super) fn resolve(work: &Dispatcher, endpoint: &'a Endpoint, lease: &Lease) -> Self {
         if endpoint.plugins.is_empty() {
-            return Self { links: Vec::new() };
+            return Self::default();
         }
+        let began = match lease.parts_delivered {
+            0 => Vec::new(),
+            _ => last_runs(work, lease),
+        };
         let catalog = work.shard.catalog();
         let tenant = catalog.tenant(&endpoint.tenant);
         let link = |plugin_use: &'a PluginUse| {
             let plugin = tenant.and_then(|it| it.plugins.get(&plugin_use.plugin));
+            let began = began.iter().find(|it| it.plugin == plugin_use.plugin);
+            let pin = plugin_use.version.or(began.map(|it| it.version));
             let resolved = plugin.and_then(|it| {
-                let met = it.version_for(plugin_use.version, &event.id, endpoint.no);
+                let met = it.version_for(pin, &lease.event.id, endpoint.no);
                 met.map(|(version, on_trial)| (it.clone(), version.clone(), on_trial))
             });
             Link { plugin_use, resolved }
         };
-        Self { links: endpoint.plugins.iter().map(link).collect() }
+        let links = endpoint.plugins.iter().map(link).collect();
+        Self { links, runs: Mutex::default() }
     }
 
     /// Whether there are no plugins.
@@ -83,71 +89,80 @@ impl<'a> Chain<'a> {
         self.links.is_empty()
     }
 
+    /// Which plugins ran, in order.
+    pub(super) fn into_runs(self) -> Vec<PluginRun> {
+        self.runs.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, run: Option<PluginRun>) {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner).extend(run);
+    }
+
     /// How long a delivery must wait before it makes sense to begin with the chain.
     fn shut_for(&self, host: &Host, endpoint: &Endpoint) -> Option<Duration> {
         let now = Instant::now();
         let shut = |link: &Link<'_>| match host.breakers().peek(&link.subject(endpoint)?, now) {
-            Gate::ShutUntil(until) if link.waits() => Some(until - now),
+            Gate::ShutUntil(until) if link.holds() => Some(until - now),
             Gate::ShutUntil(_) | Gate::Open => None,
         };
         self.links.iter().filter_map(shut).max()
     }
 
-    /// Runs the plugins in order, each on what the one before left; tells which it ran.
-    pub(super) async fn run(
-        &self,
-        work: &Dispatcher,
-        (endpoint, event): (&Endpoint, &Event),
-    ) -> (Chained, Vec<PluginRun>) {
-        let mut runs = Vec::with_capacity(self.links.len());
-        let rewritten = Rewritten {
-            data: event.data.clone(),
-            content_type: None,
-            headers: Vec::new(),
-            path_suffix: String::new(),
-        };
+    /// Runs the plugins in order, each on what the one before left.
+    pub(super) async fn run(&self, work: &Dispatcher, of: (&Endpoint, &Event)) -> Chained {
+        let (endpoint, event) = of;
         // A test is made now, come what may.
         let shut = work.plugins.as_ref().filter(|_| event.only.is_none());
         if let Some(wait) = shut.and_then(|it| self.shut_for(it, endpoint)) {
-            return (Chained::Deferred(wait), runs);
+            return Chained::Deferred(wait);
         }
-        let (mut parts, mut several) = (vec![rewritten], false);
+        let mut made = Made { parts: vec![Rewritten::of(event)], several: false };
         for link in &self.links {
-            let (mut next, mut dropped) = (Vec::with_capacity(parts.len()), None);
-            for part in parts {
-                let called = match link.call(work, (endpoint, event), &part).await {
-                    Ok(called) => called,
-                    Err(Busy { retry_after }) => return (Chained::Deferred(retry_after), runs),
-                };
-                runs.extend(link.run(&called));
-                match (called.verdict, link.plugin_use.on_error) {
-                    (Ok(Verdict::Deliver), _) | (Err(_), OnError::Pass) => next.push(part),
-                    (Ok(Verdict::Drop(reason)), _) => dropped = Some(link.says(&reason)),
-                    (Ok(Verdict::Replace(out)), _) => next.push(part.replaced(out)),
-                    (Ok(Verdict::Split(made)), _) => {
-                        several = true;
-                        next.extend(made.into_iter().map(|it| part.clone().replaced(it)));
-                    }
-                    (Err(fault), OnError::Drop) => {
-                        dropped = Some(link.says(&format!("failed: {}", fault.detail)));
-                    }
-                    (Err(fault), on_error) => {
-                        let fault = Fault { detail: link.says(&fault.detail), ..fault };
-                        return (Chained::Failed(fault, on_error), runs);
-                    }
-                }
-            }
-            if let (true, Some(reason)) = (next.is_empty(), dropped) {
-                return (Chained::Dropped(reason), runs);
-            }
-            if next.len() > PARTS_MAX {
-                let detail = link.says(&format!("{} requests of one event", next.len()));
-                let fault = Fault { kind: FaultKind::Limit, detail };
-                return (Chained::Failed(fault, link.plugin_use.on_error), runs);
-            }
-            parts = next;
+            made = match self.through(link, work, of, made).await {
+                Ok(made) => made,
+                Err(ended) => return ended,
+            };
         }
-        (Chained::Send(Made { parts, several }), runs)
+        Chained::Send(made)
+    }
+
+    /// What one plugin makes of what the one before left.
+    async fn through(
+        &self,
+        link: &Link<'_>,
+        work: &Dispatcher,
+        of: (&Endpoint, &Event),
+        before: Made,
+    ) -> Result<Made, Chained> {
+        let mut several = before.several;
+        let (mut parts, mut dropped) = (Vec::with_capacity(before.parts.len()), None);
+        for part in &before.parts {
+            let called = link.call(work, of, part).await;
+            let called = called.map_err(|busy| Chained::Deferred(busy.retry_after))?;
+            let Some(called) = called else {
+                parts.push(part.clone());
+                continue;
+            };
+            self.note(link.run(&called));
+            several |= matches!(called.verdict, Ok(Verdict::Split(_)));
+            let left = called.verdict.and_then(|it| part.after(it));
+            match left.or_else(|fault| link.without(fault, vec![part.clone()]))? {
+                Left::Parts(left) => parts.extend(left),
+                Left::Nothing(reason) => dropped = Some(link.says(&reason)),
+            }
+        }
+        if parts.len() > PARTS_MAX {
+            let detail = format!("{} requests of one event; at most {PARTS_MAX}", parts.len());
+            let fault = Fault { kind: FaultKind::Limit, detail };
+            return match link.without(fault, before.parts)? {
+                Left::Parts(parts) => Ok(Made { parts, several: before.several }),
+                Left::Nothing(reason) => Err(Chained::Dropped(link.says(&reason))),
+            };
+        }
+        match dropped.filter(|_| parts.is_empty()) {
+            Some(reason) => Err(Chained::Dropped(reason)),
+            None => Ok(Made { parts, several }),
+        }
     }
 
     /// Asks the plugins that sign, in order: the headers they add.
@@ -162,11 +177,12 @@ impl<'a> Chain<'a> {
     ) -> Result<Signed, (Fault, OnError)> {
         let mut headers = Vec::new();
         for link in &self.links {
-            let called = link.ask(work, of, |it| it.sign, request.clone()).await;
-            match (called.map(|it| it.verdict), link.plugin_use.on_error) {
-                (None, _) | (Some(Err(_)), OnError::Pass) => {}
-                (Some(Ok(signed)), _) => headers.extend(signed),
-                (Some(Err(fault)), on_error) => {
+            let Some(called) = link.ask(work, of, "sign", request.clone()).await else { continue };
+            self.note(link.run(&called));
+            match (called.verdict, link.plugin_use.on_error) {
+                (Ok(signed), _) => headers.extend(signed),
+                (Err(_), OnError::Pass) => {}
+                (Err(fault), on_error) => {
                     let fault = Fault { detail: link.says(&fault.detail), ..fault };
                     return Err((fault, on_error));
                 }
@@ -184,151 +200,106 @@ impl<'a> Chain<'a> {
         response: &ResponseIn,
     ) -> Classified {
         for link in &self.links {
-            let called = link.ask(work, of, |it| it.classify, response.clone()).await;
-            match called.map(|it| it.verdict) {
-                None | Some(Ok(Classified::Undecided) | Err(_)) => {}
-                Some(Ok(Classified::Success)) => return Classified::Success,
-                Some(Ok(Classified::Failure(it))) => return Classified::Failure(link.says(&it)),
-                Some(Ok(Classified::Final(it))) => return Classified::Final(link.says(&it)),
+            let called = link.ask(work, of, "classify", response.clone()).await;
+            let Some(called) = called else { continue };
+            self.note(link.run(&called));
+            match called.verdict {
+                Ok(Classified::Undecided) | Err(_) => {}
+                Ok(Classified::Success) => return Classified::Success,
+                Ok(Classified::Failure(it)) => return Classified::Failure(link.says(&it)),
+                Ok(Classified::Final(it)) => return Classified::Final(link.says(&it)),
             }
         }
         Classified::Undecided
     }
 }
 
-impl Rewritten {
-    /// What a plugin made of it.
-    fn replaced(mut self, out: Outgoing) -> Self {
-        let json = out.content_type.starts_with("application/json");
-        self.content_type = (!json).then_some(out.content_type);
-        self.data = out.payload;
-        self.headers.extend(out.headers);
-        self.path_suffix.push_str(out.path_suffix.as_deref().unwrap_or_default());
-        self
-    }
+/// What the last attempt that ran plugins ran.
+fn last_runs(work: &Dispatcher, lease: &Lease) -> Vec<PluginRun> {
+    let history = work.shard.history(lease.key);
+    let complain = |error: &_| tracing::error!(%error, "a delivery's history cannot be read");
+    let history = history.inspect_err(complain).unwrap_or_default();
+    let runs = |it| match it {
+        Entry::Attempt(it) => Some(it.plugins).filter(|it| !it.is_empty()),
+        _ => None,
+    };
+    history.into_iter().rev().find_map(runs).unwrap_or_default()
 }
 
-impl Link<'_> {
-    /// Whether deliveries wait for this plugin while it is given up for a while; where the
-    /// endpoint says what to do without it, that is done.
-    fn waits(&self) -> bool {
-        matches!(self.plugin_use.on_error, OnError::Retry | OnError::DeadLetter)
+impl Rewritten {
+    fn of(event: &Event) -> Self {
+        let (headers, path_suffix) = Default::default();
+        Self { data: event.data.clone(), content_type: None, headers, path_suffix }
     }
 
-    fn subject(&self, endpoint: &Endpoint) -> Option<Subject> {
-        let (plugin, version, _) = self.resolved.as_ref()?;
-        Some((endpoint.tenant.shared(), plugin.name.clone(), version.version))
-    }
-
-    fn says(&self, what: &str) -> String {
-        format!("plugin {}: {what}", self.plugin_use.plugin)
-    }
-
-    fn run(&self, called: &Called) -> Option<PluginRun> {
-        let (plugin, version, _) = self.resolved.as_ref()?;
-        Some(PluginRun {
-            plugin: plugin.name.clone(),
-            version: version.version,
-            digest: version.digest,
-            outcome: called.result.to_owned(),
-            duration: called.duration,
+    /// What a plugin's verdict leaves of it.
+    fn after(&self, verdict: Verdict) -> Result<Left, Fault> {
+        Ok(match verdict {
+            Verdict::Deliver => Left::Parts(vec![self.clone()]),
+            Verdict::Drop(reason) => Left::Nothing(reason),
+            Verdict::Replace(out) => Left::Parts(vec![self.replaced(out)?]),
+            Verdict::Split(made) => {
+                let parts = made.into_iter().map(|it| self.replaced(it));
+                Left::Parts(parts.collect::<Result<_, _>>()?)
+            }
         })
     }
 
-    async fn call(
-        &self,
-        work: &Dispatcher,
-        (endpoint, event): (&Endpoint, &Event),
-        part: &Rewritten,
-    ) -> Result<Called, Busy> {
-        let failed = |detail: &str| Ok(Called::fault(FaultKind::Failed, detail));
-        let Some(host) = &work.plugins else { return failed("plugins are switched off") };
-        let Some((plugin, version, on_trial)) = &self.resolved else {
-            return failed("there is no such version");
-        };
-        let watched = Watched { work, host, endpoint, event, plugin, version };
-        if let Gate::ShutUntil(until) = watched.admit() {
-            if self.waits() {
-                return Err(Busy { retry_after: until - Instant::now() });
-            }
-            let detail = "it failed too often in a row and is not run for a while";
-            return Ok(Called::fault(FaultKind::Suspended, detail));
+    /// What a plugin made of it.
+    fn replaced(&self, out: Outgoing) -> Result<Self, Fault> {
+        let mut made = self.clone();
+        made.content_type = (!is_json(&out.content_type)).then_some(out.content_type);
+        made.data = out.payload;
+        made.headers.extend(out.headers);
+        made.path_suffix.push_str(out.path_suffix.as_deref().unwrap_or_default());
+        // Two that are harmless can make one together that climbs.
+        if !is_path(&made.path_suffix) {
+            let detail = format!("the path becomes `{}`", made.path_suffix);
+            return Err(Fault { kind: FaultKind::OutputInvalid, detail });
         }
-        let call = async |version: &PluginVersion| {
-            let artifact = match artifact(work, host, (event, plugin), version).await {
-                Ok(artifact) => artifact,
-                Err(fault) => return Ok(Called::fault(fault.kind, fault.detail)),
-            };
-            let config = self.plugin_use.config.iter();
-            let config = config.map(|(key, value)| (key.clone(), value.clone())).collect();
-            if !artifact.hooks().delivers() {
-                return Ok(Called::passing());
-            }
-            let mut event_in = EventIn::new(event, part.data.clone());
-            event_in.content_type = part.content_type.clone().unwrap_or(event_in.content_type);
-            let tenant = endpoint.tenant.shared();
-            let call = Call { tenant, artifact, config, question: event_in, limits: None };
-            host.try_call(call, Class::Live).await
-        };
-        let compare = *on_trial && plugin.canary.as_ref().is_some_and(|it| it.compare);
-        let called = match plugin.version(None).filter(|_| compare) {
-            None => call(version).await?,
-            Some(active) => {
-                let (called, shadow) = tokio::join!(call(version), call(active));
-                let called = called?;
-                // Without room for the second, the two are not compared this time.
-                if let Ok(shadow) = shadow {
-                    watched.compare(&called, &shadow);
-                }
-                called
-            }
-        };
-        watched.note(&called, (self.plugin_use.version.is_none(), *on_trial)).await;
-        Ok(called)
+        Ok(made)
     }
 }
 
-impl Link<'_> {
-    /// Asks the plugin another of its hooks; `None` when it does not have it. A call for which
-    /// there is no room is a fault: parts of the attempt may have been made.
-    async fn ask<Q: Asked>(
-        &self,
-        work: &Dispatcher,
-        (endpoint, event): (&Endpoint, &Event),
-        has: fn(Hooks) -> bool,
-        question: Q,
-    ) -> Option<Called<Q::Answer>> {
-        let host = work.plugins.as_ref()?;
-        let (plugin, version, on_trial) = self.resolved.as_ref()?;
-        let artifact = match artifact(work, host, (event, plugin), version).await {
-            Ok(artifact) => artifact,
-            Err(fault) => return Some(Called::fault(fault.kind, fault.detail)),
-        };
-        if !has(artifact.hooks()) {
-            return None;
-        }
-        let config = self.plugin_use.config.iter();
-        let config = config.map(|(key, value)| (key.clone(), value.clone())).collect();
-        let tenant = endpoint.tenant.shared();
-        let call = Call { tenant, artifact, config, question, limits: None };
-        let called = host.call(call).await;
-        let watched = Watched { work, host, endpoint, event, plugin, version };
-        watched.note(&called, (self.plugin_use.version.is_none(), *on_trial)).await;
-        Some(called)
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::event_for_tests;
 
-async fn artifact(
-    work: &Dispatcher,
-    host: &Host,
-    (event, plugin): (&Event, &Plugin),
-    version: &PluginVersion,
-) -> Result<Arc<Artifact>, Fault> {
-    let component = || {
-        let read = work.shard.component(event.tenant_no, &plugin.name, version.version);
-        let complain = |error: &_| tracing::error!(%error, "a plugin's component cannot be read");
-        read.inspect_err(complain).ok()?
-    };
-    let artifact = host.artifact(Digest(version.digest), component).await;
-    artifact.map_err(|it| Fault { kind: FaultKind::Failed, detail: it.detail })
+    fn out(content_type: &str, path_suffix: Option<&str>) -> Outgoing {
+        let (payload, headers) = (Bytes::from_static(b"1"), Vec::new());
+        let path_suffix = path_suffix.map(str::to_owned);
+        Outgoing { payload, content_type: content_type.to_owned(), headers, path_suffix }
+    }
+
+    #[test]
+    fn paths_of_two_plugins_do_not_climb_together() {
+        let plain = Rewritten::of(&event_for_tests("a.b", "{}"));
+        for (first, second, fits) in [
+            ("/orders", "/1", true),
+            ("/.", "./admin", false),
+            ("/%2", "e./admin", false),
+            ("/a", "/..", false),
+        ] {
+            let first = plain.replaced(out("application/json", Some(first))).unwrap();
+            let both = first.replaced(out("application/json", Some(second)));
+            let fault = both.err().map(|it| it.kind);
+            assert_eq!(fault, (!fits).then_some(FaultKind::OutputInvalid), "{second}");
+        }
+    }
+
+    #[test]
+    fn only_json_is_json() {
+        let plain = Rewritten::of(&event_for_tests("a.b", "{}"));
+        for (content_type, is_json) in [
+            ("application/json", true),
+            ("Application/JSON; charset=utf-8", true),
+            ("application/json-seq", false),
+            ("application/jsonlines", false),
+            ("text/plain", false),
+        ] {
+            let made = plain.replaced(out(content_type, None)).unwrap();
+            assert_eq!(made.content_type.is_none(), is_json, "{content_type}");
+        }
+    }
 }

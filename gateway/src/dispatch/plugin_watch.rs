@@ -59,7 +59,7 @@ impl Watched<'_> {
 
     fn subject(&self) -> Subject {
         let tenant = self.endpoint.tenant.shared();
-        (tenant, self.plugin.name.clone(), self.version.version)
+        (tenant, self.plugin.name.clone(), self.version.version, Some(self.endpoint.no))
     }
 
     fn noted<'b>(

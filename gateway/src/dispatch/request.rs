@@ -70,15 +70,16 @@ fn body_and_headers(
     for (name, value) in &endpoint.headers {
         headers.insert(parse_name(name)?, parse_value(value)?);
     }
+    for (name, value) in &rewritten.headers {
+        headers.insert(parse_name(name)?, parse_value(value)?);
+    }
+    // What the format says of the event is not a plugin's to change.
     let content_type = rewritten.content_type.as_deref();
     let Payload { body, content_type, headers: of_format } =
         payload::render(endpoint.format, event, &rewritten.data, content_type);
     headers.insert(header::CONTENT_TYPE, parse_value(&content_type)?);
     for (name, value) in of_format {
         headers.insert(parse_name(&name)?, parse_value(&value)?);
-    }
-    for (name, value) in &rewritten.headers {
-        headers.insert(parse_name(name)?, parse_value(value)?);
     }
     Ok((body, headers))
 }

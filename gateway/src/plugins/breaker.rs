@@ -1,5 +1,5 @@
-//! A plugin version that fails for everybody is not run for a while, so that its events wait
-//! for something better than to use up their retries.
+//! A plugin version that fails for all events of an endpoint is not run there for a while, so that
+//! they wait for something better than to use up their retries.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +9,7 @@ use std::{
 
 use tokio::{sync::watch, time::Instant};
 
-use crate::domain::PluginName;
+use crate::domain::{EndpointNo, PluginName};
 
 /// A probe that has not come back after this time is as if it had never been.
 const PROBE_PATIENCE: Duration = Duration::from_secs(10);
@@ -19,7 +19,7 @@ const BEHIND_PROBE: Duration = Duration::from_millis(250);
 /// When plugins are given up for a while.
 #[derive(Debug, Clone)]
 pub struct BreakerConfig {
-    /// Calls that fail in a row, whichever endpoint they are for.
+    /// Calls that fail in a row.
     pub failures: u32,
     /// How long the version is not run then; each time again twice as long.
     pub cool_down: Duration,
@@ -37,8 +37,9 @@ impl Default for BreakerConfig {
     }
 }
 
-/// Which version of whose plugin.
-pub type Subject = (Arc<str>, PluginName, u32);
+/// Which version of whose plugin, and for which endpoint: with another endpoint's config, and on
+/// its events, it may do well. `None`: for events before they are stored.
+pub type Subject = (Arc<str>, PluginName, u32, Option<EndpointNo>);
 
 /// Whether a call may be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,6 +152,17 @@ impl Breakers {
         Standing { name, failures: breaker.map_or(0, |it| it.in_row), reopens_in }
     }
 
+    /// How a version stands where it does worst.
+    pub fn worst(&self, tenant: &str, plugin: &PluginName, version: u32, now: Instant) -> Standing {
+        let failing = self.failing();
+        let of_version = |it: &&Subject| *it.0 == *tenant && it.1 == *plugin && it.2 == version;
+        let subjects: Vec<_> = failing.keys().filter(of_version).cloned().collect();
+        drop(failing);
+        let standings = subjects.iter().map(|it| self.standing(it, now));
+        let worst = standings.max_by_key(|it| (it.reopens_in, it.name != "closed", it.failures));
+        worst.unwrap_or(Standing { name: "closed", failures: 0, reopens_in: None })
+    }
+
     /// Forgets how a tenant's plugin did: it was deleted, or another version is active.
     pub fn forget(&self, tenant: &str, plugin: Option<&PluginName>) {
         let other = |it: &Subject| *it.0 != *tenant || plugin.is_some_and(|name| it.1 != *name);
@@ -185,7 +197,7 @@ mod tests {
     use super::*;
 
     fn subject(version: u32) -> Subject {
-        ("one".into(), PluginName::parse("p").unwrap(), version)
+        ("one".into(), PluginName::parse("p").unwrap(), version, Some(EndpointNo(1)))
     }
 
     fn breakers() -> Breakers {
@@ -215,6 +227,19 @@ mod tests {
         assert_eq!(note(false, now), Change::Closed);
         assert_eq!(breakers.standing(&p, now).name, "closed");
         assert!(breakers.failing().is_empty(), "what works takes no room");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_for_one_endpoint_goes_on_for_another() {
+        let (breakers, now) = (breakers(), Instant::now());
+        let at = |no| ("one".into(), PluginName::parse("p").unwrap(), 1, Some(EndpointNo(no)));
+        let _ = [0; 3].map(|_| breakers.note(&at(1), true, now));
+        assert_eq!(breakers.note(&at(2), true, now), Change::None);
+        assert_ne!(breakers.peek(&at(1), now), Gate::Open);
+        assert_eq!(breakers.peek(&at(2), now), Gate::Open);
+        let worst = |version| breakers.worst("one", &at(1).1, version, now);
+        assert_eq!((worst(1).name, worst(1).failures), ("open", 3));
+        assert_eq!((worst(2).name, worst(2).failures), ("closed", 0));
     }
 
     #[tokio::test(start_paused = true)]

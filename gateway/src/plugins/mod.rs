@@ -54,7 +54,7 @@ pub use inspect::inspect;
 
 mod ask;
 mod output;
-pub use output::check_answer;
+pub use output::{check_answer, is_json, is_path};
 
 mod sandbox;
 mod state;

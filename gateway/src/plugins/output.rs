@@ -59,7 +59,7 @@ pub fn check_answer(answer: Answer, limits: &Limits) -> Result<Answer, Fault> {
 fn check_parts(parts: &[Outgoing], limits: &Limits) -> Result<(), Fault> {
     check_size(parts.iter().map(|it| it.payload.len()).sum(), limits)?;
     for part in parts {
-        if part.content_type.starts_with("application/json") {
+        if is_json(&part.content_type) {
             check_json(&part.payload)?;
         }
         let content_type = [("content-type".to_owned(), part.content_type.clone())];
@@ -108,7 +108,14 @@ fn check_headers(headers: &[(String, String)], also: &dyn Fn(&str) -> bool) -> R
     Ok(())
 }
 
-fn is_path(suffix: &str) -> bool {
+/// Whether this is JSON, whatever is said beside it: `application/json; charset=utf-8`.
+pub fn is_json(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/json")
+}
+
+/// Whether this can stand behind an endpoint's path without leading elsewhere.
+pub fn is_path(suffix: &str) -> bool {
     let plain = |it: u8| it.is_ascii_alphanumeric() || b"-._~/%".contains(&it);
     suffix.len() <= PATH_SUFFIX_BYTES_MAX
         && suffix.bytes().all(plain)
