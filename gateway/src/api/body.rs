@@ -3,41 +3,54 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, header};
+use http_body::Frame;
 use http_body_util::BodyExt;
 use serde_json::Value;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::api::fields::Fields;
+use crate::api::json_limits::{self, Fault};
 use crate::api::problem::{Problem, Result};
 use crate::api::unpack;
 
 /// How long a client may pause in the middle of a body.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a body may come as slowly as it likes. From then on it has to have come at
+/// `BYTES_PER_SECOND_MIN` on the whole: a byte now and then would hold a connection for ever.
+const SLOW_FOR: Duration = Duration::from_secs(30);
+const BYTES_PER_SECOND_MIN: f64 = 1024.0;
 
 /// What is read and dropped of a body that is refused for its size: a client that is still
 /// writing when the connection closes would not see why.
 const REST_BYTES_MAX: usize = 64 * 1024 * 1024;
 const REST_PATIENCE: Duration = Duration::from_secs(5);
+/// What the parser says of JSON that is nested deeper than 128.
+const TOO_DEEP: &str = "recursion limit exceeded";
 
 /// Reads a whole body of at most `bytes_max` bytes.
 pub(super) async fn read(headers: &HeaderMap, mut body: Body, bytes_max: usize) -> Result<Bytes> {
     let too_large = || Problem::too_large(format!("the body is over {bytes_max} bytes"));
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|it| it != "identity" && !it.is_empty()) {
+        let detail = "this operation takes no packed body: send it without `Content-Encoding`";
+        return Err(unpack::unsupported(detail));
+    }
     let announced =
         headers.get(header::CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse().ok());
     if announced.is_some_and(|it: u64| it > bytes_max as u64) {
-        drop_rest(body).await;
+        // Who asked first has sent nothing yet, and need not.
+        if !headers.contains_key(header::EXPECT) {
+            drop_rest(body).await;
+        }
         return Err(too_large());
     }
+    let started = Instant::now();
     let mut whole: Option<Bytes> = None;
     let mut parts = BytesMut::new();
     loop {
-        let frame = timeout(PATIENCE, body.frame()).await.map_err(|_| {
-            let detail = "the body did not go on for 10 s";
-            Problem::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", detail)
-        })?;
-        let Some(frame) = frame else { break };
+        let bytes = whole.as_ref().map_or(0, Bytes::len) + parts.len();
+        let Some(frame) = next_frame(&mut body, bytes, started).await? else { break };
         let Ok(data) = frame.map_err(|it| unpack::broken(&it))?.into_data() else { continue };
-        if whole.as_ref().map_or(0, Bytes::len) + parts.len() + data.len() > bytes_max {
+        if bytes + data.len() > bytes_max {
             drop_rest(body).await;
             return Err(too_large());
         }
@@ -51,6 +64,24 @@ pub(super) async fn read(headers: &HeaderMap, mut body: Body, bytes_max: usize) 
         }
     }
     Ok(whole.unwrap_or_else(|| parts.freeze()))
+}
+
+/// What comes next, if it comes in time.
+async fn next_frame(
+    body: &mut Body,
+    bytes: usize,
+    started: Instant,
+) -> Result<Option<std::result::Result<Frame<Bytes>, axum::Error>>> {
+    let pause_ends = Instant::now() + PATIENCE;
+    let pace_ends =
+        started + SLOW_FOR + Duration::from_secs_f64(bytes as f64 / BYTES_PER_SECOND_MIN);
+    timeout_at(pause_ends.min(pace_ends), body.frame()).await.map_err(|_| {
+        let detail = match pause_ends <= pace_ends {
+            true => "the body did not go on for 10 s",
+            false => "the body came at less than 1 KiB/s: send it at once",
+        };
+        Problem::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", detail)
+    })
 }
 
 async fn drop_rest(mut body: Body) {
@@ -93,7 +124,21 @@ pub(super) async fn value(headers: &HeaderMap, body: Body, bytes_max: usize) -> 
         return Err(unsupported("application/json"));
     }
     let bytes = read(headers, body, bytes_max).await?;
-    parse(&bytes)
+    let value = parse(&bytes)?;
+    // Of a member that comes twice one would be ignored, and who sent it would not know which.
+    json_limits::check_body(&bytes).map_err(|it| refused_json(it, 0))?;
+    Ok(value)
+}
+
+/// JSON that breaks a limit, or is no text; it begins at this byte of what the caller sent.
+pub(super) fn refused_json(fault: Fault, from: usize) -> Problem {
+    match fault {
+        Fault::Limit(detail) => Problem::unprocessable("json_limits", detail),
+        Fault::Text(at) => {
+            let detail = format!("the string at byte {} is no Unicode text", from + at);
+            Problem::bad_request("invalid_json", detail)
+        }
+    }
 }
 
 pub(super) fn parse<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8]) -> Result<T> {
@@ -103,5 +148,63 @@ pub(super) fn parse<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8]) -> Result<T>
 pub(super) fn invalid_json(error: &serde_json::Error, bytes: &[u8]) -> Problem {
     let lines = bytes.split(|it| *it == b'\n').take(error.line().saturating_sub(1));
     let offset = lines.map(|it| it.len() + 1).sum::<usize>() + error.column().saturating_sub(1);
-    Problem::bad_request("invalid_json", format!("{error} (byte {offset})"))
+    let detail = format!("{error} (byte {offset})");
+    match detail.starts_with(TOO_DEEP) {
+        true => Problem::unprocessable("json_limits", format!("it is nested too deep: {detail}")),
+        false => Problem::bad_request("invalid_json", detail),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures_util::stream;
+
+    use super::*;
+
+    /// A body that comes piece by piece, so long apart.
+    fn dripping(piece: &'static [u8], pieces: usize, pause: Duration) -> Body {
+        Body::from_stream(stream::unfold(0, move |sent| async move {
+            tokio::time::sleep(pause).await;
+            (sent < pieces).then_some((Ok::<_, Infallible>(piece), sent + 1))
+        }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_has_to_go_on_and_to_come_at_some_pace() {
+        let second = Duration::from_secs(1);
+        for (name, piece, pieces, pause, expected) in [
+            ("a byte a second", 1, 100_000, second, Some(30)),
+            ("a byte a second, not for long", 1, 25, second, None),
+            ("nothing for long", 1, 10, 11 * second, Some(10)),
+            ("1 KiB/s", 1024, 200, second, None),
+            ("less", 512, 20_000, second, Some(60)),
+        ] {
+            let started = Instant::now();
+            let body = dripping(&[b' '; 1024][..piece], pieces, pause);
+            let read = read(&HeaderMap::new(), body, 1 << 24).await;
+            let took = started.elapsed().as_secs();
+            let refused = read.err().map(|it| (it.code(), took));
+            match expected {
+                Some(after) => {
+                    let (code, took) = refused.expect(name);
+                    assert_eq!(code, "body_too_slow", "{name}");
+                    assert!(took.abs_diff(after) <= 2, "{name}: after {took} s");
+                }
+                None => assert_eq!(refused, None, "{name}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_packed_is_not_taken_for_what_it_is_not() {
+        let read = async |encoding: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_ENCODING, encoding.parse().unwrap());
+            read(&headers, Body::from("{}"), 100).await.map_err(|it| it.code())
+        };
+        assert_eq!(read("gzip").await, Err("unsupported_encoding"));
+        assert_eq!(read("identity").await, Ok(Bytes::from("{}")));
+    }
 }

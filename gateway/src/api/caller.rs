@@ -63,7 +63,10 @@ impl Gateway {
     /// Who sent this request.
     pub(super) fn caller(&self, headers: &HeaderMap) -> Result<Caller> {
         let text = headers.get(header::AUTHORIZATION).and_then(|it| it.to_str().ok());
-        let key = text.and_then(|it| it.strip_prefix("Bearer ")).map(str::trim);
+        // The scheme is written in any case (RFC 9110, 11.1).
+        let key = text.and_then(|it| it.split_once(' '));
+        let key = key.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let key = key.map(|(_, key)| key.trim());
         self.known(key.unwrap_or_default()).ok_or_else(|| {
             let detail = "send a valid key as `Authorization: Bearer <key>`";
             Problem::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail)

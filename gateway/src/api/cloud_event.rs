@@ -2,16 +2,20 @@
 //! their way in, in the three forms of its HTTP binding. What an event says beside its data is
 //! kept as metadata named `ce-…`, so that nothing of it is lost.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    fmt,
+};
 
 use bytes::Bytes;
 use data_encoding::BASE64;
 use http::HeaderMap;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Value, value::RawValue};
 
 use crate::api::problem::{FieldError, Problem, Result};
 use crate::api::wire::parse_time;
-use crate::api::{body, event_body};
+use crate::api::{body, event_body, fields};
 use crate::domain::{EventId, EventType};
 use crate::storage::NewEvent;
 
@@ -27,6 +31,41 @@ struct Attributes {
     base: String,
 }
 
+/// An object's members; a map would keep one of those with the same name and hide the others.
+#[derive(Default)]
+struct Members<'a> {
+    members: BTreeMap<String, &'a RawValue>,
+    twice: Vec<String>,
+}
+
+impl<'a> Deserialize<'a> for Members<'a> {
+    fn deserialize<D: Deserializer<'a>>(from: D) -> std::result::Result<Self, D::Error> {
+        struct Reader;
+        impl<'a> Visitor<'a> for Reader {
+            type Value = Members<'a>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'a>>(
+                self,
+                mut from: A,
+            ) -> std::result::Result<Self::Value, A::Error> {
+                let mut read = Members::default();
+                while let Some((name, value)) = from.next_entry::<String, &RawValue>()? {
+                    match read.members.entry(name) {
+                        Entry::Vacant(place) => drop(place.insert(value)),
+                        Entry::Occupied(place) => read.twice.push(place.key().clone()),
+                    }
+                }
+                Ok(read)
+            }
+        }
+        from.deserialize_map(Reader)
+    }
+}
+
 /// Reads one event in structured mode.
 pub(super) fn structured(
     whole: &Bytes,
@@ -34,7 +73,12 @@ pub(super) fn structured(
     base: &str,
     data_bytes_max: usize,
 ) -> Result<NewEvent> {
-    let members: BTreeMap<String, &RawValue> = match serde_json::from_slice(text) {
+    // Packed data is a third longer. What is wrong is told of what could be an event.
+    let bytes_max = 2 * data_bytes_max + event_body::SURPLUS_BYTES_MAX;
+    if text.len() > bytes_max {
+        return Err(Problem::too_large(format!("the event is over {bytes_max} bytes")));
+    }
+    let Members { members, twice } = match serde_json::from_slice(text) {
         Ok(members) => members,
         Err(error) if error.is_data() => {
             let detail = "must be an object".to_owned();
@@ -43,12 +87,18 @@ pub(super) fn structured(
         Err(error) => return Err(body::invalid_json(&error, text)),
     };
     let mut attributes = Attributes::new(base);
+    for name in twice {
+        attributes.refuse(&name, "comes twice");
+    }
     let mut data = None;
     for (name, value) in members {
         match name.as_str() {
-            "data" => data = Some(whole.slice_ref(value.get().as_bytes())),
+            "data" => {
+                let value = value.get().as_bytes();
+                data = Some((whole.slice_ref(value), event_body::place_of(value, text)));
+            }
             "data_base64" => match unpacked(value.get()) {
-                Some(bytes) => data = Some(bytes),
+                Some(bytes) => data = Some((bytes, 0)),
                 None => attributes.refuse(&name, "must be base64 of a JSON text"),
             },
             _ => attributes.read(&name, value.get()),
@@ -87,7 +137,7 @@ pub(super) fn binary(headers: &HeaderMap, data: Bytes, data_bytes_max: usize) ->
     {
         return Err(body::invalid_json(&error, &data));
     }
-    attributes.finish((!data.is_empty()).then_some(data), data_bytes_max)
+    attributes.finish((!data.is_empty()).then_some((data, 0)), data_bytes_max)
 }
 
 fn percent_decoded(text: &str) -> Option<String> {
@@ -119,7 +169,8 @@ impl Attributes {
     }
 
     fn refuse(&mut self, name: &str, detail: &str) {
-        let pointer = format!("{}/{}", self.base, name.replace('~', "~0").replace('/', "~1"));
+        let name = fields::shown(name).replace('~', "~0").replace('/', "~1");
+        let pointer = format!("{}/{name}", self.base);
         self.errors.push(FieldError { pointer, detail: detail.to_owned() });
     }
 
@@ -154,7 +205,8 @@ impl Attributes {
         String::new()
     }
 
-    fn finish(mut self, data: Option<Bytes>, data_bytes_max: usize) -> Result<NewEvent> {
+    /// The event, with its data and the byte of the event that this begins at.
+    fn finish(mut self, data: Option<(Bytes, usize)>, data_bytes_max: usize) -> Result<NewEvent> {
         if !matches!(self.need("specversion").as_str(), "" | "1.0") {
             self.refuse("specversion", "this gateway takes CloudEvents 1.0");
         }
@@ -174,8 +226,8 @@ impl Attributes {
         let Some(event_type) = event_type.filter(|_| self.errors.is_empty()) else {
             return Err(invalid(self.errors));
         };
-        let data = data.unwrap_or_else(|| Bytes::from_static(b"null"));
-        event_body::check_data(&data, data_bytes_max)?;
+        let (data, from) = data.unwrap_or_else(|| (Bytes::from_static(b"null"), 0));
+        event_body::check_data(&data, from, data_bytes_max)?;
         let mut event = NewEvent::new(event_type, data);
         event.preferred_id = EventId::parse(&id);
         event.origin = Some(format!("{source}\n{id}"));
@@ -247,6 +299,12 @@ mod tests {
         places.sort_unstable();
         let expected = ["/Extension", "/datacontenttype", "/id", "/nested", "/source"];
         assert_eq!(places, [&expected[..], &["/specversion", "/time", "/type"]].concat());
+        let twice = r#"{"specversion":"1.0","id":"1","source":"a","type":"t","source":"b"}"#;
+        let whole = Bytes::from_static(twice.as_bytes());
+        let errors = structured(&whole, &whole, "/3", 10).unwrap_err().into_errors("").unwrap();
+        assert_eq!((errors.len(), errors[0].pointer.as_str()), (1, "/3/source"));
+        let vast = Bytes::from(format!(r#"{{"{}":1}}"#, "k".repeat(65 * 1024)));
+        assert_eq!(structured(&vast, &vast, "", 10).unwrap_err().code(), "body_too_large");
     }
 
     #[test]

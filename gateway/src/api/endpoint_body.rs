@@ -60,16 +60,14 @@ impl Wish {
         }
         let mut code = "invalid_field";
         let url = fields.string("url");
-        let url = fields.need("url", url).unwrap_or_default();
-        let url = match around.transport.check_url(&url) {
+        let url = fields.need("url", url).map(|url| match around.transport.check_url(&url) {
             Ok(url) => url.to_string(),
-            Err((refusal, detail)) if !url.is_empty() => {
+            Err((refusal, detail)) => {
                 code = refusal;
                 fields.refuse("url", detail);
                 url
             }
-            Err(_) => url,
-        };
+        });
         let id = fields.parsed("id", "1 to 64 of A-Za-z0-9._-", EndpointId::parse);
         let event_types = fields.array("event_types").unwrap_or_default();
         let event_types = patterns(&mut fields, &event_types);
@@ -84,7 +82,7 @@ impl Wish {
         }
         let wish = Self {
             id,
-            url,
+            url: url.unwrap_or_default(),
             description: fields.string("description").unwrap_or_default(),
             metadata: fields.strings("metadata").unwrap_or_default(),
             event_types,

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
-use crate::api::body::invalid_json;
+use crate::api::body::{self, invalid_json};
 use crate::api::fields::Fields;
-use crate::api::json_limits::{self, Fault};
+use crate::api::json_limits;
 use crate::api::problem::{FieldError, Problem, Result};
 use crate::api::wire::parse_time;
 use crate::domain::{EventId, EventType};
@@ -16,6 +16,8 @@ use crate::storage::NewEvent;
 
 const ORDERING_KEY_BYTES_MAX: usize = 256;
 const METADATA_BYTES_MAX: usize = 8 * 1024;
+/// Room beside the data: the event's other members, and how its JSON is laid out.
+pub(super) const SURPLUS_BYTES_MAX: usize = 64 * 1024;
 
 /// The form most events have. Whatever does not fit it is read again, slowly, to say why.
 #[derive(Deserialize)]
@@ -31,8 +33,8 @@ struct Plain<'a> {
     timestamp: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     ordering_key: Option<Cow<'a, str>>,
-    #[serde(default)]
-    metadata: Option<BTreeMap<String, String>>,
+    #[serde(borrow, default)]
+    metadata: Option<&'a RawValue>,
 }
 
 /// Reads one event out of `whole`; `text` is the part of it that holds the event, and `base` its
@@ -45,19 +47,31 @@ pub(super) fn read(
 ) -> Result<NewEvent> {
     let plain = match serde_json::from_slice::<Plain<'_>>(text) {
         Ok(plain) => plain,
+        // What is wrong with every member is told of what could be an event, not of anything.
+        Err(_) if text.len() > data_bytes_max + SURPLUS_BYTES_MAX => {
+            let max = data_bytes_max + SURPLUS_BYTES_MAX;
+            return Err(Problem::too_large(format!("the event is over {max} bytes, and is none")));
+        }
         Err(error) => return Err(explain(text, base, &error)),
     };
     let data = plain.data.get().as_bytes();
-    check_data(data, data_bytes_max)?;
+    check_data(data, place_of(data, text), data_bytes_max)?;
+    let metadata = match plain.metadata {
+        Some(raw) => read_metadata(raw, text)?,
+        None => Some(BTreeMap::new()),
+    };
     let event_type = EventType::parse(&plain.event_type);
     let id = plain.id.as_deref().map(EventId::parse);
     let timestamp = plain.timestamp.as_deref().map(parse_time);
-    let metadata = plain.metadata.unwrap_or_default();
-    let fits = fits(&metadata, plain.ordering_key.as_deref());
-    match (event_type, id, timestamp) {
-        (Some(event_type), id @ (None | Some(Some(_))), timestamp @ (None | Some(Some(_))))
-            if fits =>
-        {
+    let ordering_key = plain.ordering_key.as_deref();
+    let metadata = metadata.filter(|it| fits(it, ordering_key));
+    match (event_type, id, timestamp, metadata) {
+        (
+            Some(event_type),
+            id @ (None | Some(Some(_))),
+            timestamp @ (None | Some(Some(_))),
+            Some(metadata),
+        ) => {
             let mut event = NewEvent::new(event_type, slice_of(whole, data));
             event.id = id.flatten();
             event.timestamp = timestamp.flatten();
@@ -69,23 +83,32 @@ pub(super) fn read(
     }
 }
 
+/// The event's metadata; nothing where it is no object of strings.
+fn read_metadata(raw: &RawValue, text: &[u8]) -> Result<Option<BTreeMap<String, String>>> {
+    let raw = raw.get().as_bytes();
+    json_limits::check(raw)
+        .map_err(|it| body::refused_json(it.of("metadata"), place_of(raw, text)))?;
+    Ok(serde_json::from_slice::<Option<_>>(raw).map(Option::unwrap_or_default).ok())
+}
+
+/// At which byte of the whole a part of it begins.
+pub(super) fn place_of(part: &[u8], whole: &[u8]) -> usize {
+    (part.as_ptr() as usize).saturating_sub(whole.as_ptr() as usize)
+}
+
 /// Whether an event may have these beside its data.
 pub(super) fn fits(metadata: &BTreeMap<String, String>, ordering_key: Option<&str>) -> bool {
     let bytes: usize = metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
     bytes <= METADATA_BYTES_MAX && ordering_key.is_none_or(|it| it.len() <= ORDERING_KEY_BYTES_MAX)
 }
 
-/// Whether data may be taken: its size, and what JSON should not look like.
-pub(super) fn check_data(data: &[u8], data_bytes_max: usize) -> Result<()> {
+/// Whether data may be taken: its size, and what JSON should not look like. It begins at this byte
+/// of the event.
+pub(super) fn check_data(data: &[u8], from: usize, data_bytes_max: usize) -> Result<()> {
     if data.len() > data_bytes_max {
         return Err(Problem::too_large(format!("the event's data is over {data_bytes_max} bytes")));
     }
-    json_limits::check(data).map_err(|it| match it {
-        Fault::Limit(detail) => {
-            Problem::unprocessable("json_limits", format!("the data: {detail}"))
-        }
-        Fault::Text(detail) => Problem::bad_request("invalid_json", detail),
-    })
+    json_limits::check(data).map_err(|it| body::refused_json(it.of("data"), from))
 }
 
 /// Whether metadata and ordering key are short enough.
@@ -147,7 +170,7 @@ fn explain_fields(text: &[u8], base: &str) -> Problem {
         }
         Err(errors) => Problem::invalid_fields(errors),
         // A member that comes twice, which a map does not show.
-        Ok(()) => Problem::bad_request("invalid_json", "a member of the event comes twice"),
+        Ok(()) => Problem::unprocessable("json_limits", "a member of the event comes twice"),
     }
 }
 
@@ -170,6 +193,8 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
+        let deep = format!(r#"{{"type":"a","dat":{}1{}}}"#, "[".repeat(200), "]".repeat(200));
+        let vast = format!(r#"{{"type":"a","data":1,"{}":1}}"#, "k".repeat(65 * 1024));
         let big = format!(r#"{{"type":"a","data":"{}"}}"#, "x".repeat(80));
         for (text, code) in [
             (r#"{"type":"a..b","data":1}"#, "invalid_event_type"),
@@ -178,7 +203,13 @@ mod tests {
             (r#"{"type":"a","data":1,"dat":2}"#, "invalid_field"),
             (r#"{"type":"a","data":1,"id":"a b"}"#, "invalid_field"),
             (r#"{"type":"a","data":1,"timestamp":"yesterday"}"#, "invalid_field"),
-            (r#"{"type":"a","data":1,"data":2}"#, "invalid_json"),
+            (r#"{"type":"a","data":1,"data":2}"#, "json_limits"),
+            (r#"{"type":"a","data":1,"metadata":{"a":"1","a":"2"}}"#, "json_limits"),
+            (r#"{"type":"a","data":1,"metadata":{"a":"\ud800"}}"#, "invalid_json"),
+            (r#"{"type":"a","data":1,"metadata":{"a":1}}"#, "invalid_field"),
+            (r#"{"type":"a","data":1,"metadata":[]}"#, "invalid_field"),
+            (&deep, "json_limits"),
+            (&vast, "body_too_large"),
             (r#"{"type":"a","#, "invalid_json"),
             (r#"[]"#, "invalid_field"),
             (&big, "body_too_large"),
@@ -186,5 +217,16 @@ mod tests {
             assert_eq!(read_text(text).unwrap_err().code(), code, "{text}");
         }
         assert!(read_text(r#"{"type":"a","data":null}"#).is_ok());
+        assert!(read_text(r#"{"type":"a","data":1,"metadata":null}"#).is_ok());
+    }
+
+    #[test]
+    fn the_byte_that_is_told_is_one_of_the_event() {
+        for text in [r#"{"type":"a","data":["\ud800"]}"#, r#"{"data":{"\ud800":1},"type":"a"}"#] {
+            let problem = serde_json::to_value(read_text(text).unwrap_err()).unwrap();
+            let place = text.find(r#""\ud800"#).unwrap();
+            let detail = problem["detail"].as_str().unwrap();
+            assert!(detail.contains(&format!("at byte {place} ")), "{text}: {detail}");
+        }
     }
 }

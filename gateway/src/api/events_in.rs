@@ -80,7 +80,7 @@ async fn accept_any(
     body: Body,
 ) -> Result {
     gateway.ready()?;
-    let hops = hops::of(&access, headers)?;
+    let hops = hops::of(&gateway, &access, headers)?;
     if form == Form::Lines {
         let cause = (incoming_trace::of(headers), hops);
         return Ok(ndjson::accept(gateway, access, cause, body));
@@ -277,7 +277,10 @@ fn read_many(bytes: &Bytes, limits: &Limits, read: Read) -> Result<Vec<NewEvent>
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>> {
     let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
-    let text = value.to_str().unwrap_or_default().trim_matches('"');
+    let text = value.to_str().unwrap_or_default();
+    // Quoted, as a structured field writes it, or bare.
+    let text = text.strip_prefix('"').map_or(Some(text), |it| it.strip_suffix('"'));
+    let text = text.unwrap_or_default();
     let fits = (1..=255).contains(&text.len()) && text.bytes().all(|it| it.is_ascii_graphic());
     let detail = "an Idempotency-Key is 1 to 255 visible ASCII characters";
     let invalid = || Problem::bad_request("invalid_idempotency_key", detail);

@@ -4,6 +4,9 @@ use serde_json::{Map, Value};
 
 use crate::api::problem::FieldError;
 
+/// How much of a name is told.
+const NAME_BYTES_SHOWN: usize = 256;
+
 /// Reads a JSON object field by field. All that is wrong is collected, so that a caller can mend
 /// it at once; what nobody asked for is an error too.
 #[derive(Debug)]
@@ -40,7 +43,7 @@ impl Fields {
     }
 
     pub(super) fn refuse(&mut self, name: &str, detail: impl Into<String>) {
-        let name = name.replace('~', "~0").replace('/', "~1");
+        let name = shown(name).replace('~', "~0").replace('/', "~1");
         let pointer = format!("{}/{name}", self.base);
         self.errors.push(FieldError { pointer, detail: detail.into() });
     }
@@ -101,7 +104,8 @@ impl Fields {
         self.read(name, |it| {
             let members = it.as_object().ok_or("must be an object of strings".to_owned())?;
             let text = |(key, value): (&String, &Value)| {
-                let value = value.as_str().ok_or_else(|| format!("`{key}` must be a string"))?;
+                let text = || format!("`{}` must be a string", shown(key));
+                let value = value.as_str().ok_or_else(text)?;
                 Ok((key.clone(), value.to_owned()))
             };
             members.iter().map(text).collect()
@@ -127,6 +131,12 @@ impl Fields {
     }
 }
 
+/// As much of a name as is told of one that may be no name at all.
+pub(super) fn shown(name: &str) -> &str {
+    let end = (0..=NAME_BYTES_SHOWN.min(name.len())).rev().find(|it| name.is_char_boundary(*it));
+    &name[..end.unwrap_or_default()]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,5 +153,13 @@ mod tests {
         let errors = fields.finish().unwrap_err();
         let pointers: Vec<_> = errors.iter().map(|it| it.pointer.as_str()).collect();
         assert_eq!(pointers, ["/0/a", "/0/n", "/0/missing", "/0/c~1d"]);
+    }
+
+    #[test]
+    fn a_name_is_told_as_far_as_it_helps() {
+        let name = "é".repeat(1000);
+        let fields = Fields::of(serde_json::json!({ name: 1 }), "").unwrap();
+        let errors = fields.finish().unwrap_err();
+        assert_eq!(errors[0].pointer, format!("/{}", "é".repeat(128)));
     }
 }

@@ -3,23 +3,31 @@
 
 use http::{HeaderMap, StatusCode};
 
+use tokio::time::Instant;
+
 use crate::api::caller::Access;
+use crate::api::gateway::Gateway;
 use crate::api::problem::{Problem, Result};
-use crate::domain::HOPS_MAX;
+use crate::domain::{HOPS_MAX, RateLimit};
 
 const WEBHOOK_HOPS: &str = "webhook-hops";
+/// How often a tenant's loops are written down: whoever sends the header could fill the log.
+const LOOPS_TOLD: RateLimit = RateLimit { per_second: 0.1, burst: 20 };
 
 /// The hops of what the request brings. Anything malformed is as if it were not there.
 ///
 /// # Errors
 /// 508 where it goes in a circle.
-pub(super) fn of(access: &Access, headers: &HeaderMap) -> Result<u32> {
+pub(super) fn of(gateway: &Gateway, access: &Access, headers: &HeaderMap) -> Result<u32> {
     let hops = count(headers);
     if hops < HOPS_MAX {
         return Ok(hops);
     }
     let tenant = access.slug.as_str();
-    tracing::warn!(tenant, hops, "a delivery came back as an event once too often: not taken");
+    let owner = format!("loops of {}/{}", access.shard.number(), access.no.0);
+    if gateway.pace.take(&owner, LOOPS_TOLD, 1, Instant::now()).is_ok() {
+        tracing::warn!(tenant, hops, "a delivery came back as an event once too often: not taken");
+    }
     let detail = format!(
         "{hops} deliveries, each published again, led to this request, and {HOPS_MAX} are a loop: \
          publish another type than the endpoint receives, or nothing"

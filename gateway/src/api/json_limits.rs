@@ -6,27 +6,50 @@ use std::borrow::Cow;
 const DEPTH_MAX: usize = 64;
 const MEMBERS_MAX: usize = 10_000;
 const NUMBER_BYTES_MAX: usize = 1000;
+/// How much of a name is told.
+const NAME_BYTES_SHOWN: usize = 256;
 
 /// Why a JSON text is not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fault {
     /// It is over a limit.
     Limit(String),
-    /// It is no text that every reader would understand.
-    Text(String),
+    /// The string that begins at this byte is no text that every reader would understand.
+    Text(usize),
+}
+
+impl Fault {
+    /// The same, told of a part.
+    pub(super) fn of(self, part: &str) -> Self {
+        match self {
+            Self::Limit(detail) => Self::Limit(format!("the {part}: {detail}")),
+            text @ Self::Text(_) => text,
+        }
+    }
 }
 
 /// Looks a JSON text over that has been parsed once, so its grammar is known to be right.
 pub(super) fn check(json: &[u8]) -> Result<(), Fault> {
-    let mut scan = Scan { json, at: 0, open: Vec::new(), members: Vec::new(), count: 0 };
+    scan(json, DEPTH_MAX, MEMBERS_MAX)
+}
+
+/// The same for what nobody but the gateway reads, and whose size is limited: only what its reader
+/// would not notice is refused.
+pub(super) fn check_body(json: &[u8]) -> Result<(), Fault> {
+    scan(json, usize::MAX, usize::MAX)
+}
+
+fn scan(json: &[u8], depth_max: usize, members_max: usize) -> Result<(), Fault> {
+    let mut scan =
+        Scan { json, at: 0, open: Vec::new(), members: Vec::new(), count: 0, members_max };
     let mut key_next = false;
     while let Some(byte) = json.get(scan.at).copied() {
         match byte {
             b'{' | b'[' => {
                 let start = (byte == b'{').then_some(scan.members.len());
                 scan.open.push(start);
-                if scan.open.len() > DEPTH_MAX {
-                    return Err(Fault::Limit(format!("it is nested deeper than {DEPTH_MAX}")));
+                if scan.open.len() > depth_max {
+                    return Err(Fault::Limit(format!("it is nested deeper than {depth_max}")));
                 }
                 key_next = byte == b'{';
             }
@@ -61,6 +84,7 @@ struct Scan<'a> {
     /// Names of the members of all open objects.
     members: Vec<Cow<'a, [u8]>>,
     count: usize,
+    members_max: usize,
 }
 
 impl<'a> Scan<'a> {
@@ -85,7 +109,7 @@ impl<'a> Scan<'a> {
         let text = &self.json[start..self.at];
         // Half a surrogate pair is grammatical JSON and no Unicode text.
         if escaped && serde_json::from_slice::<String>(text).is_err() {
-            return Err(Fault::Text(format!("the string at byte {start} is no Unicode text")));
+            return Err(Fault::Text(start));
         }
         Ok(text)
     }
@@ -103,8 +127,8 @@ impl<'a> Scan<'a> {
 
     fn member(&mut self, text: &'a [u8]) -> Result<(), Fault> {
         self.count += 1;
-        if self.count > MEMBERS_MAX {
-            return Err(Fault::Limit(format!("it has more than {MEMBERS_MAX} members")));
+        if self.count > self.members_max {
+            return Err(Fault::Limit(format!("it has more than {} members", self.members_max)));
         }
         let name = match memchr::memchr(b'\\', text) {
             // The same name can be written in several ways.
@@ -121,7 +145,8 @@ impl<'a> Scan<'a> {
         let names = &mut self.members[start..];
         names.sort_unstable();
         if let Some(twice) = names.windows(2).find(|it| it[0] == it[1]) {
-            let name = String::from_utf8_lossy(&twice[0]).into_owned();
+            let shown = &twice[0][..twice[0].len().min(NAME_BYTES_SHOWN)];
+            let name = String::from_utf8_lossy(shown);
             return Err(Fault::Limit(format!("the member {name} comes twice")));
         }
         self.members.truncate(start);

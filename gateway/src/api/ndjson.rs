@@ -28,8 +28,6 @@ const PACE_PATIENCE: Duration = Duration::from_secs(5);
 const PROTOCOL: &str = "ndjson";
 /// Lines in one batch.
 const LINES_MAX: usize = 1024;
-/// Room beside the data: the event's other members.
-const LINE_SURPLUS: usize = 64 * 1024;
 
 struct Incoming {
     gateway: Gateway,
@@ -166,7 +164,7 @@ impl Incoming {
     }
 
     fn skip_what_is_too_long(&mut self, lines: &mut Vec<Line>) {
-        let max = self.gateway.limits.data_bytes_max + LINE_SURPLUS;
+        let max = self.gateway.limits.data_bytes_max + event_body::SURPLUS_BYTES_MAX;
         if self.buffer.len() <= max {
             return;
         }

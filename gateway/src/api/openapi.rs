@@ -252,7 +252,8 @@ fn refusals(route: &Route) -> Vec<(u16, &'static str)> {
     }
     if !bodies.is_empty() {
         all.extend([(400, "invalid_json"), (408, "body_too_slow"), (413, "body_too_large")]);
-        all.extend([(415, "unsupported_media_type"), (422, "invalid_field")]);
+        all.extend([(415, "unsupported_media_type"), (415, "unsupported_encoding")]);
+        all.extend([(422, "invalid_field"), (422, "json_limits")]);
     }
     all.push((500, "internal"));
     all.extend(refusals);

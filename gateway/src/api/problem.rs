@@ -8,6 +8,11 @@ use serde::Serialize;
 use crate::api::pace::TooFast;
 use crate::storage;
 
+/// Errors that a refusal lists, and those that its sentence names: an answer must not be many times
+/// as long as the request.
+const ERRORS_MAX: usize = 1000;
+const ERRORS_NAMED_MAX: usize = 20;
+
 /// The result of a handler.
 pub(super) type Result<T = Response, E = Problem> = std::result::Result<T, E>;
 
@@ -93,9 +98,13 @@ impl Problem {
     }
 
     /// The same under a code that says more.
-    pub(super) fn fields(code: &'static str, errors: Vec<FieldError>) -> Self {
-        let named: Vec<_> =
-            errors.iter().map(|it| format!("{} {}", it.pointer, it.detail)).collect();
+    pub(super) fn fields(code: &'static str, mut errors: Vec<FieldError>) -> Self {
+        let named = errors.iter().take(ERRORS_NAMED_MAX);
+        let mut named: Vec<_> = named.map(|it| format!("{} {}", it.pointer, it.detail)).collect();
+        if errors.len() > ERRORS_NAMED_MAX {
+            named.push(format!("and {} more", errors.len() - ERRORS_NAMED_MAX));
+        }
+        errors.truncate(ERRORS_MAX);
         let mut problem = Self::unprocessable(code, named.join("; "));
         problem.0.errors = errors;
         problem
@@ -233,5 +242,26 @@ impl Problem {
             }
             (true, _) => Err(self),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_not_many_times_as_long_as_what_it_refuses() {
+        let error =
+            |place| FieldError { pointer: format!("/{place}"), detail: "is bad".to_owned() };
+        let shown = |count: usize| {
+            let problem = Problem::invalid_fields((0..count).map(error).collect());
+            serde_json::to_value(&problem).unwrap()
+        };
+        let all = shown(2);
+        assert_eq!(all["detail"], "/0 is bad; /1 is bad");
+        let many = shown(5000);
+        assert_eq!(many["errors"].as_array().unwrap().len(), 1000);
+        let detail = many["detail"].as_str().unwrap();
+        assert!(detail.ends_with("; /19 is bad; and 4980 more"), "{detail}");
     }
 }

@@ -80,9 +80,19 @@ fn around<S: Clone + Send + Sync + 'static>(router: Router<S>, world: World) -> 
         .layer(middleware::from_fn(move |request, next| answer(world.clone(), request, next)))
 }
 
-/// Refuses a head that is larger than any client of ours needs.
-fn too_large(request: &Request) -> Option<Problem> {
-    let headers = request.headers().iter().map(|(name, it)| name.as_str().len() + it.len()).sum();
+/// Refuses a head that two readers could understand in two ways, which is how a request is smuggled
+/// past a proxy (RFC 9112, 3.2 and 6.1), or that is larger than any client of ours needs.
+fn refused_head(request: &Request) -> Option<Problem> {
+    let ambiguous = |detail| Some(Problem::bad_request("ambiguous_request", detail));
+    let headers = request.headers();
+    if headers.get_all(header::HOST).iter().count() > 1 {
+        return ambiguous("a request has one `Host`");
+    }
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    if codings.next().is_some_and(|it| !is_chunked(it.as_bytes())) || codings.next().is_some() {
+        return ambiguous("a body comes with `Content-Length`, or `Transfer-Encoding: chunked`");
+    }
+    let headers = headers.iter().map(|(name, it)| name.as_str().len() + it.len()).sum();
     let target = request.uri().path_and_query().map_or(0, |it| it.as_str().len());
     let (status, code, detail) = match (target, headers) {
         (TARGET_BYTES_MAX.., _) => {
@@ -96,6 +106,10 @@ fn too_large(request: &Request) -> Option<Problem> {
         _ => return None,
     };
     Some(Problem::new(status, code, detail))
+}
+
+fn is_chunked(coding: &[u8]) -> bool {
+    coding.trim_ascii().eq_ignore_ascii_case(b"chunked")
 }
 
 /// What the framework refuses by itself gets the form of all other problems.
@@ -143,8 +157,13 @@ async fn answer((clock, entropy): World, mut request: Request, next: Next) -> Re
     });
     request.extensions_mut().insert(RequestId(name.clone()));
     let (started, method) = (Instant::now(), request.method().clone());
-    let mut response = match too_large(&request) {
-        Some(problem) => problem.into_response(),
+    let mut response = match refused_head(&request) {
+        Some(problem) => {
+            let mut response = problem.into_response();
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+            response
+        }
         None => as_problem(run(request, next).await),
     };
     let timed = response.extensions_mut().remove::<Arc<Timed>>();

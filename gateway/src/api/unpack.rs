@@ -81,7 +81,7 @@ pub(super) fn broken(error: &axum::Error) -> Problem {
     Problem::bad_request("body_broken", "the body ended before its end, or cannot be unpacked")
 }
 
-fn unsupported(detail: impl Into<String>) -> Problem {
+pub(super) fn unsupported(detail: impl Into<String>) -> Problem {
     Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", detail)
 }
 
