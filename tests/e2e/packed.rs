@@ -1,6 +1,7 @@
 //! Bodies that come packed.
 
 use std::io::Write;
+use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -97,4 +98,73 @@ async fn several_frames_and_members_are_one_body() {
     let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     assert_eq!((status, &last["error"]["code"]), (200, &json!("body_broken")), "{text}");
     assert_eq!(gateway.get("events").await["data"].as_array().unwrap().len(), 5);
+}
+
+/// A frame of blocks, each with what repeats in it and how often (RFC 8878, 3.1.1.2).
+fn repeated(blocks: &[(&[u8], u32)]) -> Vec<u8> {
+    let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 13 << 3];
+    for (data, times) in blocks {
+        let (kind, size) = match times {
+            1 => (0, u32::try_from(data.len()).unwrap()),
+            times => (1, *times),
+        };
+        frame.extend_from_slice(&(size << 3 | kind << 1).to_le_bytes()[..3]);
+        frame.extend_from_slice(data);
+    }
+    frame.extend_from_slice(&[1, 0, 0]);
+    frame
+}
+
+const BLOCK: u32 = 128 * 1024;
+const LINES: &str = "application/x-ndjson";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_unpacks_to_nothing_ends_and_keeps_nobody_waiting() {
+    let (_folder, gateway, _) = bench().await;
+    // 16 KiB are half a gigabyte of empty lines, or of one that is too long.
+    for (filler, line) in [(b"\n", 512 * u64::from(BLOCK) + 2), (b" ", 1), (b"x", 2)] {
+        let body = repeated(&vec![(&filler[..], BLOCK); 4096]);
+        let sent = send(&gateway, LINES, "zstd", body);
+        let served = async {
+            let mut slowest = Duration::ZERO;
+            for _ in 0..50 {
+                let started = tokio::time::Instant::now();
+                gateway.get("/readyz").await;
+                slowest = slowest.max(started.elapsed());
+            }
+            slowest
+        };
+        let ((status, text), slowest) = tokio::join!(sent, served);
+        let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        let told = (status, &last["error"]["code"], last["line"].as_u64());
+        assert_eq!((told.0, told.1), (200, &json!("body_too_large")), "{text}");
+        assert!(told.2 <= Some(line + 1024), "{text}");
+        assert!(slowest < Duration::from_millis(700), "others waited {slowest:?}");
+    }
+    // Blank lines between events are as they were.
+    let body = repeated(&[(b"\r\n \n", 1), (b"\n", BLOCK), (EVENT, 1), (b"\n", 4), (EVENT, 1)]);
+    let (_, text) = send(&gateway, LINES, "zstd", body).await;
+    let told: Vec<Value> = text.lines().map(|it| serde_json::from_str(it).unwrap()).collect();
+    let numbers: Vec<_> = told.iter().map(|it| it["line"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, [u64::from(BLOCK) + 3, u64::from(BLOCK) + 7], "{text}");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn large_lines_that_came_packed_are_not_all_in_memory_at_once() {
+    const EVENTS: usize = 400;
+    let (_folder, gateway, _) = bench().await;
+    let mut blocks = Vec::new();
+    for _ in 0..EVENTS {
+        blocks.push((&br#"{"type":"a.b","data":""#[..], 1));
+        blocks.extend([(&b"x"[..], BLOCK); 7]);
+        blocks.push((&b"\"}\n"[..], 1));
+    }
+    let (_, text) = send(&gateway, LINES, "zstd", repeated(&blocks)).await;
+    assert_eq!(text.matches("\"accepted\"").count(), EVENTS);
+    let path = format!("/proc/{}/status", gateway.child.id());
+    let status = std::fs::read_to_string(path).unwrap();
+    let most = status.lines().find_map(|it| it.strip_prefix("VmHWM:")).unwrap();
+    let most: u64 = most.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(most < 300_000, "{most} kB");
 }

@@ -26,8 +26,14 @@ use crate::telemetry::EVENTS_REJECTED;
 const PACE_PATIENCE: Duration = Duration::from_secs(5);
 /// What the metrics call it.
 const PROTOCOL: &str = "ndjson";
-/// Lines in one batch.
+/// Lines in one batch, and bytes that are read for it beyond its first line. What is packed can
+/// unpack to thousands of times its size.
 const LINES_MAX: usize = 1024;
+const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes after which others get their turn.
+const TURN_BYTES: usize = 1024 * 1024;
+/// Bytes without an event, blank lines and what is left of one that is too long, that are read.
+const IDLE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 struct Incoming {
     gateway: Gateway,
@@ -84,32 +90,52 @@ pub(super) fn accept(
 impl Incoming {
     /// The answers to the next batch of lines; `None` when there are no more.
     async fn next(&mut self) -> Option<Bytes> {
-        let mut lines = Vec::new();
+        let (mut lines, mut idle, mut turn) = (Vec::new(), 0, 0);
         while lines.is_empty() {
             if !self.take_lines(&mut lines) && lines.is_empty() {
                 if self.ended {
                     let problem = self.broken.take()?;
                     return Some(format!("{}\n", rejected(self.line + 1, &problem)).into());
                 }
-                self.read().await;
+                let bytes = self.read().await;
+                (idle, turn) = (idle + bytes, turn + bytes);
+                if idle > IDLE_BYTES_MAX {
+                    self.give_up();
+                }
+                // What is packed may be there for long without a wait.
+                if turn > TURN_BYTES {
+                    turn = 0;
+                    tokio::task::yield_now().await;
+                }
             }
         }
         // What has arrived meanwhile goes along; nothing is waited for.
-        while lines.len() < LINES_MAX && !self.ended {
-            if self.read().now_or_never().is_none() {
-                break;
-            }
+        let mut bytes = 0;
+        while lines.len() < LINES_MAX && bytes < BATCH_BYTES_MAX && !self.ended {
+            let Some(read) = self.read().now_or_never() else { break };
+            bytes += read;
             self.take_lines(&mut lines);
         }
         Some(self.store(lines).await)
     }
 
-    async fn read(&mut self) {
+    /// Ends a stream that brings no events.
+    fn give_up(&mut self) {
+        let detail = format!("{IDLE_BYTES_MAX} bytes came without an event; no more are read");
+        (self.ended, self.broken) = (true, Some(Problem::too_large(detail)));
+        self.buffer.clear();
+        (self.searched, self.skipping) = (0, false);
+    }
+
+    /// Reads on; how many bytes came.
+    async fn read(&mut self) -> usize {
+        let before = self.buffer.len();
         match self.body.frame().await {
             Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data() {
                     self.buffer.extend_from_slice(&data);
                 }
+                return self.buffer.len() - before;
             }
             // A broken body ends the stream; what was answered is stored. What came of a line
             // that has no end is none.
@@ -121,12 +147,26 @@ impl Incoming {
             }
             None => self.ended = true,
         }
+        0
+    }
+
+    /// Passes over lines without anything on them, however many there are.
+    fn skip_blank_lines(&mut self) {
+        let blank = self.buffer.iter().take_while(|it| it.is_ascii_whitespace()).count();
+        if let Some(last) = memchr::memrchr(b'\n', &self.buffer[..blank]) {
+            let count = memchr::memchr_iter(b'\n', &self.buffer[..=last]).count();
+            self.line += count as u64;
+            self.buffer.advance(last + 1);
+        }
     }
 
     /// Takes whole lines out of the buffer; whether there were any.
     fn take_lines(&mut self, lines: &mut Vec<Line>) -> bool {
         let before = lines.len();
         while lines.len() < LINES_MAX {
+            if self.searched == 0 && !self.skipping {
+                self.skip_blank_lines();
+            }
             let end = memchr::memchr(b'\n', &self.buffer[self.searched..]);
             match end {
                 Some(end) => {
