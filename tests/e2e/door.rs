@@ -607,16 +607,28 @@ async fn who_dawdles_is_shown_out_and_others_are_served() {
         stream.write_all(b"POST /v1/tenants/default/events HTTP/1.1\r\nhost: x").unwrap();
         idle.push(stream);
     }
+    let mut kept = TcpStream::connect(&address).unwrap();
+    kept.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
     let started = tokio::time::Instant::now();
     publish(&gateway, "a.b", json!(1)).await;
     assert!(started.elapsed() < Duration::from_secs(2), "others are served meanwhile");
     let mut first = idle.swap_remove(0);
     first.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let ended = tokio::task::spawn_blocking(move || {
-        let mut answer = Vec::new();
-        first.read_to_end(&mut answer).map(|_| ())
+        let mut answer = String::new();
+        first.read_to_string(&mut answer).map(|_| answer)
     });
-    ended.await.unwrap().expect("the connection is closed");
+    let answer = ended.await.unwrap().expect("the connection is closed");
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 408 "), "{answer}");
+    let problem: Value = serde_json::from_str(body).unwrap();
+    assert_eq!((&problem["status"], &problem["code"]), (&json!(408), &json!("head_too_slow")));
+    assert!(head.ends_with(&format!("content-length: {}", body.len())), "{answer}");
     let waited = started.elapsed();
     assert!((8..=15).contains(&waited.as_secs()), "{waited:?}");
+    // Who only keeps a connection is told nothing that could be taken for an answer.
+    let mut answer = String::new();
+    kept.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    kept.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
 }

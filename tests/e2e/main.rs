@@ -17,6 +17,7 @@ mod secrets;
 mod tls;
 mod tracing;
 mod hooks;
+mod http;
 mod measure;
 mod metrics;
 mod plugins;

@@ -23,4 +23,6 @@ mod master_key;
 mod server;
 pub use server::listen;
 
+mod watched;
+
 mod disk;

@@ -10,14 +10,19 @@ use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpSocket, TcpStream},
     task::JoinSet,
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::app::descriptors::files_max;
+use crate::app::watched::Watched;
 
 /// How long a client may take for the head of a request.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
 const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// How long a client may take nothing of what it is sent.
+#[cfg(target_os = "linux")]
+const READ_PATIENCE: Duration = Duration::from_secs(30);
 /// Connections at once, if the process may have twice as many files open; more are refused.
 const CONNECTIONS_MAX: usize = 16_384;
 /// Connections that wait to be accepted. Where they do not fit, the kernel drops the other side's
@@ -31,6 +36,11 @@ const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n\
     connection: close\r\ncontent-type: application/problem+json\r\ncontent-length: 139\r\n\r\n\
     {\"type\":\"urn:hookgate:problem:unavailable\",\"title\":\"Service Unavailable\",\
     \"status\":503,\"detail\":\"too many connections\",\"code\":\"unavailable\"}";
+const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
+    connection: close\r\ncontent-type: application/problem+json\r\ncontent-length: 167\r\n\r\n\
+    {\"type\":\"urn:hookgate:problem:head_too_slow\",\"title\":\"Request Timeout\",\
+    \"status\":408,\"detail\":\"the head of the request did not come within 10 s\",\
+    \"code\":\"head_too_slow\"}";
 /// After an error such as too many open files, trying again at once would only spin.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
@@ -45,6 +55,9 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     }?;
     // A restart need not wait for the connections of the process before.
     socket.set_reuseaddr(true)?;
+    // Connections inherit it. Else whoever asks and reads no answer would keep one for ever.
+    #[cfg(target_os = "linux")]
+    socket2::SockRef::from(&socket).set_tcp_user_timeout(Some(READ_PATIENCE))?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
@@ -62,7 +75,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stopping: Cance
             Some(_) = refusals.join_next() => {}
             accepted = listener.accept(), if refusals.len() < refusals_max => match accepted {
                 Ok((stream, _)) if connections.len() >= connections_max => {
-                    refusals.spawn(tokio::time::timeout(REFUSAL_PATIENCE, refuse(stream)));
+                    refusals.spawn(timeout(REFUSAL_PATIENCE, refuse(stream, REFUSAL)));
                 }
                 Ok((stream, _)) => {
                     connections.spawn(serve_one(stream, router.clone(), stopping.clone()));
@@ -78,9 +91,9 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stopping: Cance
     while connections.join_next().await.is_some() {}
 }
 
-/// Says that there are too many, and reads what is sent: else the answer would be lost with it.
-async fn refuse(mut stream: TcpStream) -> std::io::Result<()> {
-    stream.write_all(REFUSAL).await?;
+/// Says why, and reads what is sent: else the answer would be lost with it.
+async fn refuse(mut stream: TcpStream, answer: &[u8]) -> std::io::Result<()> {
+    stream.write_all(answer).await?;
     stream.shutdown().await?;
     tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;
     Ok(())
@@ -89,21 +102,35 @@ async fn refuse(mut stream: TcpStream) -> std::io::Result<()> {
 async fn serve_one(stream: TcpStream, router: Router, stopping: CancellationToken) {
     // An answer is one write; waiting for more would only delay it.
     let _ = stream.set_nodelay(true);
+    let mut watched = Watched { stream, begun: false };
+    let ended = answer(&mut watched, router, stopping).await;
+    let Err(error) = ended else { return };
+    tracing::debug!(%error, "a connection ended badly");
+    // Who had not begun, and only kept the connection, would take it for another's answer.
+    if error.is_timeout() && watched.begun {
+        let _ = timeout(REFUSAL_PATIENCE, refuse(watched.stream, TOO_SLOW)).await;
+    }
+}
+
+async fn answer(
+    stream: &mut Watched,
+    router: Router,
+    stopping: CancellationToken,
+) -> hyper::Result<()> {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_PATIENCE)
         .max_buf_size(HEAD_BYTES_MAX)
+        // Who says that it has sent everything still waits for the answer.
+        .half_close(true)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
+    tokio::select! {
         biased;
         ended = connection.as_mut() => ended,
         () = stopping.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended badly");
     }
 }
