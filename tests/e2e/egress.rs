@@ -213,3 +213,42 @@ async fn a_trusted_proxy_looks_names_up_and_says_no() {
     let attempts = gateway.get(&path).await;
     assert_eq!(attempts["data"][0]["outcome"], "blocked_address", "{attempts}");
 }
+
+#[tokio::test]
+async fn proxies_of_the_environment_are_nobodys() {
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    proxy.set_nonblocking(true).unwrap();
+    let address = format!("http://{}", proxy.local_addr().unwrap());
+    let names = ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "ALL_PROXY"];
+    let environment = names.map(|it| (it, address.as_str()));
+    let folder = tempfile::tempdir().unwrap();
+    let flags = ["--allow-private-endpoints"];
+    let gateway = Gateway::start_in(&folder.path().join("data"), &flags, &environment);
+    let endpoint = TestEndpoint::start().await;
+    register(&gateway, &endpoint, json!({})).await;
+    let event = publish(&gateway, "a.b", json!(1)).await;
+    gateway.await_status(&event, "delivered").await;
+    assert_eq!(endpoint.got().len(), 1);
+    assert!(proxy.accept().is_err(), "nothing has come to the proxy");
+}
+
+#[tokio::test]
+async fn what_waits_goes_where_its_endpoint_has_moved_to() {
+    let (_folder, gateway, old) = bench().await;
+    let new = TestEndpoint::start().await;
+    old.answer(500);
+    let retry = json!({ "schedule": ["1s"], "jitter": 0 });
+    let id = register(&gateway, &old, json!({ "retry": retry })).await;
+    let event = publish(&gateway, "a.b", json!(1)).await;
+    gateway.await_status(&event, "retrying").await;
+    let path = format!("endpoints/{id}");
+    // Where it must not go it does not move to.
+    let refused = Some(json!({ "url": "http://169.254.169.254/" }));
+    let (status, problem) = gateway.call(Method::PATCH, &path, refused).await;
+    assert_eq!((status, &problem["code"]), (422, &json!("url_blocked_address")));
+    let moved = Some(json!({ "url": new.url }));
+    assert_eq!(gateway.call(Method::PATCH, &path, moved).await.0, 200);
+    gateway.await_status(&event, "delivered").await;
+    assert_eq!((old.got().len(), new.got().len()), (1, 1));
+    assert_eq!(new.got()[0].id, event);
+}

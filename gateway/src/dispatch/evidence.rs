@@ -66,6 +66,14 @@ impl Finished {
         let error = match name {
             "delivered" => None,
             "loop_detected" => Some(LOOP.to_owned()),
+            "redirect_refused" => Some(format!(
+                "the endpoint answered {}; redirects are not followed: give it the URL that it \
+                 moved to",
+                response.status
+            )),
+            _ if response.status.canonical_reason().is_none() => {
+                Some(format!("the endpoint answered {status}"))
+            }
             _ => Some(format!("the endpoint answered {}", response.status)),
         };
         let verdict = (name == "loop_detected").then_some(Verdict::Dead(DeadReason::Loop));
@@ -201,6 +209,27 @@ mod tests {
             let failed = Finished::failed("http_status", String::new());
             let finished = Finished { status, retry_after, ..failed };
             assert_eq!(finished.asks_for_less(), expected, "{status:?} {retry_after:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_no_success_is_told_with_what_to_do() {
+        for (status, name, expected) in [
+            (
+                301,
+                "redirect_refused",
+                "the endpoint answered 301 Moved Permanently; redirects are not followed: give it \
+                 the URL that it moved to",
+            ),
+            (500, "http_status", "the endpoint answered 500 Internal Server Error"),
+            (999, "http_status", "the endpoint answered 999"),
+        ] {
+            let status = http::StatusCode::from_u16(status).unwrap();
+            let (headers, body) = (HeaderMap::new(), Bytes::new());
+            let response = Response { status, headers, body, body_truncated: false };
+            let sent = SendResult { answer: Ok(response), timings: Timings::default() };
+            let finished = Finished::answered(sent, Timestamp(0));
+            assert_eq!((finished.name, finished.error.as_deref()), (name, Some(expected)));
         }
     }
 

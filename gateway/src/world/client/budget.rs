@@ -20,6 +20,11 @@ impl Budget {
         self.0.store(bytes, Ordering::Relaxed);
     }
 
+    /// Whether nothing was read since it was set to so many bytes.
+    pub(super) fn has_all_of(&self, bytes: u64) -> bool {
+        self.0.load(Ordering::Relaxed) == bytes
+    }
+
     pub(super) fn is_spent(&self) -> bool {
         self.0.load(Ordering::Relaxed) == 0
     }

@@ -30,6 +30,8 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 const READY_PATIENCE: Duration = Duration::from_millis(50);
 /// How long an address may take before the next is tried beside it.
 const HEAD_START: Duration = Duration::from_millis(250);
+/// Servers close what was idle for some seconds.
+pub(super) const RESTED: Duration = Duration::from_secs(1);
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 const HEADERS_MAX: usize = 64;
 
@@ -42,12 +44,19 @@ pub(super) struct Connection {
     pub(super) sender: SendRequest<Full<Bytes>>,
     pub(super) budget: Budget,
     pub(super) opened_at: Instant,
+    /// Since when it has had nothing to do.
+    pub(super) idle_since: Instant,
     /// The addresses that the target had when it was opened.
     pub(super) addresses: Vec<IpAddr>,
     driver: AbortHandle,
 }
 
 impl Connection {
+    /// Whether it was idle for so long that the other side may be about to close it for that.
+    pub(super) fn has_rested(&self) -> bool {
+        self.idle_since.elapsed() >= RESTED
+    }
+
     /// Itself, once it takes a request: a moment after its last answer was read, when its driver
     /// has seen that. `None` when it is closed, or has a request half written that nobody reads.
     pub(super) async fn when_ready(mut self) -> Option<Self> {
@@ -124,7 +133,7 @@ impl Connector {
         });
         let driver = driver.abort_handle();
         let opened_at = now();
-        Ok(Connection { sender, budget, opened_at, addresses, driver })
+        Ok(Connection { sender, budget, opened_at, idle_since: opened_at, addresses, driver })
     }
 }
 

@@ -21,6 +21,8 @@ use crate::world::{FailureClass, Request, Response, SendResult, Timings, Transpo
 
 /// Bytes of an answer's head, interim answers included.
 const HEAD_BYTES_MAX: u64 = 64 * 1024;
+/// What is told of a larger one; `connect` bounds the headers.
+const TOO_LARGE: &str = "the head of the answer is over 64 KiB, or has more than 64 headers";
 /// Bytes of an answer's body that are read; what is longer closes the connection.
 const BODY_BYTES_READ_MAX: u64 = 64 * 1024;
 /// Bytes of an answer's body that are kept as evidence.
@@ -87,20 +89,26 @@ impl HttpTransport {
             Some(kept) => kept.when_ready().await,
             None => None,
         };
+        let spare = kept.as_ref().filter(|it| it.has_rested()).map(|_| message.clone());
         let mut connection = match kept {
             Some(kept) => kept,
             None => self.open(pool, &route, deadline, timings).await?,
         };
-        let head = match exchange(&mut connection, message, deadline, timings).await {
-            Ok(head) => head,
+        let again = match exchange(&mut connection, message, deadline, timings).await {
+            Ok(head) => return Ok(self.finish(head, connection, pool, route).await),
             // The kept connection was closed before anything was written: ask again, once.
-            Err(Unsent::Back(message)) => {
-                connection = self.open(pool, &route, deadline, timings).await?;
-                let again = exchange(&mut connection, *message, deadline, timings).await;
-                again.map_err(Unsent::into_failure)?
+            Err(Unsent::Back(message)) => *message,
+            // Or while it was: who closes what has rested has most likely not seen the request.
+            // If it has, it knows the event by its id (RFC 9110, 9.2.2).
+            Err(Unsent::Failed(failure)) => {
+                let silent = failure.0 == FailureClass::ConnectionClosed
+                    && connection.budget.has_all_of(HEAD_BYTES_MAX);
+                spare.filter(|_| silent).ok_or(failure)?
             }
-            Err(Unsent::Failed(failure)) => return Err(failure),
         };
+        connection = self.open(pool, &route, deadline, timings).await?;
+        let head = exchange(&mut connection, again, deadline, timings).await;
+        let head = head.map_err(Unsent::into_failure)?;
         Ok(self.finish(head, connection, pool, route).await)
     }
 
@@ -236,7 +244,7 @@ async fn exchange(
     }
     let error = error.into_error();
     let failure = if connection.budget.is_spent() || error.is_parse_too_large() {
-        (FailureClass::ResponseTooLarge, "the head of the answer is over 64 KiB".to_owned())
+        (FailureClass::ResponseTooLarge, TOO_LARGE.to_owned())
     } else if error.is_parse() || error.is_parse_status() {
         (FailureClass::ProtocolError, error.to_string())
     } else {
@@ -280,7 +288,11 @@ fn closed(why: &str) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
+    use crate::world::client::connect::RESTED;
+    use crate::world::client::resolve::name_server::{self, Says};
     use crate::world::egress::{Host, Proxy};
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
@@ -296,6 +308,8 @@ mod tests {
         AnswerAndClose(&'static [u8]),
         Endless(&'static [u8], &'static [u8]),
         Silence,
+        /// Answers the first request of each connection, and closes it at the second.
+        AnswerOnce(&'static [u8]),
     }
 
     async fn endpoint(
@@ -319,8 +333,12 @@ mod tests {
 
     async fn serve(mut stream: TcpStream, script: Script) {
         let mut buffer = [0; 4096];
+        let mut asked = 0;
         while let Ok(1..) = stream.read(&mut buffer).await {
+            asked += 1;
             match script {
+                Script::AnswerOnce(_) if asked > 1 => return,
+                Script::AnswerOnce(bytes) => stream.write_all(bytes).await.unwrap(),
                 Script::Answer(bytes) => stream.write_all(bytes).await.unwrap(),
                 Script::AnswerAndClose(bytes) => {
                     stream.write_all(bytes).await.unwrap();
@@ -447,6 +465,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_closes_what_has_rested_is_asked_again_at_once() {
+        let mut tasks = JoinSet::new();
+        let (url, connections) = endpoint(Script::AnswerOnce(OK), &mut tasks).await;
+        let transport = transport();
+        let send = async || transport.send(request(&url, 1)).await.answer.map(|it| it.status);
+        assert!(send().await.is_ok());
+        // A connection that is in use is not closed for its rest: this is an answer.
+        assert_eq!(send().await.unwrap_err().0, FailureClass::ConnectionClosed);
+        assert!(send().await.is_ok());
+        tokio::time::sleep(RESTED + Duration::from_millis(50)).await;
+        assert!(send().await.is_ok());
+        assert_eq!(*connections.lock().unwrap(), 3);
+    }
+
+    #[tokio::test]
     async fn a_denied_address_is_not_connected_to() {
         let mut tasks = JoinSet::new();
         let (url, connections) = endpoint(Script::Answer(OK), &mut tasks).await;
@@ -454,6 +487,36 @@ mod tests {
         let sent = transport.send(request(&url, 1)).await;
         assert_eq!(sent.answer.unwrap_err().0, FailureClass::BlockedAddress);
         assert_eq!(*connections.lock().unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_changes_what_it_leads_to_is_not_followed_inside() {
+        let mut tasks = JoinSet::new();
+        let (url, connections) = endpoint(Script::Answer(OK), &mut tasks).await;
+        let port = url.port().unwrap();
+        // Every other time it leads to where it may, and where nobody listens.
+        let server = name_server::start(&mut tasks, |_, before| {
+            Says::Addresses(vec![Ipv4Addr::new(127, 0, 0, 2 - (before % 2) as u8)])
+        });
+        let allowed = vec![format!("127.0.0.2:{port}").parse().unwrap()];
+        let egress = EgressPolicy { allowed, ..EgressPolicy::default() };
+        let config = Config { egress, extra_roots: vec![], idle_max: 16 };
+        let mut transport = HttpTransport::start(config).unwrap();
+        transport.resolver = Resolver::asking(server.await);
+        let name: Url = format!("http://rebinds.hooks.net:{port}/").parse().unwrap();
+        let (mut tried, mut blocked) = (0, 0);
+        for _ in 0..200 {
+            match transport.send(request(&name, 1)).await.answer.unwrap_err().0 {
+                FailureClass::ConnectFailed => tried += 1,
+                FailureClass::BlockedAddress => blocked += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!((tried, blocked, *connections.lock().unwrap()), (100, 100, 0));
+        // Who saves an endpoint is told at once, and the same as of an address.
+        assert_eq!(transport.check_host(&name).await, Ok(()));
+        let refusal = UrlRefusal::blocked();
+        assert_eq!(transport.check_host(&name).await, Err((refusal.code, refusal.detail)));
     }
 
     #[tokio::test]

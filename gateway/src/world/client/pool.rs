@@ -54,7 +54,6 @@ struct Entry {
 struct Idle {
     connection: Connection,
     route: Route,
-    since: Instant,
 }
 
 impl Pool {
@@ -106,7 +105,7 @@ impl Pool {
         Ok((route, found.map(|it| it.connection)))
     }
 
-    pub(super) fn put(&self, endpoint: u64, route: Route, connection: Connection) {
+    pub(super) fn put(&self, endpoint: u64, route: Route, mut connection: Connection) {
         if connection.sender.is_closed() || connection.opened_at.elapsed() >= AGE_MAX {
             return;
         }
@@ -125,7 +124,8 @@ impl Pool {
             self.idle.fetch_sub(1, Ordering::Relaxed);
         }
         if let Some(entry) = place.entries.get_mut(&endpoint) {
-            entry.kept.push(Idle { connection, route, since: now() });
+            connection.idle_since = now();
+            entry.kept.push(Idle { connection, route });
             place.idle += 1;
             self.idle.fetch_add(1, Ordering::Relaxed);
         }
@@ -186,8 +186,8 @@ impl Place {
 
 impl Idle {
     fn is_fit(&self) -> bool {
-        let young =
-            self.since.elapsed() < IDLE_MAX && self.connection.opened_at.elapsed() < AGE_MAX;
+        let young = self.connection.idle_since.elapsed() < IDLE_MAX
+            && self.connection.opened_at.elapsed() < AGE_MAX;
         young && !self.connection.sender.is_closed()
     }
 }
