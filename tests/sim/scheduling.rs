@@ -272,6 +272,41 @@ pub(crate) async fn what_is_held_too_long_expires() {
     assert_eq!(told["hookgate.dead_letter"], 1, "{told:?}");
 }
 
+pub(crate) async fn what_breaks_inside_is_given_up_and_the_next_goes() {
+    let mut sim = Sim::new(8, 0.0);
+    sim.start().await;
+    let endpoint = sim.endpoint(|it| it.ordering = Ordering::Strict).await;
+    sim.receiver.be(endpoint.no, Some(Mood::Breaks("{\"n\":3}")));
+    for n in 0..6 {
+        sim.publish(n).await;
+    }
+    sleep(HOUR).await;
+    let states: Vec<_> = deliveries(&sim).into_iter().map(|it| it.2).collect();
+    let dead = DeliveryState::Dead { reason: DeadReason::InternalError };
+    assert_eq!(states.iter().filter(|it| **it == DeliveryState::Delivered).count(), 5);
+    assert_eq!(states.iter().filter(|it| **it == dead).count(), 1, "{states:?}");
+    let refused = sim.receiver.got_by(endpoint.no).iter().filter(|it| !it.accepted).count();
+    assert_eq!(refused, 5, "it was tried five times");
+}
+
+pub(crate) async fn of_what_tells_of_failures_nothing_is_told() {
+    let mut sim = Sim::new(9, 0.0);
+    sim.start().await;
+    let endpoint = sim.endpoint(|it| it.retry = retry(&[])).await;
+    let told = Pattern::parse("hookgate.**").expect("a pattern");
+    let watcher = sim.endpoint(|it| {
+        (it.event_types, it.retry) = (vec![told], retry(&[SECOND]));
+    });
+    let watcher = watcher.await;
+    for no in [endpoint.no, watcher.no] {
+        sim.receiver.be(no, Some(Mood::Answers(500, None)));
+    }
+    sim.publish(1).await;
+    sleep(DAY).await;
+    let types = types(&sim, watcher.no);
+    assert_eq!(types, BTreeMap::from([("hookgate.dead_letter".to_owned(), 2)]), "one, tried twice");
+}
+
 pub(crate) async fn a_redrive_keeps_to_its_share_and_what_is_asked_for_goes_first() {
     let mut sim = Sim::new(7, 0.0);
     sim.config.in_flight_max = 50;
