@@ -5,8 +5,8 @@ use std::{path::Path, process::Command, sync::Arc, time::Duration};
 
 use hookgate::{
     domain::{
-        Attempt, DeadReason, DeliveryKey, EventId, EventType, Ordering, Outcome, Quota, Slug,
-        Spent, Timestamp, Trigger, Verdict,
+        Attempt, DeadReason, DeliveryKey, EventId, EventType, Outcome, Quota, Slug, Spent,
+        Timestamp, Trigger, Verdict,
     },
     storage::{Allowance, Config, MasterKey, MasterKeys, NewEvent, Store, conformance},
     world::{Clock, SeededEntropy, SimClock, SystemClock},
@@ -70,7 +70,7 @@ async fn make(data: &Path) {
         let targets: Vec<_> = events.into_iter().map(|it| (it, vec![endpoint.clone()])).collect();
         shard.enqueue(&targets).await.unwrap();
         let allowed = Allowance::of(500);
-        let lent = shard.lease((endpoint.no, Ordering::None), allowed).await.unwrap();
+        let lent = shard.lease(endpoint.no, allowed).await.unwrap();
         assert_eq!(lent.leases.len(), 500);
         for lease in lent.leases {
             let verdict = match lease.key.seq.0 == EVENTS as u64 {

@@ -163,7 +163,12 @@ async fn who_asks_for_less_is_not_flooded() {
     paused.ask_to_wait(1);
     let started = Instant::now();
     let events: Vec<_> = (0..EVENTS).map(|it| json!({ "type": "a.b", "data": it })).collect();
-    gateway.post("events", events.into()).await;
+    let accepted = gateway.post("events", events.into()).await;
+    let slow = |it: &Value| it["health"]["slowed_until"].is_string();
+    until(&gateway, "endpoints/slowed/stats", slow).await;
+    let last = accepted["events"][EVENTS - 1]["id"].as_str().unwrap();
+    let explained = gateway.get(&format!("events/{last}/explain")).await;
+    assert_eq!(told(&explained, "slowed")["code"], "slowed", "{explained}");
     failing.await_count(EVENTS).await;
     let most = |elapsed: Duration| AT_FIRST + 10 + (10.0 * elapsed.as_secs_f64()) as usize;
     for endpoint in [&slowed, &paused] {
@@ -206,12 +211,16 @@ async fn a_disabled_endpoints_backlog_is_held_and_its_tenant_told() {
     assert_eq!(told(&explained, "mine")["code"], "held_disabled", "{explained}");
     let explained = gateway.get(&format!("events/{first}/explain")).await;
     assert_eq!(told(&explained, "mine")["code"], "gone");
-    // Asked for by hand, it says why not.
+    // Asked for by hand, it says why not, and nothing changes.
     let delivery = told(&explained, "mine")["delivery_id"].as_str().unwrap();
     let retry = format!("deliveries/{delivery}/retry");
-    assert_eq!(gateway.call(Method::POST, &retry, Some(json!({}))).await.0, 202);
-    let letters = |it: &Value| it["data"][0]["reason"] == "endpoint_disabled";
-    until(&gateway, "dead-letters?endpoint=mine", letters).await;
+    let (status, problem) = gateway.call(Method::POST, &retry, Some(json!({}))).await;
+    assert_eq!((status, &problem["code"]), (409, &json!("endpoint_disabled")), "{problem}");
+    let letters = gateway.get("dead-letters?endpoint=mine").await;
+    assert_eq!(letters["data"][0]["reason"], "gone", "{letters}");
+    // Nobody is called because of what is held.
+    let metrics = gateway.get("/metrics").await;
+    assert!(metrics.as_str().unwrap().contains("hookgate_deliveries_overdue 0"), "{metrics}");
     endpoint.answer(200);
     let enable = json!({ "enabled": true });
     assert_eq!(gateway.call(Method::PATCH, "endpoints/mine", Some(enable)).await.0, 200);

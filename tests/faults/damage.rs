@@ -13,8 +13,8 @@ use std::{
 
 use bytes::Bytes;
 use hookgate::domain::{
-    Attempt, DeliveryKey, DeliveryState, EndpointNo, EventType, Ordering, Outcome, Quota, Seq,
-    Slug, Spent, Verdict,
+    Attempt, DeliveryKey, DeliveryState, EndpointNo, EventType, Outcome, Quota, Seq, Slug, Spent,
+    Verdict,
 };
 use hookgate::storage::{
     Allowance, Config, Error, MasterKey, MasterKeys, NewEvent, Store, conformance,
@@ -79,7 +79,7 @@ async fn make(data: &Path) -> Expected {
         shard.enqueue(&targets).await.unwrap();
         if chunk.is_multiple_of(2) {
             let allowed = Allowance::of(50);
-            let lent = shard.lease((endpoint.no, Ordering::None), allowed).await.unwrap();
+            let lent = shard.lease(endpoint.no, allowed).await.unwrap();
             for lease in lent.leases {
                 expected.delivered.insert(lease.key.seq.0, true);
                 let attempt = attempt(lease.key);

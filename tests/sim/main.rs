@@ -2,6 +2,7 @@
 //! `SEED=42 cargo test -p hookgate-tests --test sim`. More of them:
 //! `cargo test -p hookgate-tests --test sim -- --seeds 5000`.
 
+mod changes;
 mod idempotency;
 mod plugins;
 mod retention;
@@ -65,6 +66,12 @@ fn main() -> ExitCode {
         test!(scheduling::what_breaks_inside_is_given_up_and_the_next_goes),
         test!(scheduling::of_what_tells_of_failures_nothing_is_told),
         test!(scheduling::a_redrive_keeps_to_its_share_and_what_is_asked_for_goes_first),
+        test!(changes::a_changed_order_reaches_what_waits),
+        test!(changes::a_new_order_begins_behind_what_is_under_way),
+        test!(changes::what_is_asked_for_is_no_debt_of_the_rate),
+        test!(changes::what_is_asked_for_goes_first_wherever_it_waits),
+        test!(changes::what_is_asked_for_is_held_while_the_endpoint_is_disabled),
+        test!(changes::a_pause_outlives_a_restart),
         test!(scheduling::a_hundred_thousand_endpoints_with_a_retry_each),
     ];
     let trials = tests.into_iter().map(|(name, test)| {

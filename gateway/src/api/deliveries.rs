@@ -36,7 +36,8 @@ pub(super) fn routes() -> Vec<Route> {
         post(RETRY, manage, retry, ("retryDelivery", "Attempts it again now, even if delivered."))
             .gives(202, "Delivery")
             .refuses(404, "delivery_not_found")
-            .refuses(409, "endpoint_deleted"),
+            .refuses(409, "endpoint_deleted")
+            .refuses(409, "endpoint_disabled"),
         post(CANCEL, manage, cancel, ("cancelDelivery", "Makes no further attempt of it."))
             .gives(200, "Delivery")
             .refuses(404, "delivery_not_found")
@@ -251,8 +252,15 @@ async fn endpoint_attempts(
 
 async fn retry(access: Access, Path((_, id)): Path<(String, String)>) -> Result {
     let (key, event) = access.delivery(&id)?;
-    if access.shard.catalog().endpoint(key.endpoint).is_none() {
-        return Err(Problem::conflict("endpoint_deleted", "its endpoint was deleted"));
+    let enabled = access.shard.catalog().endpoint(key.endpoint).map(|it| it.enabled);
+    match enabled {
+        Some(true) => {}
+        Some(false) => {
+            let detail = "its endpoint is disabled; enable it, and what it has not received is \
+                          sent";
+            return Err(Problem::conflict("endpoint_disabled", detail));
+        }
+        None => return Err(Problem::conflict("endpoint_deleted", "its endpoint was deleted")),
     }
     access.shard.requeue(access.no, key, Trigger::Manual).await?;
     let rendered = wire::delivery(&access.shard, key, &event)?;

@@ -221,6 +221,15 @@ fn waiting(
         return Ok(Reason::new("paused", why).with(json!({ "paused_until": until.to_string() })));
     }
     let backlog = access.shard.backlog(key.endpoint)?;
+    if let Some(until) = health.slowed_until.filter(|it| *it > now) {
+        let why = format!(
+            "it waits its turn: the endpoint asked for less (429 or Retry-After) and is sent to \
+             more slowly until about {until}"
+        );
+        let (until, backlog) = (until.to_string(), backlog.first + backlog.again);
+        let facts = json!({ "slowed_until": until, "backlog": backlog });
+        return Ok(Reason::new("slowed", why).with(facts));
+    }
     let facts = json!({ "backlog": backlog.first + backlog.again });
     let age = wire::duration(now - event.accepted_at);
     let why = match endpoint.rate_limit {

@@ -78,7 +78,10 @@ pub(super) fn breaker(health: &Health, now: Timestamp) -> Breaker {
 
 /// How an endpoint does that is not well; null if it is.
 fn health_json(health: &Health, now: Timestamp) -> Value {
-    if *health == Health::default() {
+    let still = |it: Option<Timestamp>| it.filter(|it| *it > now);
+    let (paused_until, slowed_until) = (still(health.paused_until), still(health.slowed_until));
+    let health = Health { paused_until, slowed_until, ..*health };
+    if health == Health::default() {
         return Value::Null;
     }
     let text = |it: Option<Timestamp>| it.map(|it| it.to_string());
@@ -86,6 +89,7 @@ fn health_json(health: &Health, now: Timestamp) -> Value {
         "failures": health.failures,
         "failing_since": text(health.failing_since),
         "next_probe_at": text(health.probe_at),
-        "paused_until": text(health.paused_until.filter(|it| *it > now)),
+        "paused_until": text(paused_until),
+        "slowed_until": text(slowed_until),
     })
 }

@@ -89,12 +89,12 @@ impl Scheduler {
         begun
     }
 
-    /// So many were begun of what was allowed, not counting what somebody asked for; what is left
-    /// waits for its turn.
+    /// So many were begun, and of those so many of what was allowed: what somebody asked for goes
+    /// beside the endpoint's rate and is no debt of it. What is left waits for its turn.
     pub(super) fn lent(
         &mut self,
         endpoint: EndpointNo,
-        (allowed, begun): (usize, usize),
+        (allowed, begun, charged): (usize, usize, usize),
         (more, retries_left, bulk_left): (bool, bool, bool),
         now: Instant,
     ) {
@@ -104,7 +104,7 @@ impl Scheduler {
             lane.wants = more || retries_left || bulk_left;
         }
         if begun > 0 {
-            lane.started(begun, epoch, now);
+            lane.started((begun, charged), epoch, now);
             if self.young.back() != Some(&(epoch, endpoint)) {
                 self.young.push_back((epoch, endpoint));
             }

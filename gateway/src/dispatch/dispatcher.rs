@@ -159,7 +159,12 @@ impl Dispatcher {
             DELIVERIES.count_for(&["cancelled"], lease.event.tenant.as_str(), None);
             return self.shard.cancel(lease).await;
         };
-        let reason = self.hopeless(&lease, &endpoint);
+        // Somebody asked for it before the endpoint was disabled: it goes back and is held as the
+        // rest is. A test reaches a disabled endpoint too.
+        if !endpoint.enabled && lease.event.only.is_none() {
+            return Ok(());
+        }
+        let reason = self.hopeless(&lease);
         let Some(reason) = reason else {
             return attempt::make(self, lease, &endpoint, ended).await;
         };
@@ -170,11 +175,7 @@ impl Dispatcher {
     }
 
     /// Why there is to be no attempt.
-    fn hopeless(&self, lease: &Lease, endpoint: &Endpoint) -> Option<DeadReason> {
-        // A test reaches a disabled endpoint too.
-        if !endpoint.enabled && lease.event.only.is_none() {
-            return Some(DeadReason::EndpointDisabled);
-        }
+    fn hopeless(&self, lease: &Lease) -> Option<DeadReason> {
         let live = matches!(lease.share, Claim::First | Claim::Retry);
         if live && self.clock.now() - lease.event.accepted_at >= self.config.expire_after {
             return Some(DeadReason::Expired);

@@ -12,7 +12,7 @@ use crate::dispatch::dispatcher::Ended;
 use crate::dispatch::lane::{Change, Limits, Tiding};
 use crate::dispatch::scheduler::Scheduler;
 use crate::dispatch::shares::Shares;
-use crate::domain::{DeadReason, Endpoint, EndpointNo, Ordering, Slug, TenantNo};
+use crate::domain::{Claim, DeadReason, Endpoint, EndpointNo, Slug, TenantNo};
 use crate::storage::{Allowance, Ready, Refused};
 use crate::telemetry::{
     BREAKER_TRANSITIONS, BREAKERS_OPEN, DELIVERIES, DIED, ENDPOINTS_DISABLED, IN_FLIGHT,
@@ -41,8 +41,8 @@ pub(super) struct Floor {
 
 impl Floor {
     pub(super) fn new(work: Arc<Dispatcher>) -> Self {
-        let (shares, now) = (Shares::new(&work.config), now());
-        let mut scheduler = Scheduler::new(shares, work.config.disable_after, now);
+        let (shares, now) = (Shares::new(&work.config), (now(), work.clock.now()));
+        let mut scheduler = Scheduler::new(shares, work.config.disable_after, now.0);
         for (no, health) in work.shard.unwell() {
             if let Some(tenant) = tenant_of(&work, no) {
                 scheduler.restore(no, tenant, &health, now);
@@ -131,8 +131,7 @@ impl Floor {
         in_flight: &mut JoinSet<Ended>,
         now: Instant,
     ) {
-        let ordering = endpoint.as_ref().map_or(Ordering::None, |it| it.ordering);
-        let lent = match self.work.shard.lease((no, ordering), allowed).await {
+        let lent = match self.work.shard.lease(no, allowed).await {
             Ok(lent) => lent,
             Err(error) => {
                 tracing::error!(%error, endpoint = no.0, "deliveries cannot be read");
@@ -141,6 +140,7 @@ impl Floor {
             }
         };
         let begun = lent.leases.len();
+        let charged = lent.leases.iter().filter(|it| it.share != Claim::Asked).count();
         for lease in lent.leases {
             let what = (lease.share, lease.event.data.len());
             let begun = self.scheduler.begin(no, what, now);
@@ -148,7 +148,7 @@ impl Floor {
             in_flight.spawn(work.guarded(lease, endpoint.clone(), (begun, limits)));
         }
         let left = (lent.more, lent.retries_left, lent.bulk_left);
-        self.scheduler.lent(no, (allowed.any, begun), left, now);
+        self.scheduler.lent(no, (allowed.any, begun, charged), left, now);
         if endpoint.is_none() && begun == 0 {
             self.scheduler.forget(no);
         }
@@ -165,7 +165,7 @@ impl Floor {
         let mut left = None;
         while left.is_none() {
             let allowed = Allowance::of(EXPIRED_MAX);
-            let lent = self.work.shard.lease((no, endpoint.ordering), allowed).await;
+            let lent = self.work.shard.lease(no, allowed).await;
             let Ok(lent) = lent.inspect_err(|it| tracing::error!(error = %it, "expiry")) else {
                 left = Some(TRY_AGAIN_AFTER);
                 continue;

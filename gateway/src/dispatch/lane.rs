@@ -17,6 +17,8 @@ const SHOWN: u32 = 2;
 const WARNED: u32 = 5;
 /// After so long with nothing but failures, its tenant is warned.
 const WARNINGS: [Duration; 2] = [Duration::from_secs(3600), Duration::from_secs(24 * 3600)];
+/// A pause that lasts so much longer than the one before is remembered over a restart.
+const PAUSE_KEPT: Duration = Duration::from_secs(5);
 /// What the average of the latency remembers of each further attempt.
 const LATENCY_WEIGHT: f32 = 0.2;
 
@@ -143,9 +145,18 @@ impl Lane {
     }
 
     /// As it was before a restart.
-    pub(super) fn restored(tenant: TenantNo, health: &Health, now: Instant) -> Self {
+    pub(super) fn restored(
+        tenant: TenantNo,
+        health: &Health,
+        (now, at): (Instant, Timestamp),
+    ) -> Self {
         let open = health.breaker != BreakerState::Closed;
+        let mut pace = Pace::default();
+        if let Some(until) = health.paused_until.filter(|it| *it > at) {
+            pace.pause(now + (until - at));
+        }
         Self {
+            pace,
             breaker: Breaker::restored(health.failures, health.trips, open, now),
             failing_since: health.failing_since,
             warnings: health.warnings,
@@ -171,10 +182,16 @@ impl Lane {
         Ok(window.saturating_sub(out).min(tokens))
     }
 
-    pub(super) fn started(&mut self, attempts: usize, epoch: u32, now: Instant) {
+    /// So many attempts have begun; so many of them count against its rate.
+    pub(super) fn started(
+        &mut self,
+        (attempts, charged): (usize, usize),
+        epoch: u32,
+        now: Instant,
+    ) {
         self.shift(epoch);
         self.out[0] += attempts as u32;
-        self.pace.started(attempts, now);
+        self.pace.started(charged, now);
     }
 
     /// An attempt that began in `began` is over.
@@ -219,22 +236,27 @@ impl Lane {
             Told::Nothing => Change::default(),
             Told::Took => {
                 self.latency += (latency.as_secs_f32() - self.latency) * LATENCY_WEIGHT;
-                self.took(now)
+                self.took((now, at))
             }
             Told::Failed { slower, pause } => {
                 self.latency += (latency.as_secs_f32() - self.latency) * LATENCY_WEIGHT;
                 if slower {
                     self.pace.slow_down(rate, now);
                 }
-                if let Some(pause) = pause {
-                    self.pace.pause(now + pause);
-                }
-                self.failed((now, at), disable_after, pause)
+                let longer = pause.is_some_and(|it| self.pause(now + it, now));
+                self.failed((now, at), disable_after, (slower, longer))
             }
         }
     }
 
-    fn took(&mut self, now: Instant) -> Change {
+    /// Leaves it alone until then; whether that is news that should survive a restart.
+    fn pause(&mut self, until: Instant, now: Instant) -> bool {
+        let before = self.pace.paused_until().map_or(now, |it| it.max(now));
+        self.pace.pause(until);
+        until >= before + PAUSE_KEPT
+    }
+
+    fn took(&mut self, (now, at): (Instant, Timestamp)) -> Change {
         self.pace.proven = true;
         let failures = self.breaker.failures;
         let closed = self.breaker.succeeded(now);
@@ -245,7 +267,10 @@ impl Lane {
         let warned = std::mem::take(&mut self.warnings) > 0;
         let tiding = since.filter(|_| warned).map(|since| Tiding::Recovered { since, failures });
         let (shown, kept) = (std::mem::take(&mut self.shown), std::mem::take(&mut self.kept));
-        let health = (shown || kept).then_some(None);
+        // Well again, but for a rate that has not climbed back yet.
+        self.shown = (shown || kept) && self.pace.slowed_until().is_some_and(|it| it > now);
+        let health = self.shown.then(|| self.health((now, at)));
+        let health = (shown || kept).then_some(health);
         Change { health, keep: kept, tiding, opened: -i8::from(closed) }
     }
 
@@ -253,7 +278,7 @@ impl Lane {
         &mut self,
         (now, at): (Instant, Timestamp),
         disable_after: Duration,
-        pause: Option<Duration>,
+        (slower, longer): (bool, bool),
     ) -> Change {
         let was_open = self.breaker.probe_at().is_some();
         let opened = self.breaker.failed(now);
@@ -269,8 +294,8 @@ impl Lane {
                 change.tiding = Some(Tiding::Failing { since, failures });
             }
         }
-        let news = opened || failures == SHOWN || change.tiding.is_some();
-        if news || pause.is_some() {
+        let news = opened || failures == SHOWN || change.tiding.is_some() || longer;
+        if news || slower {
             self.shown = true;
             self.kept |= news;
             change.keep = news;
@@ -295,6 +320,7 @@ impl Lane {
             failing_since: self.failing_since,
             warnings: self.warnings,
             paused_until: self.pace.paused_until().filter(|it| *it > now).map(wall),
+            slowed_until: self.pace.slowed_until().filter(|it| *it > now).map(wall),
         }
     }
 
@@ -370,7 +396,7 @@ mod tests {
         let (mut lane, now) = (Lane::new(TenantNo(1)), Instant::now());
         learn(&mut lane, Told::Took, Duration::ZERO, now);
         assert!(!lane.is_doubtful());
-        lane.started(2, 5, now);
+        lane.started((2, 2), 5, now);
         assert!(!lane.hangs(6) && lane.hangs(7) && lane.is_doubtful());
         lane.ended(5, 8);
         assert!(lane.is_doubtful());
@@ -380,6 +406,28 @@ mod tests {
             learn(&mut lane, FAILED, Duration::ZERO, now);
         }
         assert!(lane.is_doubtful());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_is_kept_over_a_restart_and_a_lowered_rate_is_shown() {
+        let (mut lane, now) = (Lane::new(TenantNo(1)), Instant::now());
+        let asked =
+            |seconds| Told::Failed { slower: true, pause: Some(Duration::from_secs(seconds)) };
+        let change = learn(&mut lane, asked(60), Duration::ZERO, now);
+        assert!(change.keep, "it is remembered");
+        let health = change.health.unwrap().unwrap();
+        let later = Duration::from_secs(10);
+        learn(&mut lane, asked(60), later, now);
+        assert!(!learn(&mut lane, asked(61), later, now).keep, "it says hardly more");
+        let at = Timestamp(1_800_000_000_000) + later;
+        let mut back = Lane::restored(TenantNo(1), &health, (now + later, at));
+        let limits = Limits { in_flight_max: 10, rate: None };
+        assert_eq!(back.room(limits, now + later), Err(now + Duration::from_secs(60)));
+        let change = learn(&mut lane, Told::Took, later, now);
+        let shown = change.health.unwrap().unwrap();
+        assert!(shown.slowed_until.is_some() && change.keep && shown.failures == 0);
+        let change = learn(&mut lane, Told::Took, Duration::from_secs(300), now);
+        assert_eq!((change.health, change.keep), (Some(None), false));
     }
 
     #[tokio::test(start_paused = true)]

@@ -172,6 +172,13 @@ impl Pace {
         self.slowed = Some(Slowed { rate, full, since: now, climbed_at: now });
     }
 
+    /// Until about when it is sent to more slowly, because it asked for less.
+    pub(super) fn slowed_until(&self) -> Option<Instant> {
+        let Slowed { rate, full, climbed_at, .. } = self.slowed?;
+        let left = CLIMB.as_secs_f64() * (1.0 - rate / full);
+        Some(climbed_at + Duration::try_from_secs_f64(left).unwrap_or_default())
+    }
+
     /// Whether there is anything to remember.
     pub(super) fn is_plain(&self) -> bool {
         self.bucket.is_none()
@@ -271,6 +278,18 @@ mod tests {
         let rate = pace.rate(None, now).unwrap().0;
         assert!((rate - MEASURED_MIN / 2.0).abs() < f64::EPSILON, "{rate}");
         assert_eq!(pace.rate(None, now + seconds(31)), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_told_when_a_slowed_endpoint_has_its_rate_again() {
+        let (mut pace, now) = (Pace::default(), Instant::now());
+        assert_eq!(pace.slowed_until(), None);
+        pace.slow_down(Some(RateLimit { per_second: 8.0, burst: 8 }), now);
+        let until = pace.slowed_until().unwrap();
+        assert!(pace.rate(None, until - seconds(1)).is_some());
+        assert_eq!(pace.slowed_until(), Some(until), "it climbs evenly");
+        assert_eq!(pace.rate(None, until + seconds(1)), None);
+        assert_eq!(pace.slowed_until(), None);
     }
 
     #[tokio::test(start_paused = true)]

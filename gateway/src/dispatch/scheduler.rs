@@ -11,7 +11,7 @@ use tokio::time::{Duration, Instant};
 
 use crate::dispatch::lane::{Change, EPOCH, Lane};
 use crate::dispatch::shares::{InFlight, Shares};
-use crate::domain::{EndpointNo, Health, TenantNo};
+use crate::domain::{EndpointNo, Health, TenantNo, Timestamp};
 
 /// What a tenant may begin in one turn, by the weight of its attempts.
 const QUANTUM: i64 = 16;
@@ -70,7 +70,7 @@ impl Scheduler {
         endpoint: EndpointNo,
         tenant: TenantNo,
         health: &Health,
-        now: Instant,
+        now: (Instant, Timestamp),
     ) {
         self.lanes.insert(endpoint, Box::new(Lane::restored(tenant, health, now)));
     }
@@ -238,7 +238,7 @@ mod tests {
     use crate::dispatch::Config;
     use crate::dispatch::capacity::Begun;
     use crate::dispatch::lane::{Limits, Told};
-    use crate::domain::{Claim, Timestamp};
+    use crate::domain::Claim;
 
     const FAR: Duration = Duration::from_secs(5 * 24 * 3600);
     const LIMITS: Limits = Limits { in_flight_max: 64, rate: None };
@@ -286,7 +286,8 @@ mod tests {
                     begun.push(endpoint.0);
                 }
                 let more = (allowed.any > 0, false, false);
-                self.scheduler.lent(endpoint, (allowed.any, allowed.any), more, now);
+                let counts = (allowed.any, allowed.any, allowed.any);
+                self.scheduler.lent(endpoint, counts, more, now);
             }
             begun
         }
@@ -414,7 +415,7 @@ mod tests {
             }
             waiting += usize::from(allowed.retries == 0);
             let left = (false, allowed.retries == 0, true);
-            bench.scheduler.lent(endpoint, (allowed.any, 1), left, now);
+            bench.scheduler.lent(endpoint, (allowed.any, 1, 1), left, now);
         }
         assert_eq!((retries.len(), bulk), (25, 20));
         assert!(waiting > 0);

@@ -40,4 +40,6 @@ pub struct Health {
     pub warnings: u8,
     /// Until when it asked to be left alone.
     pub paused_until: Option<Timestamp>,
+    /// Until about when it is sent to more slowly because it asked for less. Not kept.
+    pub slowed_until: Option<Timestamp>,
 }

@@ -113,7 +113,7 @@ impl<'a> Bench<'a> {
     pub(super) async fn lease(&self, endpoint: &Endpoint, limit: usize) -> Result<Vec<Lease>> {
         loop {
             let allowed = Allowance::of(limit);
-            let lent = self.shard().lease((endpoint.no, endpoint.ordering), allowed).await?;
+            let lent = self.shard().lease(endpoint.no, allowed).await?;
             if !lent.leases.is_empty() {
                 return Ok(lent.leases);
             }
@@ -215,7 +215,7 @@ async fn what_was_not_settled_comes_again(bench: &mut Bench<'_>) -> Result<()> {
     let endpoint = bench.endpoint_with(Ordering::None, 3).await?;
     let mut leases = bench.lease(&endpoint, 3).await?;
     assert_eq!(leases.len(), 3);
-    let lent = bench.shard().lease((endpoint.no, Ordering::None), Allowance::of(3)).await?;
+    let lent = bench.shard().lease(endpoint.no, Allowance::of(3)).await?;
     assert!(lent.leases.is_empty(), "each is lent once");
     let first = leases.remove(0);
     let (done, event) = (first.key, first.event.clone());

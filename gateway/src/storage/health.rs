@@ -47,6 +47,7 @@ impl HealthRow {
             failing_since: self.failing_since.map(Timestamp),
             warnings: self.warnings,
             paused_until: self.paused_until.map(Timestamp),
+            slowed_until: None,
         }
     }
 }
@@ -61,6 +62,11 @@ pub(super) fn load(view: &dyn View, shard: ShardNo) -> Result<BTreeMap<EndpointN
         Ok((EndpointNo(u32_at(&key, 0)?), health.into_noun()))
     };
     view.range(Table::Health, range.0, range.1).map(read).collect()
+}
+
+/// Whether an endpoint is left alone for a while, so that nothing of it is overdue.
+pub(super) fn rests(health: &Health, now: Timestamp) -> bool {
+    health.breaker == Breaker::Open || health.paused_until.is_some_and(|at| at > now)
 }
 
 impl Shard {
@@ -87,7 +93,10 @@ impl Shard {
     ) -> Result<()> {
         self.show_health(endpoint, health);
         if keep {
-            let health = health.as_ref().map(HealthRow::from);
+            // What is slow and nothing else is well after a restart.
+            let kept = health.map(|it| Health { slowed_until: None, ..it });
+            let kept = kept.filter(|it| *it != Health::default());
+            let health = kept.as_ref().map(HealthRow::from);
             let record = Record::HealthNoted { endpoint: endpoint.0, health };
             self.send(Command::Note { record, leased: false }).await?;
         }
@@ -96,9 +105,7 @@ impl Shard {
 
     /// Shows how an endpoint does, without writing it down.
     pub fn show_health(&self, endpoint: EndpointNo, health: Option<Health>) {
-        let resting = health.is_some_and(|it| {
-            it.breaker == Breaker::Open || it.paused_until.is_some_and(|at| at > self.clock.now())
-        });
+        let resting = health.is_some_and(|it| rests(&it, self.clock.now()));
         self.queue().rest(endpoint, resting);
         let mut healths = self.healths();
         match health {

@@ -1,7 +1,6 @@
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
-use crate::domain::{Claim, Seq, Timestamp};
-use crate::storage::record::RetryRow;
+use crate::domain::{Claim, Ordering, Seq, Timestamp};
 use crate::storage::repeats::Repeats;
 use crate::storage::taken::{Allowance, Fresh, OrderingKey, STRICT, Taken};
 use crate::storage::waiting::{Due, Waiting};
@@ -16,34 +15,36 @@ const RETRY_EVERY: u8 = 4;
 const BULK_EVERY: u8 = 5;
 /// What is remembered of a delivery on loan.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Loan {
-    fresh: bool,
-    holds: bool,
-    key: OrderingKey,
-    /// Whether it has its ordering key to itself: it is attempted, and not only withdrawn.
-    alone: bool,
+pub(super) struct Loan {
+    pub(super) fresh: bool,
+    pub(super) holds: bool,
+    pub(super) key: OrderingKey,
+    /// Whether it is attempted, with its ordering key to itself, and not only withdrawn.
+    pub(super) attempted: bool,
 }
 
 /// One endpoint's deliveries that are not finished: the head in memory, the rest on disk.
 #[derive(Debug, Default)]
 pub(super) struct Lane {
-    fresh: VecDeque<Fresh>,
-    held: BTreeMap<OrderingKey, VecDeque<Fresh>>,
-    held_len: usize,
+    /// The order that all of it is kept in.
+    pub(super) ordering: Ordering,
+    pub(super) fresh: VecDeque<Fresh>,
+    pub(super) held: BTreeMap<OrderingKey, VecDeque<Fresh>>,
+    pub(super) held_len: usize,
     /// First attempts that somebody waits for: tests, and what was asked for early.
-    asked: VecDeque<Fresh>,
+    pub(super) asked: VecDeque<Fresh>,
     pub(super) retries: Waiting,
     pub(super) asked_again: Waiting,
     pub(super) bulk: Waiting,
     /// Those of `bulk` that failed and keep an order.
     pub(super) repeats: Option<Box<Repeats>>,
-    loans: BTreeMap<Seq, Loan>,
-    /// Ordering keys on loan.
-    leased_keys: BTreeSet<OrderingKey>,
+    pub(super) loans: BTreeMap<Seq, Loan>,
+    /// Ordering keys on loan. One, unless the order was changed meanwhile.
+    pub(super) leased_keys: BTreeMap<OrderingKey, u32>,
     /// Ordering keys with an unfinished delivery ahead of the fresh ones, and how many.
-    busy: BTreeMap<OrderingKey, u32>,
+    pub(super) busy: BTreeMap<OrderingKey, u32>,
     /// Faults of ours while a delivery was attempted.
-    strikes: BTreeMap<Seq, u8>,
+    pub(super) strikes: BTreeMap<Seq, u8>,
     /// Up to here deliveries were taken from the disk or the fan-out.
     pub(super) loaded_to: Seq,
     /// The last delivery there is.
@@ -66,6 +67,8 @@ pub(super) struct Lane {
     pub(super) watched: bool,
     /// Whether its endpoint is left alone for a while, so that nothing counts as overdue.
     pub(super) resting: bool,
+    /// Whether nothing may go to its endpoint: all but tests is held, and nothing is overdue.
+    pub(super) closed: bool,
     /// Whether its cursor may have moved since it was saved.
     pub(super) moved: bool,
     turn: u8,
@@ -97,14 +100,26 @@ impl Lane {
         }
     }
 
-    /// Lets a waiting first attempt go next. False: it is not in memory, or keeps an order.
-    pub(super) fn promote(&mut self, seq: Seq) -> bool {
-        let Some(place) = self.fresh.iter().position(|it| it.seq == seq) else { return false };
-        if self.fresh[place].key.is_ordered() {
+    /// Lets a waiting first attempt go next, past what it waits behind. False: it is on its way.
+    pub(super) fn promote(&mut self, fresh: Fresh) -> bool {
+        if self.knows(fresh.seq) || self.last < fresh.seq {
             return false;
         }
-        self.asked.extend(self.fresh.remove(place));
+        self.remove_fresh(fresh);
+        self.asked.push_back(fresh);
         true
+    }
+
+    /// Takes a first attempt out of its place. Where it is still on disk, it will be met when it
+    /// is read, and must be known then.
+    fn remove_fresh(&mut self, Fresh { seq, key }: Fresh) {
+        let waiting = [&mut self.fresh, &mut self.asked].into_iter();
+        let held = self.held.get_mut(&key);
+        let was_held = held.as_ref().is_some_and(|it| it.iter().any(|it| it.seq == seq));
+        waiting.chain(held).for_each(|it| it.retain(|it| it.seq != seq));
+        self.held_len -= usize::from(was_held);
+        self.held.retain(|_, it| !it.is_empty());
+        self.recovered_to = self.recovered_to.max(seq);
     }
 
     /// Whether it is in memory or on loan already.
@@ -136,7 +151,7 @@ impl Lane {
     }
 
     pub(super) fn has_asked(&self, now: Timestamp) -> bool {
-        !self.asked.is_empty() || self.asked_again.is_ready(now)
+        !self.asked.is_empty() || (!self.closed && self.asked_again.is_ready(now))
     }
 
     pub(super) fn may_have_work(&self, now: Timestamp) -> bool {
@@ -158,32 +173,30 @@ impl Lane {
         Some(taken)
     }
 
-    fn lend(&mut self, taken: &Taken, alone: bool) {
+    fn lend(&mut self, taken: &Taken, attempted: bool) {
         let (fresh, holds, key) = (matches!(taken, Taken::Fresh(..)), taken.holds(), taken.key());
-        let alone = alone && key.is_ordered();
-        self.loans.insert(taken.seq(), Loan { fresh, holds, key, alone });
-        if alone {
-            self.leased_keys.insert(key);
+        self.loans.insert(taken.seq(), Loan { fresh, holds, key, attempted });
+        if attempted {
+            self.borrow_key(key);
         }
         if fresh {
             self.note_busy(key);
         }
     }
 
+    /// One delivery more of this key is attempted.
+    pub(super) fn borrow_key(&mut self, key: OrderingKey) {
+        if key.is_ordered() {
+            *self.leased_keys.entry(key).or_default() += 1;
+        }
+    }
+
     /// Takes a first attempt out of turn, so that it is never made; `None` while it is on loan.
     pub(super) fn withdraw_fresh(&mut self, fresh: Fresh) -> Option<Taken> {
-        let Fresh { seq, key } = fresh;
-        if self.loans.contains_key(&seq) || self.last < seq {
+        if self.loans.contains_key(&fresh.seq) || self.last < fresh.seq {
             return None;
         }
-        let waiting = [&mut self.fresh, &mut self.asked].into_iter();
-        let held = self.held.get_mut(&key);
-        let was_held = held.as_ref().is_some_and(|it| it.iter().any(|it| it.seq == seq));
-        waiting.chain(held).for_each(|it| it.retain(|it| it.seq != seq));
-        self.held_len -= usize::from(was_held);
-        self.held.retain(|_, it| !it.is_empty());
-        // Where it is still on disk, it will be met when it is read, and must be known then.
-        self.recovered_to = self.recovered_to.max(seq);
+        self.remove_fresh(fresh);
         let taken = Taken::Fresh(fresh, Claim::First);
         self.lend(&taken, false);
         Some(taken)
@@ -202,14 +215,13 @@ impl Lane {
     }
 
     fn choose(&mut self, now: Timestamp, allowed: Allowance) -> Option<Taken> {
-        if let Some(fresh) = self.asked.pop_front() {
+        let asked = self.asked.iter().position(|it| !self.leased_keys.contains_key(&it.key));
+        if let Some(fresh) = asked.and_then(|it| self.asked.remove(it)) {
             return Some(Taken::Fresh(fresh, Claim::Asked));
         }
-        if let Some(due) = self.take_waiting(Claim::Asked, now) {
-            return Some(due);
-        }
-        if allowed.any == 0 {
-            return None;
+        let asked = (!self.closed).then(|| self.take_waiting(Claim::Asked, now)).flatten();
+        if asked.is_some() || allowed.any == 0 {
+            return asked;
         }
         self.turn = (self.turn + 1) % (RETRY_EVERY * BULK_EVERY);
         let (retries, bulk) = (allowed.retries > 0, allowed.bulk > 0);
@@ -226,7 +238,7 @@ impl Lane {
 
     fn take_waiting(&mut self, share: Claim, now: Timestamp) -> Option<Taken> {
         let keys = std::mem::take(&mut self.leased_keys);
-        let free = |it: &Due| !keys.contains(&OrderingKey(it.row.ordering_key));
+        let free = |it: &Due| !keys.contains_key(&OrderingKey(it.row.ordering_key));
         let taken = match share {
             Claim::Bulk => self.take_repeat(now, free),
             _ => self.waiting(share).take(now, free),
@@ -237,7 +249,8 @@ impl Lane {
 
     fn take_fresh(&mut self) -> Option<Fresh> {
         while let Some(fresh) = self.fresh.front().copied() {
-            let waits = self.busy.contains_key(&fresh.key) || self.leased_keys.contains(&fresh.key);
+            let waits =
+                self.busy.contains_key(&fresh.key) || self.leased_keys.contains_key(&fresh.key);
             if !waits {
                 self.fresh.pop_front();
                 return Some(fresh);
@@ -252,62 +265,9 @@ impl Lane {
         None
     }
 
-    /// Takes back what was given out and not settled.
-    pub(super) fn give_back(&mut self, taken: Taken) {
-        if self.loans.remove(&taken.seq()).is_some_and(|it| it.alone) {
-            self.leased_keys.remove(&taken.key());
-        }
-        match taken {
-            Taken::Fresh(fresh, Claim::Asked) => self.asked.push_front(fresh),
-            Taken::Fresh(fresh, _) => {
-                self.free(fresh.key);
-                self.fresh.push_front(fresh);
-            }
-            Taken::Due(due) => {
-                self.insert_waiting(due);
-                self.release(OrderingKey(due.row.ordering_key));
-            }
-        }
-    }
-
-    /// An attempt of `seq` has been recorded, and `next` follows.
-    pub(super) fn settled(&mut self, seq: Seq, key: OrderingKey, next: Option<&RetryRow>) {
-        let loan = self.loans.remove(&seq);
-        if loan.is_some_and(|it| it.fresh) {
-            self.backlog = self.backlog.saturating_sub(1);
-        }
-        if loan.is_none_or(|it| it.alone) {
-            self.leased_keys.remove(&key);
-        }
-        self.strikes.remove(&seq);
-        let held = loan.is_none_or(|it| it.holds);
-        match next.is_some_and(|it| it.holds) {
-            false if held => self.free(key),
-            _ => self.release(key),
-        }
-    }
-
-    /// One delivery less of this key is ahead of the fresh ones.
-    fn free(&mut self, key: OrderingKey) {
-        if let Some(count) = self.busy.get_mut(&key) {
-            *count -= 1;
-            if *count == 0 {
-                self.busy.remove(&key);
-            }
-        }
-        self.release(key);
-    }
-
-    /// Lets the fresh ones of a key that is free again back into their places.
-    fn release(&mut self, key: OrderingKey) {
-        if self.busy.contains_key(&key) {
-            return;
-        }
-        let Some(held) = self.held.remove(&key) else { return };
-        self.held_len -= held.len();
-        for fresh in held.into_iter().rev() {
-            self.fresh.push_front(fresh);
-        }
+    /// Whether what waits for it is late by nobody's fault.
+    pub(super) fn is_left_alone(&self) -> bool {
+        self.resting || self.closed
     }
 
     /// Keeps the room that what is there needs, and not what a busy time needed.
@@ -392,6 +352,7 @@ fn empty<T: Default + PartialEq>(it: &mut T) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::record::RetryRow;
 
     const NOW: Timestamp = Timestamp(1000);
 
@@ -563,11 +524,45 @@ mod tests {
     #[test]
     fn a_waiting_delivery_can_be_asked_for() {
         let mut lane = lane(&[0, 0, 0]);
-        assert!(lane.promote(Seq(3)) && !lane.promote(Seq(3)));
+        let third = Fresh { seq: Seq(3), key: OrderingKey(0) };
+        assert!(lane.promote(third) && !lane.promote(third));
         assert_eq!([take(&mut lane), take(&mut lane)], [Some(3), Some(1)]);
         assert_eq!(lane.cursor(), Seq(0));
         lane.settled(Seq(3), OrderingKey(0), None);
         assert_eq!(lane.backlog, 2);
+    }
+
+    #[test]
+    fn one_that_is_not_in_memory_can_be_asked_for() {
+        let mut lane = lane(&[0]);
+        lane.last = Seq(2000);
+        let far = Fresh { seq: Seq(1500), key: OrderingKey(0) };
+        assert!(lane.promote(far) && lane.knows(Seq(1500)));
+        assert!(lane.recovered_to >= Seq(1500), "it is known when it is read");
+        let taken = lane.take(NOW, &mut Allowance::of(1)).unwrap();
+        assert_eq!((taken.seq(), taken.share()), (Seq(1500), Claim::Asked));
+        // Held instead, it is read in its place.
+        lane.give_back(Taken::Fresh(far, Claim::First));
+        assert_eq!([take(&mut lane), take(&mut lane)], [Some(1), None]);
+        assert!(!lane.knows(Seq(1500)));
+    }
+
+    #[test]
+    fn what_is_asked_for_goes_past_the_order_and_not_beside_another() {
+        let mut lane = lane(&[1, 1, 1]);
+        assert_eq!(take(&mut lane), Some(1));
+        let third = Fresh { seq: Seq(3), key: STRICT };
+        assert!(lane.promote(third));
+        assert_eq!(take(&mut lane), None, "one at a time");
+        let retry = again(1, Claim::Retry, 1);
+        lane.settled(Seq(1), STRICT, Some(&retry.row));
+        let later = Due { due: NOW + std::time::Duration::from_secs(9), ..retry };
+        lane.insert_waiting(later);
+        let taken = lane.take(NOW, &mut Allowance::of(1)).unwrap();
+        assert_eq!((taken.seq(), take(&mut lane)), (Seq(3), None));
+        lane.give_back(Taken::Fresh(third, Claim::First));
+        assert_eq!(lane.fresh.iter().map(|it| it.seq.0).collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(take(&mut lane), None, "given back, it waits for the first again");
     }
 
     #[test]

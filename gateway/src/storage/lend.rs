@@ -1,12 +1,13 @@
 use std::sync::Arc;
 
 use crate::domain::{
-    Attempt, Claim, DeadReason, DeliveryKey, Endpoint, EndpointNo, Event, Ordering, Seq, Timestamp,
-    Trigger, Verdict,
+    Attempt, Claim, DeadReason, DeliveryKey, Endpoint, EndpointNo, Event, Seq, Timestamp, Trigger,
+    Verdict,
 };
 use crate::storage::history_row::{Entry, trigger_code, trigger_of};
 use crate::storage::queue::Ready;
 use crate::storage::record::{Record, RetryRow};
+use crate::storage::reorder::ordering_key;
 use crate::storage::requeue::history_record;
 use crate::storage::shard::Shard;
 use crate::storage::taken::{Allowance, Fresh, OrderingKey, Taken};
@@ -59,8 +60,17 @@ pub struct Lent {
 impl Drop for Lease {
     fn drop(&mut self) {
         if !self.settled {
-            let now = self.shard.clock.now();
-            self.shard.queue().give_back(self.key.endpoint, self.taken, now);
+            let (now, mut queue) = (self.shard.clock.now(), self.shard.queue());
+            let closed = queue.peek(self.key.endpoint).is_some_and(|it| it.closed);
+            let taken = match self.taken {
+                // It is held as the rest is. Only a test goes all the same.
+                Taken::Fresh(fresh, Claim::Asked) if closed && self.event.only.is_none() => {
+                    Taken::Fresh(fresh, Claim::First)
+                }
+                taken => taken,
+            };
+            queue.give_back(self.key.endpoint, taken, now);
+            drop(queue);
             self.shard.queue_changed.notify_one();
         }
     }
@@ -88,7 +98,10 @@ impl Shard {
         for (event, endpoints) in events {
             FAN_OUT.observe((now - event.accepted_at).as_secs_f64(), &[]);
             for endpoint in endpoints {
-                let key = OrderingKey::of(endpoint.ordering, event.ordering_key.as_deref());
+                // The lane's own order: it may have been changed since these were looked up.
+                let lane = queue.peek(endpoint.no);
+                let ordering = lane.map_or(endpoint.ordering, |it| it.ordering);
+                let key = OrderingKey::of(ordering, event.ordering_key.as_deref());
                 let fresh = Fresh { seq: event.seq, key };
                 queue.enqueue(endpoint.no, fresh, event.only.is_some(), now);
             }
@@ -141,12 +154,8 @@ impl Shard {
     ///
     /// # Errors
     /// When the store cannot be read or has stopped; try again later.
-    pub async fn lease(
-        self: &Arc<Self>,
-        (endpoint, ordering): (EndpointNo, Ordering),
-        allowed: Allowance,
-    ) -> Result<Lent> {
-        let (taken, mut lent) = self.take((endpoint, ordering), allowed)?;
+    pub async fn lease(self: &Arc<Self>, endpoint: EndpointNo, allowed: Allowance) -> Result<Lent> {
+        let (taken, mut lent) = self.take(endpoint, allowed)?;
         let mut failed = None;
         for taken in taken {
             match self.event(taken.seq()) {
@@ -168,19 +177,12 @@ impl Shard {
         }
     }
 
-    fn take(
-        &self,
-        (endpoint, ordering): (EndpointNo, Ordering),
-        mut allowed: Allowance,
-    ) -> Result<(Vec<Taken>, Lent)> {
-        let key = |seq: Seq| {
-            let event = self.event(seq).ok().flatten();
-            let key = event.as_ref().and_then(|it| it.ordering_key.as_deref());
-            OrderingKey::of(ordering, key)
-        };
+    fn take(&self, endpoint: EndpointNo, mut allowed: Allowance) -> Result<(Vec<Taken>, Lent)> {
         let (now, wanted) = (self.clock.now(), allowed.any);
         let mut taken = Vec::with_capacity(wanted.min(16));
         let mut queue = self.queue();
+        let ordering = queue.peek(endpoint).map(|it| it.ordering).unwrap_or_default();
+        let key = |seq| ordering_key(&*self.view, self.no, ordering, seq);
         let failed = loop {
             let place = (&*self.view, self.no);
             match queue.take(place, endpoint, &mut allowed, now, &key) {

@@ -47,6 +47,7 @@ mod taken;
 pub use taken::Allowance;
 
 mod lane;
+mod loan_end;
 
 mod queue;
 pub use queue::Ready;
@@ -77,6 +78,7 @@ mod plugin_versions;
 pub use plugin_versions::Uploaded;
 
 mod known_types;
+mod reorder;
 mod repeats;
 mod replays;
 

@@ -10,7 +10,7 @@ use crate::storage::journal::View;
 use crate::storage::keys::ShardNo;
 use crate::storage::lane::Lane;
 use crate::storage::queue_load::{load_fresh, load_waiting};
-use crate::storage::record::{HistoryRecord, Record, WAITING_SHARES};
+use crate::storage::record::{HistoryRecord, Record, RetryRow, WAITING_SHARES};
 use crate::storage::taken::{Allowance, Fresh, OrderingKey, Taken};
 use crate::storage::timers::Timers;
 use crate::storage::waiting::Due;
@@ -84,9 +84,10 @@ impl Queue {
         if !lane.may_have_work(now) {
             return;
         }
-        let (listed, watched) = (lane.listed, lane.watched || lane.resting);
+        let left_alone = lane.is_left_alone();
+        let (listed, watched) = (lane.listed, lane.watched || left_alone);
         lane.listed = true;
-        lane.watched |= !lane.resting;
+        lane.watched |= !left_alone;
         if !listed {
             self.active.push_back(endpoint);
         }
@@ -133,7 +134,7 @@ impl Queue {
         while lane.wants_loading() && load_fresh(lane, view, shard, endpoint, key)? {}
         for (code, share) in WAITING_SHARES.into_iter().enumerate() {
             if let Some(from) = lane.waiting(share).wants_loading(now) {
-                load_waiting(lane, view, shard, (endpoint, code as u8), from)?;
+                load_waiting(lane, (view, shard), (endpoint, code as u8), from, key)?;
             }
         }
         Ok(lane.take(now, allowed))
@@ -175,10 +176,10 @@ impl Queue {
     }
 
     /// Lets a waiting first attempt go before the others.
-    pub(super) fn promote(&mut self, key: DeliveryKey, now: Timestamp) -> bool {
-        let promoted = self.lane(key.endpoint).promote(key.seq);
+    pub(super) fn promote(&mut self, endpoint: EndpointNo, it: Fresh, now: Timestamp) -> bool {
+        let promoted = self.lane(endpoint).promote(it);
         if promoted {
-            self.activate(key.endpoint, now);
+            self.activate(endpoint, now);
         }
         promoted
     }
@@ -187,7 +188,19 @@ impl Queue {
     pub(super) fn rest(&mut self, endpoint: EndpointNo, resting: bool) {
         let Some(lane) = self.known(endpoint) else { return };
         lane.resting = resting;
-        if !resting && !std::mem::replace(&mut lane.watched, true) {
+        self.watch(endpoint);
+    }
+
+    /// Whether anything may go to the endpoint.
+    pub(super) fn close(&mut self, endpoint: EndpointNo, closed: bool) {
+        if closed != std::mem::replace(&mut self.lane(endpoint).closed, closed) {
+            self.watch(endpoint);
+        }
+    }
+
+    fn watch(&mut self, endpoint: EndpointNo) {
+        let lane = self.lane(endpoint);
+        if !lane.is_left_alone() && !std::mem::replace(&mut lane.watched, true) {
             self.watched.insert(endpoint);
         }
     }
@@ -242,7 +255,7 @@ impl Queue {
             // The endpoint was deleted while this was under way.
             return false;
         }
-        let ordering_key = OrderingKey(it.ordering_key);
+        let mut ordering_key = OrderingKey(it.ordering_key);
         let (more, less) = (u64::from(it.retry.is_some()), u64::from(it.retry_was.is_some()));
         self.retrying = (self.retrying + more).saturating_sub(less);
         let lane = self.lane(key.endpoint);
@@ -252,13 +265,15 @@ impl Queue {
         lane.retrying = (lane.retrying + more).saturating_sub(less);
         let backlog = lane.backlog;
         if leased {
-            lane.settled(key.seq, ordering_key, it.retry.as_ref().map(|(_, row)| row));
+            let next = it.retry.as_ref().map(|(_, row)| row);
+            ordering_key = lane.settled(key.seq, ordering_key, next);
         } else if it.retry_was.is_none() && it.retry.is_some_and(|(_, row)| row.holds) {
             lane.note_busy(ordering_key);
         }
         if let Some((due, row)) = it.retry
             && !lane.knows(key.seq)
         {
+            let row = RetryRow { ordering_key: ordering_key.0, ..row };
             lane.insert_waiting(Due { due: Timestamp(due), seq: key.seq, row });
         }
         let finished = backlog - lane.backlog;
@@ -311,7 +326,7 @@ impl Queue {
         for endpoint in std::mem::take(&mut self.watched) {
             let lane = self.lane(endpoint);
             let count = lane.overdue(now);
-            lane.watched = count > 0 && !lane.resting;
+            lane.watched = count > 0 && !lane.is_left_alone();
             if !lane.watched {
                 continue;
             }

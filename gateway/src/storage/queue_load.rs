@@ -11,6 +11,7 @@ use crate::storage::keys::{ShardNo, delivery_at, retry_at, u32_at, u64_at};
 use crate::storage::lane::{FRESH_MAX, Lane};
 use crate::storage::queue::Queue;
 use crate::storage::record::{RetryRow, WAITING_SHARES};
+use crate::storage::reorder::{is_closed, ordering_key};
 use crate::storage::taken::{Fresh, OrderingKey};
 use crate::storage::waiting::{Due, WAITING_MAX};
 use crate::storage::{Floors, Result, Table};
@@ -35,6 +36,7 @@ impl Queue {
             let lane = queue.lane(endpoint.no);
             (lane.loaded_to, lane.last, lane.cursor_saved) = (cursor, cursor, cursor);
             lane.recovered_to = fanned_out;
+            (lane.ordering, lane.closed) = (endpoint.ordering, is_closed(endpoint));
             for seqs in chunks_after(view, shard, endpoint.no, cursor) {
                 for seq in seqs? {
                     lane.last = lane.last.max(seq);
@@ -74,9 +76,12 @@ impl Queue {
             if catalog.endpoint(key.endpoint).is_none() {
                 continue;
             }
-            let row: RetryRow = decode(&value)?;
+            let mut row: RetryRow = decode(&value)?;
             self.retrying += 1;
             let lane = self.lane(key.endpoint);
+            let ordering = lane.ordering;
+            let ordered = || ordering_key(view, shard, ordering, key.seq);
+            row.ordering_key = lane.key_of(&row, ordered).0;
             lane.retrying += 1;
             lane.waits_from = lane.waits_from.into_iter().chain([key.seq]).min();
             if row.holds {
@@ -91,10 +96,10 @@ impl Queue {
 /// Reads the next rows of one share, up to what is kept in memory.
 pub(super) fn load_waiting(
     lane: &mut Lane,
-    view: &dyn View,
-    shard: ShardNo,
+    (view, shard): (&dyn View, ShardNo),
     (endpoint, share): (EndpointNo, u8),
     (due, seq): (Timestamp, Seq),
+    ordered: &dyn Fn(Seq) -> OrderingKey,
 ) -> Result<()> {
     let from = shard.retry(share, due, DeliveryKey { seq, endpoint });
     let last = DeliveryKey { seq: Seq(u64::MAX), endpoint };
@@ -110,7 +115,9 @@ pub(super) fn load_waiting(
         }
         // What is on loan is still on disk; its lease tells what becomes of it.
         if !lane.knows(key.seq) && !lane.keeps(due, key.seq) {
-            rows.push(Due { due, seq: key.seq, row: decode(&value)? });
+            let mut row: RetryRow = decode(&value)?;
+            row.ordering_key = lane.key_of(&row, || ordered(key.seq)).0;
+            rows.push(Due { due, seq: key.seq, row });
         }
     }
     let share = WAITING_SHARES.get(usize::from(share)).copied().unwrap_or(Claim::Retry);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::domain::{Claim, Seq, Timestamp};
 use crate::storage::lane::Lane;
 use crate::storage::taken::OrderingKey;
-use crate::storage::waiting::Due;
+use crate::storage::waiting::{Due, Waiting};
 
 /// Ordering keys with a replayed delivery that failed; with so many, replays wait as a whole.
 const KEYS_MAX: usize = 1024;
@@ -67,6 +67,13 @@ impl Lane {
         if let Some(due) = waits {
             self.waiting(due.row.share()).insert(due);
         }
+    }
+
+    /// Takes out all that waits in memory, to be put in again.
+    pub(super) fn drain_waiting(&mut self) -> Vec<Due> {
+        let repeats = self.repeats.take().into_iter().flat_map(|it| it.by_due.into_values());
+        let waiting = [&mut self.retries, &mut self.asked_again, &mut self.bulk];
+        repeats.chain(waiting.into_iter().flat_map(Waiting::drain)).collect()
     }
 
     /// Whether a replay or redrive is due.

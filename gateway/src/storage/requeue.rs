@@ -40,13 +40,22 @@ impl Shard {
         };
         let audited = self.about(key, &before, &after)?;
         let Some(record) = self.asked_again(tenant, key, trigger, Claim::Asked)? else {
-            let promoted = self.queue().promote(key, due);
+            let promoted = self.promote(key, due)?;
             self.queue_changed.notify_one();
             self.commit(vec![audited]).await?;
             return Ok(promoted);
         };
         self.commit(vec![Record::Happened(record), audited]).await?;
         Ok(true)
+    }
+
+    /// Lets a delivery that has no attempt yet go next; false where one is under way.
+    fn promote(&self, key: DeliveryKey, now: Timestamp) -> Result<bool> {
+        let fresh = Fresh { seq: key.seq, key: OrderingKey(self.ordering_key(key)?) };
+        let mut queue = self.queue();
+        // What ends meanwhile is in the view before it leaves the queue.
+        let waits = self.history(key)?.is_empty();
+        Ok(waits && queue.promote(key.endpoint, fresh, now))
     }
 
     /// Withdraws a delivery that waits for an attempt: none is made any more. False: it does not

@@ -80,10 +80,13 @@ impl Shard {
         let catalog = Catalog::load(&*view, no, meta, masters)?;
         let place = (Seq(meta.fanned_out), clock.now());
         let floors = Floors::load(&*view, no)?;
-        let queue = Queue::load(&*view, no, (&catalog, &floors), place)?;
+        let mut queue = Queue::load(&*view, no, (&catalog, &floors), place)?;
         // What should have gone before a crash goes now.
         view.let_go(no.0, &floors);
         let healths = crate::storage::health::load(&*view, no)?;
+        for (endpoint, health) in &healths {
+            queue.rest(*endpoint, crate::storage::health::rests(health, clock.now()));
+        }
         Ok(Self {
             no,
             view,
@@ -293,6 +296,9 @@ impl Shard {
         let mut queue = self.queue();
         for (record, leased) in records.iter().zip(leased) {
             woken |= queue.follow(record, *leased, now);
+        }
+        if records.iter().any(|it| matches!(it, Record::EndpointPut { .. })) {
+            self.follow_endpoints(&mut queue, &self.catalog(), records);
         }
         drop(queue);
         for record in records {

@@ -94,6 +94,11 @@ impl Waiting {
         self.beyond = beyond;
     }
 
+    /// Takes out all that is in memory, to be put in again.
+    pub(super) fn drain(&mut self) -> VecDeque<Due> {
+        std::mem::take(&mut self.rows)
+    }
+
     /// Keeps the room that its rows need.
     pub(super) fn give_room_back(&mut self) {
         if self.rows.capacity() > 2 * self.rows.len() {
