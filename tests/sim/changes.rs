@@ -237,3 +237,23 @@ pub(crate) async fn a_pause_outlives_a_restart() {
     sleep(HOUR).await;
     assert_eq!(sent(&sim, &endpoint).len(), 5);
 }
+
+pub(crate) async fn a_redrive_at_a_disabled_endpoint_is_as_old_as_the_wish() {
+    let mut sim = Sim::new(27, 0.0);
+    sim.config.expire_after = HOUR;
+    sim.start().await;
+    let endpoint = sim.endpoint(hourly).await;
+    sim.publish(0).await;
+    sleep(HOUR * 2).await;
+    change(&sim, &endpoint, |it| it.enabled = false).await;
+    let (key, state) = of(&sim, &endpoint).remove(0);
+    assert_eq!(state, DeliveryState::Delivered);
+    let tenant = sim.shard().catalog().tenants().next().expect("a tenant").tenant.no;
+    let asked = sim.shard().requeue_many(tenant, &[key], Trigger::Replay).await;
+    assert_eq!(asked.expect("a store"), 1);
+    sleep(HOUR / 2).await;
+    assert_eq!(of(&sim, &endpoint)[0].1.name(), "retrying", "it is held");
+    sleep(HOUR).await;
+    assert_eq!(of(&sim, &endpoint)[0].1.name(), "dead", "and not for ever");
+    assert_eq!(sent(&sim, &endpoint), [0]);
+}

@@ -174,7 +174,9 @@ impl Floor {
                 return;
             }
             for lease in lent.leases {
-                let age = at - lease.event.accepted_at;
+                // What is to be sent once more is as old as the wish.
+                let live = matches!(lease.share, Claim::First | Claim::Retry);
+                let age = at - if live { lease.event.accepted_at } else { lease.due };
                 if age < keep {
                     left = Some(left.unwrap_or(EXPIRY_EVERY).min(keep - age));
                     continue;
