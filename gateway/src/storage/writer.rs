@@ -141,6 +141,9 @@ impl Writer {
         for event in &append.events {
             known.push(self.known(&append, event, making, now, window)?);
         }
+        if append.atomic {
+            find_contradictions(&append.events, &mut known);
+        }
         let conflict = known.iter().any(|it| matches!(it, Some(Appended::Conflict)));
         if append.atomic && conflict {
             let refused = |it: Option<Appended>| it.unwrap_or(Appended::NotStored);
@@ -350,6 +353,19 @@ impl Making {
         }
         for reply in self.commits.drain(..) {
             let _ = reply.send(Err(error.clone()));
+        }
+    }
+}
+
+/// One name cannot stand for two events of a request.
+fn find_contradictions(events: &[NewEvent], known: &mut [Option<Appended>]) {
+    let mut first = BTreeMap::new();
+    for (event, known) in events.iter().zip(known) {
+        let Some(digest) = event.digest else { continue };
+        for name in event.names() {
+            if *first.entry(name).or_insert(digest) != digest {
+                *known = Some(Appended::Conflict);
+            }
         }
     }
 }
