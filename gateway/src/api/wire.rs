@@ -22,8 +22,7 @@ pub(super) fn duration_exact(it: Duration) -> String {
 
 /// A time of RFC 3339.
 pub(super) fn parse_time(text: &str) -> Option<Timestamp> {
-    let parsed: jiff::Timestamp = text.parse().ok()?;
-    u64::try_from(parsed.as_millisecond()).ok().map(Timestamp)
+    Timestamp::parse(text)
 }
 
 pub(super) fn tenant(it: &Tenant) -> Value {

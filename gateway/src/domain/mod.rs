@@ -50,6 +50,7 @@ pub(crate) use event::tests::event as event_for_tests;
 pub use event::{Event, EventId, HOPS_MAX, Seq, part_id};
 
 mod filter;
+mod filter_cost;
 pub use filter::Filter;
 
 mod endpoint;

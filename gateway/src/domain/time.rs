@@ -4,15 +4,38 @@ use std::{
     time::Duration,
 };
 
+/// 9999-12-31T23:59:59.999Z.
+const MILLIS_MAX: i64 = 253_402_300_799_999;
+
 /// Wall-clock time in milliseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
+    /// A time of RFC 3339, from 1970 on to the end of the year 9999.
+    pub fn parse(text: &str) -> Option<Self> {
+        let millis = match text.parse::<jiff::Timestamp>() {
+            Ok(time) => time.as_millisecond(),
+            Err(_) => in_the_last_days(text)?,
+        };
+        u64::try_from(millis).ok().map(Self)
+    }
+
     /// Whole seconds since the Unix epoch, as signatures use them.
     pub const fn as_secs(self) -> u64 {
         self.0 / 1000
     }
+}
+
+/// The end of the year 9999, which many a client writes for "ever", and which is behind the last
+/// time that jiff has.
+fn in_the_last_days(text: &str) -> Option<i64> {
+    let pieces = jiff::fmt::temporal::Pieces::parse(text).ok()?;
+    let (date, time, offset) = (pieces.date(), pieces.time()?, pieces.to_numeric_offset()?);
+    let epoch = jiff::civil::date(1970, 1, 1).at(0, 0, 0, 0);
+    let since = date.to_datetime(time).duration_since(epoch).as_millis();
+    let millis = i64::try_from(since).ok()? - i64::from(offset.seconds()) * 1000;
+    (date.year() == 9999 && millis <= MILLIS_MAX).then_some(millis)
 }
 
 /// RFC 3339 in UTC with milliseconds.
@@ -60,6 +83,26 @@ impl Sub for Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_read_up_to_the_end_of_the_year_9999() {
+        for (text, read) in [
+            ("1970-01-01T00:00:00Z", Some("1970-01-01T00:00:00.000Z")),
+            ("2026-01-31T12:00:00.123456+02:00", Some("2026-01-31T10:00:00.123Z")),
+            ("9999-12-30T22:00:00Z", Some("9999-12-30T22:00:00.000Z")),
+            ("9999-12-31T23:59:59.999Z", Some("9999-12-31T23:59:59.999Z")),
+            ("9999-12-31T23:59:59+01:00", Some("9999-12-31T22:59:59.000Z")),
+            ("9999-12-31T23:59:59-01:00", None),
+            ("9999-12-31T23:59:59", None),
+            ("9999-13-31T23:59:59Z", None),
+            ("1969-12-31T23:59:59Z", None),
+            ("2026-01-31", None),
+            ("", None),
+        ] {
+            let time = Timestamp::parse(text).map(|it| it.to_string());
+            assert_eq!(time.as_deref(), read, "{text}");
+        }
+    }
 
     #[test]
     fn prints_as_rfc_3339() {

@@ -224,7 +224,7 @@ impl EndpointRow {
         let SecretsRow { headers, secrets, tls, configs } = opened.unwrap_or_default();
         let mut configs = configs.into_iter();
         let pattern = |it: &String| Pattern::parse(it).ok_or_else(|| Error::corrupt("pattern"));
-        let filter = self.filter.map(|it| Filter::compile(&it).map_err(Error::corrupt));
+        let filter = self.filter.map(|it| Filter::stored(&it).map_err(Error::corrupt));
         let secret = |(text, until): (String, Option<u64>)| SigningSecret {
             secret: Secret::kept(&text),
             until: until.map(Timestamp),
