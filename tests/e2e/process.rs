@@ -1,10 +1,10 @@
-use std::process::Command;
+use std::{process::Command, time::Duration};
 
 use reqwest::Method;
 use serde_json::json;
 
 use crate::{bench, publish, register};
-use hookgate_tests::{Gateway, binary};
+use hookgate_tests::{Gateway, Hostile, HostileEndpoint, OPERATOR_KEY, binary};
 
 #[tokio::test]
 async fn a_stop_finishes_what_is_in_flight() {
@@ -15,6 +15,39 @@ async fn a_stop_finishes_what_is_in_flight() {
     let gateway = Gateway::start(&folder.path().join("data"));
     gateway.await_status(&event, "delivered").await;
     assert_eq!(endpoint.got().len(), 1, "without a crash nothing comes twice");
+}
+
+/// Asks a gateway; its status, and whether it says when to come again.
+async fn told(gateway: &Gateway, method: Method, path: &str) -> Option<(u16, bool)> {
+    let request = gateway.request(method, path, OPERATOR_KEY);
+    let answer = request.json(&json!({ "type": "a.b", "data": 1 })).send().await.ok()?;
+    Some((answer.status().as_u16(), answer.headers().contains_key("retry-after")))
+}
+
+#[tokio::test]
+async fn while_it_drains_it_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let mut gateway = Gateway::start(&data);
+    let slow = HostileEndpoint::start(Hostile::Late(Duration::from_secs(4))).await;
+    gateway.post("endpoints", json!({ "url": slow.url })).await;
+    let event = publish(&gateway, "a.b", json!(1)).await;
+    while slow.requests() == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let pid = rustix::process::Pid::from_child(&gateway.child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let events = "/v1/tenants/default/events";
+    while told(&gateway, Method::GET, "/readyz").await.unwrap().0 == 200 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(told(&gateway, Method::GET, "/readyz").await, Some((503, true)));
+    assert_eq!(told(&gateway, Method::POST, events).await, Some((503, true)));
+    assert_eq!(told(&gateway, Method::GET, "/healthz").await, Some((200, false)));
+    assert_eq!(gateway.terminate().await.code(), Some(0));
+    let gateway = Gateway::start(&data);
+    gateway.await_status(&event, "delivered").await;
+    assert_eq!(slow.requests(), 1, "it was finished, not repeated");
 }
 
 #[tokio::test]

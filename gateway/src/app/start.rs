@@ -5,6 +5,7 @@ use tokio::{
     runtime::{Handle, Runtime},
     sync::watch,
     task::JoinSet,
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +27,8 @@ use crate::{fanout, replay, retention, telemetry};
 const IDLE_CONNECTIONS_MAX: usize = 4096;
 /// How long answers that are on their way are waited for when the store has failed.
 const GRACE_WITHOUT_STORE: Duration = Duration::from_secs(2);
+/// How long answers that are on their way have at least, when the grace is over.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// The gateway cannot start; what to do about it stands in the sentence.
 #[derive(Debug, thiserror::Error)]
@@ -171,16 +174,20 @@ impl App {
     }
 
     /// Drains: refuses new events, finishes what is in flight within the grace, saves, and ends.
-    /// Whether everything was finished.
+    /// Whether everything was finished. Who asks meanwhile is told to come again; nobody is
+    /// listened to any more once there is nothing left to finish.
     pub async fn stop(mut self) -> bool {
         self.unready.send_replace(Some("the gateway is stopping"));
-        self.stopping_front.cancel();
         self.stopping_rooms.cancel();
-        let drained = tokio::time::timeout(self.grace, async {
+        let end = Instant::now() + self.grace;
+        let finished =
+            tokio::time::timeout_at(end, async { while self.rooms.join_next().await.is_some() {} });
+        let finished = finished.await.is_ok();
+        self.stopping_front.cancel();
+        let answered = tokio::time::timeout_at(end.max(Instant::now() + LAST_ANSWERS), async {
             while self.front.join_next().await.is_some() {}
-            while self.rooms.join_next().await.is_some() {}
         });
-        let drained = drained.await.is_ok();
+        let drained = answered.await.is_ok() && finished;
         self.front.shutdown().await;
         self.rooms.shutdown().await;
         if let Some(writers) = self.writers.take() {

@@ -1,6 +1,6 @@
 use std::{io::IsTerminal, net::SocketAddr, path::PathBuf, process::ExitCode};
 
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, builder::BoolishValueParser};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -52,11 +52,13 @@ pub(super) struct Flags {
     master_key_old_file: Option<PathBuf>,
     /// Endpoints may be on loopback and private addresses, and by plain http there
     #[arg(long, env = "HOOKGATE_ALLOW_PRIVATE_ENDPOINTS", num_args = 0..=1,
-          default_missing_value = "true", action = ArgAction::Set, value_name = "BOOL")]
+          default_missing_value = "true", action = ArgAction::Set, value_name = "BOOL",
+          value_parser = BoolishValueParser::new())]
     allow_private_endpoints: Option<bool>,
     /// Endpoints may be reached by plain http anywhere
     #[arg(long, env = "HOOKGATE_ALLOW_HTTP", num_args = 0..=1,
-          default_missing_value = "true", action = ArgAction::Set, value_name = "BOOL")]
+          default_missing_value = "true", action = ArgAction::Set, value_name = "BOOL",
+          value_parser = BoolishValueParser::new())]
     allow_http: Option<bool>,
     /// A network that may be reached: 10.1.0.0/16, 10.1.2.3:8080 (repeatable)
     #[arg(long, env = "HOOKGATE_ALLOW_CIDR", value_delimiter = ',', value_name = "CIDR")]
@@ -72,7 +74,8 @@ pub(super) struct Flags {
     egress_proxy: Option<String>,
     /// The proxy looks names up and checks addresses itself
     #[arg(long, env = "HOOKGATE_EGRESS_PROXY_TRUSTED", num_args = 0..=1,
-          default_missing_value = "true", action = ArgAction::Set, value_name = "BOOL")]
+          default_missing_value = "true", action = ArgAction::Set, value_name = "BOOL",
+          value_parser = BoolishValueParser::new())]
     egress_proxy_trusted: Option<bool>,
     /// How long a stop waits for what is in flight [default: 30]
     #[arg(long, env = "HOOKGATE_SHUTDOWN_GRACE_SECONDS", value_name = "SECONDS")]
