@@ -4,6 +4,7 @@
 mod api;
 mod archive;
 mod command_line;
+mod contract;
 mod crash;
 mod delivery;
 mod door;

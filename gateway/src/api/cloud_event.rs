@@ -91,12 +91,17 @@ pub(super) fn structured(
         attributes.refuse(&name, "comes twice");
     }
     let mut data = None;
+    let given = |name: &str| members.get(name).is_some_and(|it| it.get() != "null");
+    if given("data") && given("data_base64") {
+        attributes.refuse("data_base64", "comes beside `data`: send one of them");
+    }
     for (name, value) in members {
         match name.as_str() {
             "data" => {
                 let value = value.get().as_bytes();
                 data = Some((whole.slice_ref(value), event_body::place_of(value, text)));
             }
+            "data_base64" if value.get() == "null" => {}
             "data_base64" => match unpacked(value.get()) {
                 Some(bytes) => data = Some((bytes, 0)),
                 None => attributes.refuse(&name, "must be base64 of a JSON text"),

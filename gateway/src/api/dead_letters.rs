@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use axum::{
     body::Body,
     extract::{Path, State},
@@ -118,6 +120,9 @@ impl Selection {
         let form = "a time such as 2026-01-31T12:00:00Z";
         let since = fields.parsed("since", form, wire::parse_time);
         let until = fields.parsed("until", form, wire::parse_time);
+        if ids.is_some() && (endpoint.is_some() || since.is_some() || until.is_some()) {
+            fields.refuse("ids", "goes alone: leave `endpoint`, `since` and `until` out");
+        }
         fields.finish().map_err(Problem::invalid_fields)?;
         let selection = Self { ids, endpoint, since, until };
         if selection.ids.is_none()
@@ -167,7 +172,8 @@ async fn redrive(
     let mut keys = selection.find(&access)?;
     keys.reverse();
     let mut dead = Vec::with_capacity(keys.len());
-    for key in keys {
+    let mut seen = BTreeSet::new();
+    for key in keys.into_iter().filter(|it| seen.insert(*it)) {
         let is_dead = matches!(access.shard.state(key)?, crate::domain::DeliveryState::Dead { .. });
         if is_dead && access.shard.catalog().endpoint(key.endpoint).is_some() {
             dead.push(key);

@@ -30,9 +30,14 @@ pub(super) fn routes() -> Vec<Route> {
         get(DELIVERY, read_, read, ("getDelivery", "One delivery."))
             .gives(200, "Delivery")
             .refuses(404, "delivery_not_found"),
-        get(ATTEMPTS, read_, attempts, ("listDeliveryAttempts", "The delivery's attempts."))
-            .gives_list("Attempt")
-            .refuses(404, "delivery_not_found"),
+        get(
+            ATTEMPTS,
+            read_,
+            attempts,
+            ("listDeliveryAttempts", "The delivery's attempts, newest first."),
+        )
+        .gives_page("Attempt")
+        .refuses(404, "delivery_not_found"),
         post(RETRY, manage, retry, ("retryDelivery", "Attempts it again now, even if delivered."))
             .gives(202, "Delivery")
             .refuses(404, "delivery_not_found")
@@ -198,27 +203,38 @@ async fn read(access: Access, Path((_, id)): Path<(String, String)>) -> Result {
     Ok(json_response(StatusCode::OK, &wire::delivery(&access.shard, key, &event)?))
 }
 
-async fn attempts(access: Access, Path((_, id)): Path<(String, String)>) -> Result {
+async fn attempts(access: Access, Path((_, id)): Path<(String, String)>, query: Query) -> Result {
     let (key, event) = access.delivery(&id)?;
-    let mut data: Vec<_> = attempts_of(&access, key, &event, |_| true)?;
-    data.reverse();
+    let list = format!("{} {id}", access.list("attempts of a delivery"));
+    let (limit, [below]) = (query.limit()?, query.cursor(&list)?.unwrap_or([u64::MAX]));
+    let mut data = Vec::new();
+    let mut last = below;
+    for (place, attempt) in attempts_of(&access, key, below, |_| true)? {
+        if data.len() == limit {
+            return Ok(page(&data, Some(cursor(&list, &[last]))));
+        }
+        data.push(wire::attempt(&access.shard, &attempt, &event));
+        last = place;
+    }
     Ok(page(&data, None))
 }
 
+/// A delivery's attempts, newest first, each with its place in the history; only those before a
+/// place.
 fn attempts_of(
     access: &Access,
     key: DeliveryKey,
-    event: &Event,
+    below: u64,
     fits: impl Fn(&Attempt) -> bool,
-) -> Result<Vec<Value>> {
+) -> Result<Vec<(u64, Attempt)>> {
     let history = access.shard.history(key)?;
-    let attempts = history.iter().filter_map(|it| match it {
-        Entry::Attempt(attempt) if fits(attempt) => {
-            Some(wire::attempt(&access.shard, attempt, event))
-        }
+    let attempts = (0_u64..).zip(history).filter_map(|(place, it)| match it {
+        Entry::Attempt(attempt) if place < below && fits(&attempt) => Some((place, attempt)),
         _ => None,
     });
-    Ok(attempts.collect())
+    let mut attempts: Vec<_> = attempts.collect();
+    attempts.reverse();
+    Ok(attempts)
 }
 
 async fn endpoint_attempts(
@@ -228,7 +244,8 @@ async fn endpoint_attempts(
 ) -> Result {
     let endpoint = access.endpoint(&id)?;
     let list = format!("{} {}", access.list("attempts"), endpoint.no.0);
-    let (limit, [before]) = (query.limit()?, query.cursor(&list)?.unwrap_or([u64::MAX]));
+    let [before, below] = query.cursor(&list)?.unwrap_or([u64::MAX; 2]);
+    let limit = query.limit()?;
     let code = query.get("code").map(Code::parse).transpose()?;
     let outcome = query.get("outcome");
     let (since, until) = (query.time("since")?, query.time("until")?);
@@ -241,11 +258,18 @@ async fn endpoint_attempts(
     let mut data = Vec::new();
     for (examined, key) in access.shard.deliveries_before(endpoint.no, Seq(before)).enumerate() {
         let key = key?;
-        if data.len() >= limit || examined == EXAMINED_MAX {
-            return Ok(page(&data, Some(cursor(&list, &[key.seq.0 + 1]))));
+        if data.len() == limit || examined == EXAMINED_MAX {
+            return Ok(page(&data, Some(cursor(&list, &[key.seq.0 + 1, u64::MAX]))));
         }
         let Some(event) = access.shard.event(key.seq)? else { continue };
-        data.extend(attempts_of(&access, key, &event, fits)?.into_iter().rev());
+        // The page before may have ended within this delivery.
+        let below = if key.seq.0 + 1 == before { below } else { u64::MAX };
+        for (place, attempt) in attempts_of(&access, key, below, fits)? {
+            if data.len() == limit {
+                return Ok(page(&data, Some(cursor(&list, &[key.seq.0 + 1, place + 1]))));
+            }
+            data.push(wire::attempt(&access.shard, &attempt, &event));
+        }
     }
     Ok(page(&data, None))
 }

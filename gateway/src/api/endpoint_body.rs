@@ -65,7 +65,7 @@ impl Wish {
             Err((refusal, detail)) => {
                 code = refusal;
                 fields.refuse("url", detail);
-                url
+                String::new()
             }
         });
         let id = fields.parsed("id", "1 to 64 of A-Za-z0-9._-", EndpointId::parse);

@@ -82,7 +82,15 @@ async fn patched(
     if let Some(key) = known.tls.as_ref().and_then(|it| it.key.as_ref()) {
         target["tls"]["key"] = key.as_str().into();
     }
+    let misspelt: Vec<_> = (patch.as_object().into_iter().flatten())
+        .filter(|(name, value)| value.is_null() && shown.get(name).is_none())
+        .map(|(name, _)| name.clone())
+        .collect();
     merge_endpoint(&mut target, patch);
+    // What is not known is told of, be it taken away.
+    for name in misspelt {
+        target[name] = Value::Null;
+    }
     let fields = Fields::of(target, "").map_err(Problem::invalid_fields);
     let fields = fields.map_err(Refusal::Problem)?;
     let wish = gateway.read_wish(access, fields).await.map_err(Refusal::Problem)?;

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -14,7 +14,7 @@ use crate::api::endpoint_body::{Surroundings, Wish, render};
 use crate::api::etag::{Belief, tagged};
 use crate::api::fields::Fields;
 use crate::api::gateway::Gateway;
-use crate::api::page::{Query, cursor, json_response, page};
+use crate::api::page::{Query, cursor, json_response, made_at, page};
 use crate::api::problem::{FieldError, Problem, Result};
 use crate::api::route::{Route, delete, get, patch, post};
 use crate::api::trust_body::read_secret;
@@ -38,6 +38,7 @@ const TEST: &str = "/v1/tenants/{tenant}/endpoints/{id}/test";
 
 pub(super) fn routes() -> Vec<Route> {
     let (read_, manage) = (Need::Scope(Scope::Read), Need::Scope(Scope::Manage));
+    let key = Need::Key(Scope::Manage);
     vec![
         get(ENDPOINTS, read_, list, ("listEndpoints", "Endpoints, newest first."))
             .gives_page("Endpoint"),
@@ -45,6 +46,7 @@ pub(super) fn routes() -> Vec<Route> {
             .takes("NewEndpoint")
             .gives(201, "Endpoint")
             .tagged()
+            .located()
             .refuses(409, "id_conflict")
             .refuses(422, "limit_endpoints"),
         get(ENDPOINT, read_, read, ("getEndpoint", "One endpoint."))
@@ -72,17 +74,12 @@ pub(super) fn routes() -> Vec<Route> {
         .gives_nothing()
         .tagged()
         .refuses(404, "endpoint_not_found"),
-        get(
-            SECRET,
-            Need::Key(Scope::Manage),
-            secret,
-            ("getSecret", "The endpoint's signing secret."),
-        )
-        .gives(200, "Secret")
-        .refuses(404, "endpoint_not_found"),
+        get(SECRET, key, secret, ("getSecret", "The endpoint's signing secret."))
+            .gives(200, "Secret")
+            .refuses(404, "endpoint_not_found"),
         post(
             ROTATE,
-            Need::Key(Scope::Manage),
+            key,
             rotate,
             ("rotateSecret", "A new signing secret; the old one signs beside it for a while."),
         )
@@ -108,7 +105,8 @@ async fn create(
     let fields = body::object(&headers, body, gateway.limits.body_bytes_max).await?;
     let wish = gateway.read_wish(&access, fields).await?;
     let endpoint = gateway.make_endpoint(&access, wish).await?;
-    Ok(tagged(StatusCode::CREATED, &render(&endpoint)))
+    let place = format!("/v1/tenants/{}/endpoints/{}", access.slug, endpoint.id);
+    Ok(made_at(&place, tagged(StatusCode::CREATED, &render(&endpoint))))
 }
 
 impl Gateway {
@@ -186,18 +184,24 @@ impl Access {
         let found = id.and_then(|it| tenant?.endpoints.get(&it).map(|it| Endpoint::clone(it)));
         found.ok_or_else(|| Problem::not_found("endpoint_not_found"))
     }
+
+    /// A page of the tenant's endpoints, newest first, with the cursor of the next one.
+    pub(super) fn endpoints(&self, query: &Query) -> Result<(Vec<Arc<Endpoint>>, Option<String>)> {
+        let list = self.list("endpoints");
+        let (limit, before) = (query.limit()?, query.cursor(&list)?.map_or(u64::MAX, |[it]| it));
+        let catalog = self.shard.catalog();
+        let all = catalog.tenant(&self.slug).into_iter().flat_map(|it| it.endpoints.values());
+        let mut all: Vec<_> = all.filter(|it| u64::from(it.no.0) < before).cloned().collect();
+        all.sort_by_key(|it| std::cmp::Reverse(it.no));
+        let more = all.len() > limit;
+        all.truncate(limit);
+        let next = all.last().filter(|_| more).map(|it| cursor(&list, &[it.no.0.into()]));
+        Ok((all, next))
+    }
 }
 
 async fn list(access: Access, query: Query) -> Result {
-    let list = access.list("endpoints");
-    let (limit, before) = (query.limit()?, query.cursor(&list)?.map_or(u64::MAX, |[it]| it));
-    let catalog = access.shard.catalog();
-    let endpoints = catalog.tenant(&access.slug).into_iter().flat_map(|it| it.endpoints.values());
-    let mut endpoints: Vec<_> = endpoints.filter(|it| u64::from(it.no.0) < before).collect();
-    endpoints.sort_by_key(|it| std::cmp::Reverse(it.no));
-    let more = endpoints.len() > limit;
-    endpoints.truncate(limit);
-    let next = endpoints.last().filter(|_| more).map(|it| cursor(&list, &[it.no.0.into()]));
+    let (endpoints, next) = access.endpoints(&query)?;
     let data: Vec<_> = endpoints.iter().map(|it| render(it)).collect();
     Ok(page(&data, next))
 }

@@ -82,8 +82,12 @@ async fn accept_any(
     gateway.ready()?;
     let hops = hops::of(&gateway, &access, headers)?;
     if form == Form::Lines {
-        let cause = (incoming_trace::of(headers), hops);
-        return Ok(ndjson::accept(gateway, access, cause, body));
+        let said = ndjson::Said {
+            trace: incoming_trace::of(headers),
+            hops,
+            idempotency_key: idempotency_key(headers)?,
+        };
+        return Ok(ndjson::accept(gateway, access, said, body));
     }
     let limits = &gateway.limits;
     let bytes = body::read(headers, body, limits.batch_bytes_max).await?;
@@ -178,7 +182,7 @@ impl Form {
     }
 
     fn of(headers: &HeaderMap) -> Result<Self> {
-        let binary = headers.contains_key("ce-specversion") || headers.contains_key("ce-id");
+        let binary = headers.keys().any(|it| it.as_str().starts_with("ce-"));
         let typed = [
             ("application/x-ndjson", Self::Lines),
             ("application/cloudevents+json", Self::Structured),
@@ -255,7 +259,13 @@ fn answer(
 type Read = fn(&Bytes, &[u8], &str, usize) -> Result<NewEvent>;
 
 fn read_many(bytes: &Bytes, limits: &Limits, read: Read) -> Result<Vec<NewEvent>> {
-    let texts: Vec<&RawValue> = body::parse(bytes)?;
+    let texts: Vec<&RawValue> = serde_json::from_slice(bytes).map_err(|error| {
+        let detail = "must be an array of events".to_owned();
+        match error.is_data() {
+            true => Problem::invalid_fields(vec![FieldError { pointer: String::new(), detail }]),
+            false => body::invalid_json(&error, bytes),
+        }
+    })?;
     if texts.len() > limits.batch_events_max {
         let detail = format!("{} events; at most {} at once", texts.len(), limits.batch_events_max);
         return Err(Problem::too_large(detail));

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::api::caller::{Access, Need};
-use crate::api::page::{EXAMINED_MAX, Query, cursor, json_response, page};
+use crate::api::page::{EXAMINED_MAX, Query, cursor, json_response};
 use crate::api::problem::{Problem, Result};
 use crate::api::route::{Route, get};
 use crate::api::wire;
@@ -33,7 +33,7 @@ pub(super) fn routes() -> Vec<Route> {
             deliveries,
             ("listEventDeliveries", "The event's deliveries, one for each endpoint."),
         )
-        .gives_list("Delivery")
+        .gives_page("Delivery")
         .refuses(404, "event_not_found"),
     ]
 }
@@ -171,12 +171,13 @@ async fn read(access: Access, Path((_, id)): Path<(String, String)>) -> Result {
     Ok(response)
 }
 
-async fn deliveries(access: Access, Path((_, id)): Path<(String, String)>) -> Result {
+async fn deliveries(access: Access, Path((_, id)): Path<(String, String)>, query: Query) -> Result {
     let event = access.event(&id)?;
+    let list = format!("{} {}", access.list("deliveries of an event"), event.seq.0);
     let mut data = Vec::new();
     for endpoint in access.shard.receivers(event.seq)? {
         let key = DeliveryKey { seq: event.seq, endpoint };
         data.push(wire::delivery(&access.shard, key, &event)?);
     }
-    Ok(page(&data, None))
+    query.page_of(&list, data)
 }

@@ -82,7 +82,11 @@ impl Wish {
         let config = fields.strings("config").unwrap_or_default();
         let recent = fields.whole("recent", 1, EVENTS_MAX as u32);
         let mut events = Vec::new();
-        for (place, value) in fields.array("events").unwrap_or_default().into_iter().enumerate() {
+        let given = fields.array("events");
+        if given.is_some() && recent.is_some() {
+            fields.refuse("recent", "goes without `events`");
+        }
+        for (place, value) in given.unwrap_or_default().into_iter().enumerate() {
             let text = Bytes::from(value.to_string());
             match event_body::read(&text, &text, &format!("/events/{place}"), data_bytes_max) {
                 Ok(event) => events.push(event_in(event)),

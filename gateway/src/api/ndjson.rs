@@ -35,13 +35,20 @@ const TURN_BYTES: usize = 1024 * 1024;
 /// Bytes without an event, blank lines and what is left of one that is too long, that are read.
 const IDLE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// What the head of the request says of all its lines.
+pub(super) struct Said {
+    /// What the whole stream belongs to.
+    pub(super) trace: Option<TraceContext>,
+    /// How many deliveries led to it.
+    pub(super) hops: u32,
+    /// The request's name: a line that comes again under it, at the same place, is stored once.
+    pub(super) idempotency_key: Option<String>,
+}
+
 struct Incoming {
     gateway: Gateway,
     access: Access,
-    /// What the whole stream belongs to.
-    trace: Option<TraceContext>,
-    /// How many deliveries led to it.
-    hops: u32,
+    said: Said,
     body: Body,
     buffer: BytesMut,
     /// Up to here the buffer has no line's end.
@@ -57,17 +64,11 @@ struct Incoming {
 /// A line that was read: an event or why it is none.
 type Line = (u64, Result<NewEvent, Problem>);
 
-pub(super) fn accept(
-    gateway: Gateway,
-    access: Access,
-    (trace, hops): (Option<TraceContext>, u32),
-    body: Body,
-) -> Response {
+pub(super) fn accept(gateway: Gateway, access: Access, said: Said, body: Body) -> Response {
     let incoming = Incoming {
         gateway,
         access,
-        trace,
-        hops,
+        said,
         body,
         buffer: BytesMut::new(),
         searched: 0,
@@ -199,8 +200,14 @@ impl Incoming {
             return;
         }
         let event = event_body::read(&line, &line, "", self.gateway.limits.data_bytes_max);
-        let hops = self.hops;
-        lines.push((self.line, event.map(|it| it.with_hops(hops))));
+        let key = self.said.idempotency_key.as_ref();
+        // As in an array, whose first event has the place 0.
+        let key = key.map(|it| format!("{it}#{}", self.line - 1));
+        let event = event.map(|mut it| {
+            (it.hops, it.idempotency_key) = (self.said.hops, key);
+            it
+        });
+        lines.push((self.line, event));
     }
 
     fn skip_what_is_too_long(&mut self, lines: &mut Vec<Line>) {
@@ -238,7 +245,7 @@ impl Incoming {
         }
         let ready = self.gateway.ready();
         let sizes: Vec<_> = events.iter().map(|it| it.data.len()).collect();
-        let taking = Taking::begin(self.trace, &mut events);
+        let taking = Taking::begin(self.said.trace, &mut events);
         let appended = match ready {
             Ok(()) => self.access.shard.append(&self.access.slug, events, false).await,
             Err(_) => Err(crate::storage::Error::Unavailable("it is stopping".to_owned())),

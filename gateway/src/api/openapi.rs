@@ -89,6 +89,7 @@ fn headers() -> Value {
         "RateLimit": text("What is left of the limit, and when it is whole again."),
         "RateLimit-Policy": text("The limit that applies."),
         "Allow": text("The methods that the route takes."),
+        "Location": text("Where to read what was made."),
     })
 }
 
@@ -197,6 +198,9 @@ fn add_answer(responses: &mut Map<String, Value>, answer: &Answer, schemas: &Map
     });
     if answer.tagged && !matches!(answer.body, AnswerBody::Empty) {
         entry["headers"]["ETag"] = header("ETag");
+    }
+    if answer.located {
+        entry["headers"]["Location"] = header("Location");
     }
     let example = |schema: &str| schemas.get(schema).and_then(|it| it["examples"].get(0)).cloned();
     match answer.body {

@@ -1,6 +1,6 @@
 use axum::response::{IntoResponse, Response};
 use data_encoding::BASE64URL_NOPAD;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -62,6 +62,22 @@ impl Query {
     }
 }
 
+impl Query {
+    /// A page of a list that is there as a whole; the cursor tells how many came before.
+    pub(super) fn page_of<T: Serialize>(
+        &self,
+        list: &str,
+        whole: impl IntoIterator<Item = T>,
+    ) -> Result {
+        let (limit, [skip]) = (self.limit()?, self.cursor(list)?.unwrap_or([0]));
+        let skip = usize::try_from(skip).unwrap_or(usize::MAX);
+        let mut rest = whole.into_iter().skip(skip);
+        let data: Vec<_> = rest.by_ref().take(limit).collect();
+        let next = rest.next().map(|_| cursor(list, &[(skip + limit) as u64]));
+        Ok(page(&data, next))
+    }
+}
+
 const MARK_BYTES: usize = 8;
 
 /// The numbers that a cursor of this list holds.
@@ -94,6 +110,15 @@ pub(super) fn cursor(list: &str, numbers: &[u64]) -> String {
 /// A page of a list.
 pub(super) fn page<T: Serialize>(data: &[T], next_cursor: Option<String>) -> Response {
     json_response(StatusCode::OK, &json!({ "data": data, "next_cursor": next_cursor }))
+}
+
+/// An answer that tells where what was made can be read.
+pub(super) fn made_at(path: &str, mut response: Response) -> Response {
+    // Ids are letters, digits and `._-`.
+    if let Ok(path) = HeaderValue::from_str(path) {
+        response.headers_mut().insert(header::LOCATION, path);
+    }
+    response
 }
 
 /// A JSON answer.

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use crate::api::caller::{Access, Need};
 use crate::api::gateway::Gateway;
-use crate::api::page::{Query, json_response, page};
+use crate::api::page::{Query, json_response};
 use crate::api::problem::{Problem, Result};
 use crate::api::route::{Route, delete, get, post, put};
 use crate::api::{backtest, body, invoke, plugin_follow, plugin_log, plugin_wire};
@@ -20,8 +20,13 @@ const PLUGIN: &str = "/v1/tenants/{tenant}/plugins/{name}";
 pub(super) fn routes() -> Vec<Route> {
     let (read_, manage) = (Need::Scope(Scope::Read), Need::Scope(Scope::Manage));
     vec![
-        get("/v1/tenants/{tenant}/plugins", read_, list, ("listPlugins", "The tenant's plugins."))
-            .gives_list("Plugin"),
+        get(
+            "/v1/tenants/{tenant}/plugins",
+            read_,
+            list,
+            ("listPlugins", "The tenant's plugins, newest first."),
+        )
+        .gives_page("Plugin"),
         get(PLUGIN, read_, read, ("getPlugin", "One plugin with its versions."))
             .gives(200, "Plugin")
             .refuses(404, "plugin_not_found"),
@@ -147,15 +152,16 @@ fn refused(refusal: Refusal) -> Problem {
     }
 }
 
-async fn list(State(gateway): State<Gateway>, access: Access) -> Result {
-    let plugins: Vec<_> = {
+async fn list(State(gateway): State<Gateway>, access: Access, query: Query) -> Result {
+    let mut plugins: Vec<_> = {
         let catalog = access.shard.catalog();
         let entry = catalog.tenant(&access.slug);
         entry.into_iter().flat_map(|it| it.plugins.values().cloned()).collect()
     };
-    let data: Vec<_> =
-        plugins.iter().map(|it| plugin_wire::plugin(&gateway, &access, it)).collect();
-    Ok(page(&data, None))
+    let age = |it: &Plugin| it.versions.first().map(|it| it.created_at);
+    plugins.sort_by_key(|it| std::cmp::Reverse(age(it)));
+    let shown = plugins.iter().map(|it| plugin_wire::plugin(&gateway, &access, it));
+    query.page_of(&access.list("plugins"), shown)
 }
 
 async fn read(

@@ -99,8 +99,12 @@ impl Problem {
 
     /// The same under a code that says more.
     pub(super) fn fields(code: &'static str, mut errors: Vec<FieldError>) -> Self {
+        let place = |it: &FieldError| match it.pointer.as_str() {
+            "" => "the body".to_owned(),
+            pointer => pointer.to_owned(),
+        };
         let named = errors.iter().take(ERRORS_NAMED_MAX);
-        let mut named: Vec<_> = named.map(|it| format!("{} {}", it.pointer, it.detail)).collect();
+        let mut named: Vec<_> = named.map(|it| format!("{} {}", place(it), it.detail)).collect();
         if errors.len() > ERRORS_NAMED_MAX {
             named.push(format!("and {} more", errors.len() - ERRORS_NAMED_MAX));
         }
@@ -200,7 +204,7 @@ impl From<storage::Refused> for Problem {
                 Self::conflict("plugin_in_use", detail)
             }
             storage::Refused::Stale => {
-                let detail = "it is not what `If-Match` names: read it again";
+                let detail = "it is not as `If-Match` or `If-None-Match` says: read it again";
                 Self::new(StatusCode::PRECONDITION_FAILED, "precondition_failed", detail)
             }
             storage::Refused::Limit(max) => {

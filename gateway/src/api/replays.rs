@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::api::caller::{Access, Need};
 use crate::api::gateway::Gateway;
-use crate::api::page::{Query, cursor, json_response, page};
+use crate::api::page::{Query, cursor, json_response, made_at, page};
 use crate::api::problem::{Problem, Result};
 use crate::api::route::{Route, delete, get, post};
 use crate::api::{body, wire};
@@ -39,6 +39,7 @@ pub(super) fn routes() -> Vec<Route> {
         )
         .takes("NewReplay")
         .gives(202, "Replay")
+        .located()
         .refuses(404, "endpoint_not_found")
         .refuses(422, "limit_replays"),
         get(REPLAY, read_, read, ("getReplay", "How far a replay is."))
@@ -143,7 +144,8 @@ async fn start(
         }
         other => Problem::named(other, "tenant_not_found"),
     })?;
-    Ok(json_response(StatusCode::ACCEPTED, &render(&replay)))
+    let place = format!("{}/{}", REPLAYS.replace("{tenant}", access.slug.as_str()), replay.id);
+    Ok(made_at(&place, json_response(StatusCode::ACCEPTED, &render(&replay))))
 }
 
 async fn read(access: Access, Path((_, id)): Path<(String, String)>) -> Result {

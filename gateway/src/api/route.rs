@@ -50,6 +50,8 @@ pub(super) struct Answer {
     pub(super) body: AnswerBody,
     /// Whether it carries an `ETag`.
     pub(super) tagged: bool,
+    /// Whether it carries a `Location`.
+    pub(super) located: bool,
 }
 
 /// What an answer carries: media type and the name of its schema.
@@ -145,7 +147,7 @@ impl Route {
     }
 
     fn answer(mut self, status: u16, body: AnswerBody) -> Self {
-        self.doc.answers.push(Answer { status, body, tagged: false });
+        self.doc.answers.push(Answer { status, body, tagged: false, located: false });
         self
     }
 
@@ -157,11 +159,6 @@ impl Route {
     /// Answers a page of a list.
     pub(super) fn gives_page(self, schema: &'static str) -> Self {
         self.query(&["limit", "cursor"]).answer(200, AnswerBody::Page(schema))
-    }
-
-    /// Answers a whole list in the form of a page.
-    pub(super) fn gives_list(self, schema: &'static str) -> Self {
-        self.answer(200, AnswerBody::Page(schema))
     }
 
     /// Answers without a body.
@@ -179,13 +176,24 @@ impl Route {
         self.answer(status, AnswerBody::Other(media_type, schema))
     }
 
-    /// Its answers carry an `ETag`; what changes something honours `If-Match`.
+    /// Its answers carry an `ETag`; what reads honours `If-None-Match`, what changes something
+    /// `If-Match`, and what may make something both.
     pub(super) fn tagged(mut self) -> Self {
         self.doc.answers.iter_mut().for_each(|it| it.tagged = true);
         match self.method {
-            Method::GET | Method::POST => self,
+            Method::GET => self.header("If-None-Match").answer(304, AnswerBody::Empty),
+            Method::POST => self,
+            Method::PUT => {
+                self.header("If-Match").header("If-None-Match").refuses(412, "precondition_failed")
+            }
             _ => self.header("If-Match").refuses(412, "precondition_failed"),
         }
+    }
+
+    /// What it makes is at the `Location` that it answers.
+    pub(super) fn located(mut self) -> Self {
+        self.doc.answers.iter_mut().for_each(|it| it.located = true);
+        self
     }
 
     /// Its body may come compressed; limits count what it unpacks to.

@@ -16,8 +16,9 @@ use crate::api::problem::Problem;
 use crate::api::route::Route;
 use crate::api::timed::Timed;
 use crate::api::{
-    audit, backup, canary, dead_letters, deliveries, endpoints, event_types, events_in, events_out,
-    explain, ingest, keys, ops, plugins, portal, replays, short, stats, system, tail, tenants,
+    audit, backup, canary, dead_letters, deliveries, endpoints, etag, event_types, events_in,
+    events_out, explain, ingest, keys, ops, plugins, portal, replays, short, stats, system, tail,
+    tenants,
 };
 use crate::domain::TypeId;
 use crate::world::{Clock, Entropy};
@@ -157,6 +158,7 @@ async fn answer((clock, entropy): World, mut request: Request, next: Next) -> Re
     });
     request.extensions_mut().insert(RequestId(name.clone()));
     let (started, method) = (Instant::now(), request.method().clone());
+    let had = etag::had(&request);
     let mut response = match refused_head(&request) {
         Some(problem) => {
             let mut response = problem.into_response();
@@ -166,6 +168,7 @@ async fn answer((clock, entropy): World, mut request: Request, next: Next) -> Re
         }
         None => as_problem(run(request, next).await),
     };
+    etag::spare(had.as_deref(), &mut response);
     let timed = response.extensions_mut().remove::<Arc<Timed>>();
     // What no operation answered has no route.
     let timed = timed.unwrap_or_else(|| Arc::new(Timed::new(&method, "other")));

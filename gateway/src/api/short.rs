@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::api::body;
 use crate::api::caller::{Access, Need};
 use crate::api::gateway::Gateway;
-use crate::api::page::json_response;
+use crate::api::page::{Query, json_response, made_at, page};
 use crate::api::problem::{FieldError, Problem, Result};
 use crate::api::route::{Route, delete, get, post};
 use crate::domain::{Endpoint, Scope};
@@ -27,9 +27,10 @@ pub(super) fn routes() -> Vec<Route> {
             ("registerWebhook", "Registers an address for a type of event."),
         )
         .takes("NewWebhook")
-        .gives(201, "MadeWebhook"),
+        .gives(201, "MadeWebhook")
+        .located(),
         get("/api/webhooks", read_, list, ("listWebhooks", "What is registered, newest first."))
-            .gives_list("Webhook"),
+            .gives_page("Webhook"),
         delete("/api/webhooks/{id}", manage, remove, ("deleteWebhook", "Removes a registration."))
             .gives_nothing()
             .refuses(404, "endpoint_not_found"),
@@ -54,7 +55,8 @@ async fn register(
     let endpoint = gateway.make_endpoint(&access, wish).await?;
     let mut rendered = render(&endpoint);
     rendered["secret"] = endpoint.secrets[0].secret.reveal().as_str().into();
-    Ok(json_response(StatusCode::CREATED, &rendered))
+    let place = format!("/v1/tenants/{}/endpoints/{}", access.slug, endpoint.id);
+    Ok(made_at(&place, json_response(StatusCode::CREATED, &rendered)))
 }
 
 /// Problems point to the fields of this API, not to those of the endpoint.
@@ -70,13 +72,10 @@ fn in_short_words(problem: Problem) -> Problem {
     }
 }
 
-async fn list(access: Access) -> Result {
-    let catalog = access.shard.catalog();
-    let endpoints = catalog.tenant(&access.slug).into_iter().flat_map(|it| it.endpoints.values());
-    let mut endpoints: Vec<_> = endpoints.collect();
-    endpoints.sort_by_key(|it| std::cmp::Reverse(it.no));
+async fn list(access: Access, query: Query) -> Result {
+    let (endpoints, next) = access.endpoints(&query)?;
     let data: Vec<_> = endpoints.iter().map(|it| render(it)).collect();
-    Ok(json_response(StatusCode::OK, &json!({ "data": data, "next_cursor": null })))
+    Ok(page(&data, next))
 }
 
 async fn remove(access: Access, Path(id): Path<String>) -> Result {

@@ -37,7 +37,8 @@ pub(super) fn routes() -> Vec<Route> {
             remove,
             ("deleteTenant", "Deletes a tenant with all its data."),
         )
-        .gives_nothing(),
+        .gives_nothing()
+        .tagged(),
     ]
 }
 
@@ -100,9 +101,15 @@ async fn put_tenant(
     Ok(tagged(status, &wire::tenant(&tenant)))
 }
 
-async fn remove(State(gateway): State<Gateway>, Path(slug): Path<String>) -> Result<Response> {
+async fn remove(
+    State(gateway): State<Gateway>,
+    Path(slug): Path<String>,
+    belief: Belief,
+) -> Result<Response> {
     let slug = Slug::parse(&slug).ok_or_else(|| Problem::not_found("tenant_not_found"))?;
-    gateway.store.shard(&slug).delete_tenant(&slug).await?;
+    let agrees = move |there: &Tenant| belief.holds(Some(&wire::tenant(there)));
+    let deleted = gateway.store.shard(&slug).delete_tenant(&slug, agrees).await;
+    deleted.map_err(|it| Problem::named(it, "tenant_not_found"))?;
     gateway.plugins.forget_tenant(slug.as_str());
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -40,7 +40,7 @@ pub(super) async fn deliveries(client: &Client, command: Deliveries) -> Result<E
         }
         Deliveries::Get { id } => show(client, &format!("deliveries/{id}")).await,
         Deliveries::Attempts { id } => {
-            let page = client.get(&at(&id, "/attempts")).await?;
+            let page = client.get(&at(&id, "/attempts?limit=250")).await?;
             let columns = ["number", "started_at", "trigger", "outcome", "status_code", "error"];
             output::list(client.json, &page, &columns);
             Ok(ExitCode::SUCCESS)

@@ -81,7 +81,7 @@ pub(super) async fn run(client: &Client, command: Plugin) -> Result<ExitCode, Fa
         }
         Plugin::Deploy { folder, no_activate } => deploy(client, &folder, !no_activate).await,
         Plugin::List => {
-            let page = client.get(&client.path("plugins")).await?;
+            let page = client.get(&client.path("plugins?limit=250")).await?;
             output::list(client.json, &page, &["name", "kind", "active_version", "used_by"]);
             Ok(ExitCode::SUCCESS)
         }

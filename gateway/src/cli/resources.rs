@@ -170,7 +170,8 @@ pub(super) async fn events(client: &Client, command: Events) -> Outcome {
         Events::Export(it) => archive::export(client, it).await,
         Events::Import(it) => archive::import(client, it).await,
         Events::Deliveries { id } => {
-            let page = client.get(&client.path(&format!("events/{id}/deliveries"))).await?;
+            let page =
+                client.get(&client.path(&format!("events/{id}/deliveries?limit=250"))).await?;
             output::list(client.json, &page, &DELIVERY_COLUMNS);
             Ok(ExitCode::SUCCESS)
         }

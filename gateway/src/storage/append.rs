@@ -56,11 +56,6 @@ impl NewEvent {
         }
     }
 
-    /// The same, as what so many deliveries led to.
-    pub fn with_hops(self, hops: u32) -> Self {
-        Self { hops, ..self }
-    }
-
     /// The names under which it must be stored only once. Ids and keys have separate spaces.
     pub(super) fn names(&self) -> impl Iterator<Item = String> {
         let id = self.id.as_ref().map(|it| format!("i:{it}"));

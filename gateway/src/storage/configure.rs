@@ -90,12 +90,17 @@ impl Shard {
     /// once; their bytes go with retention.
     ///
     /// # Errors
-    /// `NotFound`, or when storage fails.
-    pub async fn delete_tenant(&self, slug: &Slug) -> Result<(), Refused> {
+    /// `NotFound`, what `agrees` refuses, or when storage fails.
+    pub async fn delete_tenant(
+        &self,
+        slug: &Slug,
+        agrees: impl FnOnce(&Tenant) -> Result<(), Refused> + Send,
+    ) -> Result<(), Refused> {
         let _one_at_a_time = self.configuring.lock().await;
         let (tenant, records) = {
             let catalog = self.catalog();
             let entry = catalog.tenant(slug).ok_or(Refused::NotFound)?;
+            agrees(&entry.tenant)?;
             let tenant_no = entry.tenant.no.0;
             let keys = entry.keys.keys();
             let keys = keys.map(|id| Record::KeyRevoked { tenant_no, id: id.clone() });

@@ -248,7 +248,7 @@ async fn what_is_left_of_a_deleted_endpoint_goes(bench: &mut Bench<'_>) -> Resul
     let shard = bench.store.shard(&slug).clone();
     let make = |no| Endpoint { tenant: slug.clone(), ..endpoint_of(no) };
     let made = shard.create_endpoint(&slug, make).await.expect("a new id");
-    shard.delete_tenant(&slug).await.expect("it is there");
+    shard.delete_tenant(&slug, |_| Ok(())).await.expect("it is there");
     let keep = Keep { events: Retention::Forever, audit: Retention::Forever };
     shard.trim(keep).await?;
     assert!(shard.catalog().endpoint_id(made.no).is_some());
