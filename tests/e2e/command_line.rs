@@ -195,7 +195,12 @@ async fn man_pages_completions_and_the_log_level() {
     assert!(shell.run(&["completions", "bash"]).1.contains("event-types"));
     let changed = shell.json(&["log-level", "info,hookgate=debug"]);
     assert_eq!(changed, json!({ "level": "info,hookgate=debug" }));
-    assert_eq!(shell.run(&["log-level", "nonsense=nonsense=1"]).0, 1);
+    for level in ["nonsense=nonsense=1", "wran", ""] {
+        assert_eq!(shell.run(&["log-level", level]).0, 1, "{level}");
+    }
+    assert_eq!(shell.json(&["log-level"]), changed);
+    let mut misspelt = shell.command(&["serve", "--data-dir", "never"]);
+    assert_eq!(misspelt.env("HOOKGATE_LOG", "wran").status().unwrap().code(), Some(64));
 }
 
 /// The example configuration is one.

@@ -8,7 +8,7 @@ use crate::api::body;
 use crate::api::caller::Need;
 use crate::api::gateway::Gateway;
 use crate::api::page::json_response;
-use crate::api::problem::{Problem, Result};
+use crate::api::problem::{FieldError, Problem, Result};
 use crate::api::route::{Route, get, put};
 use crate::telemetry;
 use crate::world::egress::{EgressPolicy, Host, Proxy};
@@ -52,12 +52,11 @@ async fn write_log_level(State(gateway): State<Gateway>, headers: HeaderMap, bod
     let level = fields.need("level", level).unwrap_or_default();
     if level.len() > LEVEL_CHARS_MAX {
         fields.refuse("level", format!("at most {LEVEL_CHARS_MAX} characters"));
-    } else if !level.is_empty()
-        && let Err(error) = telemetry::set_log_level(&level)
-    {
-        fields.refuse("level", error);
     }
     fields.finish().map_err(Problem::invalid_fields)?;
+    telemetry::set_log_level(&level).map_err(|detail| {
+        Problem::invalid_fields(vec![FieldError { pointer: "/level".to_owned(), detail }])
+    })?;
     tracing::info!(level, "how much is logged was changed");
     Ok(read_log_level().await)
 }

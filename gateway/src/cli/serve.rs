@@ -178,7 +178,9 @@ pub(super) async fn run(flags: Flags) -> ExitCode {
         Ok(config) => config,
         Err(error) => return refuse(error.to_string(), BAD_CONFIG),
     };
-    start_logging(json);
+    if let Err(error) = start_logging(json) {
+        return refuse(format!("HOOKGATE_LOG: {error}"), BAD_CONFIG);
+    }
     let exporting = match Exporting::start() {
         Ok(exporting) => exporting,
         Err(error) => return refuse(format!("OTEL_EXPORTER_OTLP_…: {error}"), BAD_CONFIG),
