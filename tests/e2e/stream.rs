@@ -1,8 +1,12 @@
-use reqwest::Method;
+use std::time::{Duration, SystemTime};
+
+use reqwest::{Body, Method, Response};
 use serde_json::{Value, json};
+use tokio::io::{AsyncWriteExt, DuplexStream};
+use tokio_util::io::ReaderStream;
 
 use crate::bench;
-use hookgate_tests::OPERATOR_KEY;
+use hookgate_tests::{Gateway, OPERATOR_KEY};
 
 const LINES: usize = 10_000;
 const BAD: usize = 5_000;
@@ -38,4 +42,89 @@ async fn a_bad_line_rejects_itself_alone() {
         }
     }
     assert_eq!(stored, LINES - 1);
+}
+
+/// A stream in and a tail out that somebody has open with a key.
+struct Open {
+    lines: DuplexStream,
+    answers: Response,
+    tail: Response,
+}
+
+impl Open {
+    async fn with(gateway: &Gateway, tenant: &str, key: &str) -> Self {
+        let (lines, source) = tokio::io::duplex(1024);
+        let path = format!("/v1/tenants/{tenant}/events");
+        let request = gateway.request(Method::POST, &path, key);
+        let request = request.header("content-type", "application/x-ndjson");
+        let request = request.body(Body::wrap_stream(ReaderStream::new(source)));
+        let answers = request.send().await.unwrap();
+        let tail = gateway.request(Method::GET, &format!("{path}/tail"), key).send().await;
+        let mut open = Self { lines, answers, tail: tail.unwrap() };
+        assert!(open.answers.status().is_success() && open.tail.status().is_success());
+        assert_eq!(open.send().await["status"], "accepted");
+        let mut text = String::new();
+        while !text.contains("event: event") {
+            let chunk = open.tail.chunk().await.unwrap().unwrap();
+            text.push_str(&String::from_utf8_lossy(&chunk));
+        }
+        open
+    }
+
+    async fn send(&mut self) -> Value {
+        self.lines.write_all(b"{\"type\":\"a.b\",\"data\":1}\n").await.unwrap();
+        let answer = self.answers.chunk().await.unwrap().unwrap();
+        serde_json::from_slice(&answer).unwrap()
+    }
+}
+
+/// The rest of an answer that ends.
+async fn rest(response: &mut Response) -> String {
+    let all = async {
+        let mut text = String::new();
+        while let Ok(Some(chunk)) = response.chunk().await {
+            text.push_str(&String::from_utf8_lossy(&chunk));
+        }
+        text
+    };
+    tokio::time::timeout(Duration::from_secs(10), all).await.expect("it ends")
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_what_let_it_in() {
+    let (_folder, gateway, _) = bench().await;
+    for (tenant, key, code) in [
+        ("revoked", None, "unauthenticated"),
+        ("expired", None, "unauthenticated"),
+        ("deleted", Some(OPERATOR_KEY), "tenant_not_found"),
+    ] {
+        let path = format!("/v1/tenants/{tenant}");
+        assert_eq!(gateway.call(Method::PUT, &path, Some(json!({}))).await.0, 201);
+        let seconds = if tenant == "expired" { 3 } else { 900 };
+        let until = SystemTime::now() + Duration::from_secs(seconds);
+        let until = jiff::Timestamp::try_from(until).unwrap().to_string();
+        let keys = format!("{path}/keys");
+        let wish = json!({ "name": "k", "scopes": ["produce", "read"], "expires_at": until });
+        let made = gateway.post(&keys, wish).await;
+        let text = key.unwrap_or(made["key"].as_str().unwrap());
+        let mut open = Open::with(&gateway, tenant, text).await;
+        match tenant {
+            "revoked" => {
+                let key = format!("{keys}/{}", made["id"].as_str().unwrap());
+                assert_eq!(gateway.call(Method::DELETE, &key, None).await.0, 204);
+            }
+            "expired" => tokio::time::sleep(Duration::from_secs(4)).await,
+            _ => assert_eq!(gateway.call(Method::DELETE, &path, None).await.0, 204),
+        }
+        if tenant != "deleted" {
+            gateway.post(&format!("{path}/events"), json!({ "type": "x.y", "data": 1 })).await;
+            assert!(!rest(&mut open.tail).await.contains("x.y"), "{tenant}");
+        }
+        let answer = open.send().await;
+        assert_eq!((&answer["line"], &answer["status"]), (&json!(2), &json!("rejected")));
+        assert_eq!(answer["error"]["code"], code, "{tenant}");
+        assert_eq!(rest(&mut open.answers).await, "", "{tenant}");
+    }
+    let events = gateway.get("/v1/tenants/revoked/events").await;
+    assert_eq!(events["data"].as_array().unwrap().len(), 2, "{events}");
 }

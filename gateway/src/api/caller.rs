@@ -40,6 +40,13 @@ pub(super) struct Access {
     pub(super) slug: Slug,
     pub(super) no: TenantNo,
     pub(super) shard: Arc<Shard>,
+    shown: Arc<Shown>,
+}
+
+/// What of a key is looked up: its id, if it has the form of a tenant's, and its hash.
+struct Shown {
+    id: Option<String>,
+    hash: [u8; 32],
 }
 
 /// Somebody who was let in, and the tenant that the request is about, if there is one.
@@ -62,26 +69,28 @@ pub fn hash_key(key: &str) -> [u8; 32] {
 impl Gateway {
     /// Who sent this request.
     pub(super) fn caller(&self, headers: &HeaderMap) -> Result<Caller> {
+        self.caller_and_key(headers).map(|(caller, _)| caller)
+    }
+
+    fn caller_and_key(&self, headers: &HeaderMap) -> Result<(Caller, Shown)> {
         let text = headers.get(header::AUTHORIZATION).and_then(|it| it.to_str().ok());
         // The scheme is written in any case (RFC 9110, 11.1).
         let key = text.and_then(|it| it.split_once(' '));
         let key = key.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
         let key = key.map(|(_, key)| key.trim());
-        self.known(key.unwrap_or_default()).ok_or_else(|| {
-            let detail = "send a valid key as `Authorization: Bearer <key>`";
-            Problem::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail)
-        })
+        let shown = Shown::of(key.unwrap_or_default());
+        let caller = self.known(&shown).ok_or_else(unauthenticated)?;
+        Ok((caller, shown))
     }
 
-    fn known(&self, text: &str) -> Option<Caller> {
-        let hash = hash_key(text);
+    fn known(&self, shown: &Shown) -> Option<Caller> {
+        let hash = shown.hash;
         let operator = self.store.shards()[0].catalog().operator_key().copied();
         if operator.is_some_and(|it| bool::from(it.ct_eq(&hash))) {
             return Some(Caller::Operator);
         }
-        let id = text.strip_prefix("hk_")?.split('_').next()?;
-        let id = format!("key_{id}");
-        let key = self.store.shards().iter().find_map(|it| it.catalog().key(&id).cloned())?;
+        let id = shown.id.as_deref()?;
+        let key = self.store.shards().iter().find_map(|it| it.catalog().key(id).cloned())?;
         let now = self.clock.now();
         let old =
             key.previous.is_some_and(|(old, until)| bool::from(old.ct_eq(&hash)) && now < until);
@@ -100,7 +109,7 @@ impl Gateway {
         if need == Need::Nothing {
             return Ok(None);
         }
-        let caller = self.caller(headers)?;
+        let (caller, shown) = self.caller_and_key(headers)?;
         let named = slug.is_some();
         let slug = match need {
             Need::Own(_) => Some(caller.own_tenant()),
@@ -114,7 +123,7 @@ impl Gateway {
         }
         need.check(&caller)?;
         self.keep_pace(&caller)?;
-        let access = slug.and_then(|it| self.access(&it));
+        let access = slug.and_then(|it| self.access(&it, shown));
         Ok(Some(Admitted { caller, access }))
     }
 
@@ -125,10 +134,26 @@ impl Gateway {
         taken.map_err(|it| Problem::too_fast("requests of this key", &it))
     }
 
-    fn access(&self, slug: &Slug) -> Option<Access> {
+    fn access(&self, slug: &Slug, shown: Shown) -> Option<Access> {
         let shard = self.store.shard(slug).clone();
         let no = shard.catalog().tenant(slug)?.tenant.no;
-        Some(Access { slug: slug.clone(), no, shard })
+        Some(Access { slug: slug.clone(), no, shard, shown: shown.into() })
+    }
+
+    /// Whether a stream that was let in may go on: its key may have been revoked or replaced since,
+    /// or have expired, and the tenant may be gone.
+    pub(super) fn still_admits(&self, access: &Access) -> Result<()> {
+        self.known(&access.shown).ok_or_else(unauthenticated)?;
+        let now = access.shard.catalog().tenant(&access.slug).map(|it| it.tenant.no);
+        let same = now == Some(access.no);
+        if same { Ok(()) } else { Err(Problem::not_found("tenant_not_found")) }
+    }
+}
+
+impl Shown {
+    fn of(text: &str) -> Self {
+        let id = text.strip_prefix("hk_").and_then(|it| it.split('_').next());
+        Self { id: id.map(|it| format!("key_{it}")), hash: hash_key(text) }
     }
 }
 
@@ -174,6 +199,11 @@ impl Caller {
             Self::Key(key) => key.tenant.clone(),
         }
     }
+}
+
+fn unauthenticated() -> Problem {
+    let detail = "send a valid key as `Authorization: Bearer <key>`";
+    Problem::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail)
 }
 
 fn insufficient(detail: &str) -> Problem {

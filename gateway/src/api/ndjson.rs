@@ -237,9 +237,11 @@ impl Incoming {
             }
         }
         let refused = wait_for_pace(&self.gateway, &self.access, events.len()).await;
-        if let Some(problem) = &refused {
+        // However long the stream is, it is open to no key that is revoked by now.
+        let left = self.gateway.still_admits(&self.access).err();
+        if let Some(problem) = left.as_ref().or(refused.as_ref()) {
             events.clear();
-            for (_, refusal) in places.iter_mut().filter(|(_, it)| it.is_none()) {
+            for (_, refusal) in places.iter_mut().filter(|(_, it)| left.is_some() || it.is_none()) {
                 *refusal = Some(problem.clone());
             }
         }
@@ -269,8 +271,8 @@ impl Incoming {
             answers.push(b'\n');
         }
         // After a failure nothing more can be taken: the producer goes on from the last answer.
-        self.ended |= appended.is_err();
-        if appended.is_err() {
+        if appended.is_err() || left.is_some() {
+            self.ended = true;
             self.buffer.clear();
             self.searched = 0;
         }

@@ -18,7 +18,7 @@ use crate::api::page::{Query, cursor, page};
 use crate::api::problem::{Problem, Result};
 use crate::api::{plugin_follow, plugin_wire};
 use crate::domain::{PluginName, Timestamp};
-use crate::plugins::{Host, LEVELS, Wanted};
+use crate::plugins::{LEVELS, Wanted};
 
 const PING_EVERY: Duration = Duration::from_secs(15);
 /// Lines sent at once to a reader that is behind.
@@ -43,7 +43,7 @@ pub(super) async fn read(
             let lines = diary.lines(&tenant, &plugin.name, &wanted, limit);
             lines.last().map_or(*diary.watch(&tenant, &plugin.name).borrow(), |it| it.number - 1)
         });
-        return Ok(follow(&gateway, (tenant, plugin.name), &wanted, from));
+        return Ok(follow(gateway.clone(), access, plugin.name, &wanted, from));
     }
     let lines = diary.lines(&tenant, &plugin.name, &wanted, limit);
     let next = lines.last().filter(|_| lines.len() == limit);
@@ -65,7 +65,8 @@ fn read_wanted(query: &Query) -> Result<Wanted<'_>> {
 }
 
 struct Following {
-    host: Host,
+    gateway: Gateway,
+    access: Access,
     tenant: Arc<str>,
     plugin: PluginName,
     version: Option<u32>,
@@ -80,14 +81,15 @@ struct Following {
 
 /// A stream of server-sent events, one for each line; its id lets a reader come back.
 fn follow(
-    gateway: &Gateway,
-    (tenant, plugin): (Arc<str>, PluginName),
+    gateway: Gateway,
+    access: Access,
+    plugin: PluginName,
     wanted: &Wanted<'_>,
     from: u64,
 ) -> Response {
+    let tenant = access.slug.shared();
     let following = Following {
         last: gateway.plugins.diary().watch(&tenant, &plugin),
-        host: gateway.plugins.clone(),
         tenant,
         plugin,
         version: wanted.version,
@@ -96,6 +98,8 @@ fn follow(
         shown_to: from,
         waiting: VecDeque::from([": watching\nretry: 2000\n\n".to_owned()]),
         unready: gateway.unready.clone(),
+        gateway,
+        access,
     };
     let frames = stream::unfold(following, |mut following| async move {
         let frame = following.next().await?;
@@ -113,7 +117,8 @@ impl Following {
     async fn next(&mut self) -> Option<String> {
         loop {
             if let Some(frame) = self.waiting.pop_front() {
-                return Some(frame);
+                // A key that is revoked by now opens nothing more.
+                return self.gateway.still_admits(&self.access).is_ok().then_some(frame);
             }
             self.look();
             if !self.waiting.is_empty() {
@@ -125,7 +130,9 @@ impl Following {
                 _ = self.unready.wait_for(|it| it.is_some()) => return None,
                 // The plugin was deleted, and its log with it.
                 changed = self.last.changed() => changed.ok()?,
-                () = tokio::time::sleep(PING_EVERY) => return Some(": still here\n\n".to_owned()),
+                () = tokio::time::sleep(PING_EVERY) => {
+                    self.waiting.push_back(": still here\n\n".to_owned());
+                }
             }
         }
     }
@@ -140,7 +147,8 @@ impl Following {
             before: Some(last + 1),
             after: Some(self.shown_to),
         };
-        let lines = self.host.diary().lines(&self.tenant, &self.plugin, &wanted, AT_ONCE_MAX);
+        let lines =
+            self.gateway.plugins.diary().lines(&self.tenant, &self.plugin, &wanted, AT_ONCE_MAX);
         for line in lines.iter().rev() {
             let data = plugin_wire::logged(line);
             self.waiting.push_back(format!("event: log\nid: {}\ndata: {data}\n\n", line.number));

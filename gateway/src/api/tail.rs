@@ -39,6 +39,7 @@ pub(super) fn routes() -> Vec<Route> {
 }
 
 struct Watching {
+    gateway: Gateway,
     access: Access,
     wanted: Option<Pattern>,
     notices: Receiver<Notice>,
@@ -79,6 +80,7 @@ async fn tail(
         waiting: VecDeque::from([": watching\nretry: 2000\n\n".to_owned()]),
         unready: gateway.unready.clone(),
         _counted: Counted::new(),
+        gateway,
         access,
         wanted,
     };
@@ -127,14 +129,18 @@ impl Watching {
     async fn next(&mut self) -> Option<String> {
         loop {
             if let Some(frame) = self.waiting.pop_front() {
-                return Some(frame);
+                // A key that is revoked by now opens nothing more.
+                return self.gateway.still_admits(&self.access).is_ok().then_some(frame);
             }
             let notice = tokio::select! {
                 biased;
                 // A stopping gateway ends its streams; the reader comes back to the next one.
                 _ = self.unready.wait_for(|it| it.is_some()) => return None,
                 notice = self.notices.recv() => notice,
-                () = tokio::time::sleep(PING_EVERY) => return Some(": still here\n\n".to_owned()),
+                () = tokio::time::sleep(PING_EVERY) => {
+                    self.waiting.push_back(": still here\n\n".to_owned());
+                    continue;
+                }
             };
             let shown = match notice {
                 Ok(Notice::Accepted(event)) if event.seq > self.shown_to => self.show_event(&event),
