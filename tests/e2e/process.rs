@@ -52,7 +52,7 @@ async fn while_it_drains_it_says_so() {
 
 #[tokio::test]
 async fn exit_codes_tell_what_is_wrong() {
-    let (folder, _gateway, _) = bench().await;
+    let (folder, gateway, _) = bench().await;
     let config = folder.path().join("bad.toml");
     std::fs::write(&config, "liste = 1\n").unwrap();
     let run = |arguments: &[&str]| {
@@ -65,6 +65,14 @@ async fn exit_codes_tell_what_is_wrong() {
     let (code, text) = run(&["--config", config.to_str().unwrap()]);
     assert!(code == Some(64) && text.contains("liste"), "{text}");
     assert_eq!(run(&["--liste"]).0, Some(64));
+    let (code, text) = run(&["--data-dir", config.to_str().unwrap(), "--listen", "127.0.0.1:0"]);
+    assert_eq!(code, Some(74), "a file is no data directory: {text}");
+    let (taken, new) = (gateway.server.trim_start_matches("http://"), folder.path().join("new"));
+    for address in [taken, "203.0.113.1:80"] {
+        let (code, text) = run(&["--data-dir", new.to_str().unwrap(), "--listen", address]);
+        assert!(code == Some(64) && text.contains(address), "{text}");
+    }
+    assert!(!new.exists(), "no store was made");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::{
 
 use data_encoding::HEXLOWER;
 
-use crate::app::{Config, KeySource};
+use crate::app::{Config, KeySource, StartError};
 use crate::storage::{self, MasterKey, MasterKeys, Store};
 use crate::world::Entropy;
 
@@ -22,21 +22,32 @@ const STORE_FOLDER: &str = "store";
 /// The master key that is configured. A new store without one gets one.
 ///
 /// # Errors
-/// A sentence that says what to do.
-pub(super) fn find(config: &Config, entropy: &dyn Entropy) -> Result<MasterKeys, String> {
+/// What is wrong with the key; or, where the folder of a new store is none that can be written,
+/// that.
+pub(super) fn find(config: &Config, entropy: &dyn Entropy) -> Result<MasterKeys, StartError> {
     let is_new = !config.data_dir.join(STORE_FOLDER).exists();
     let current = match &config.master_key {
-        KeySource::File(path) if is_new && !path.exists() => make(path, entropy)?,
-        source => read(source)?,
+        KeySource::File(path) if is_new && !path.exists() => {
+            make(path, entropy).map_err(|it| match path.starts_with(&config.data_dir) {
+                true => unwritable(path, &it),
+                false => StartError::MasterKey(format!("{}: {it}", path.display())),
+            })?
+        }
+        source => read(source).map_err(StartError::MasterKey)?,
     };
-    let old = config.master_key_old.as_ref().map(read).transpose()?;
-    let masters = MasterKeys { current, old };
+    let old = config.master_key_old.as_ref().map(read).transpose();
+    let masters = MasterKeys { current, old: old.map_err(StartError::MasterKey)? };
+
     let known = std::fs::read_to_string(fingerprint_path(config)).ok();
     let known = known.and_then(|it| HEXLOWER.decode(it.trim().as_bytes()).ok()?.try_into().ok());
     if known.is_some_and(|it| !masters.know(&it)) {
-        return Err(storage::Error::WrongKey.to_string());
+        return Err(storage::Error::WrongKey.into());
     }
     Ok(masters)
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> StartError {
+    storage::Error::Unavailable(format!("{}: {error}", path.display())).into()
 }
 
 /// Makes the current key the store's.
@@ -87,7 +98,7 @@ fn read(source: &KeySource) -> Result<MasterKey, String> {
     MasterKey::parse(&text).map_err(|it| format!("{}: {it}", path.display()))
 }
 
-fn make(path: &Path, entropy: &dyn Entropy) -> Result<MasterKey, String> {
+fn make(path: &Path, entropy: &dyn Entropy) -> std::io::Result<MasterKey> {
     let key = MasterKey::drawn(entropy);
     let written = || -> std::io::Result<()> {
         let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
@@ -98,7 +109,7 @@ fn make(path: &Path, entropy: &dyn Entropy) -> Result<MasterKey, String> {
         file.sync_all()?;
         File::open(folder)?.sync_all()
     };
-    written().map_err(|it| format!("{}: {it}", path.display()))?;
+    written()?;
     tracing::info!(
         path = %path.display(),
         "a master key was made. It protects secrets in copies of the store that lack this file; \

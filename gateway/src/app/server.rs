@@ -49,6 +49,11 @@ const TRY_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// # Errors
 /// When the address is taken, or none of this machine's.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    listen_with(bind(address)?)
+}
+
+/// Takes the address. Whoever connects is refused until it is listened at.
+pub(super) fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
@@ -59,6 +64,10 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     #[cfg(target_os = "linux")]
     socket2::SockRef::from(&socket).set_tcp_user_timeout(Some(READ_PATIENCE))?;
     socket.bind(address)?;
+    Ok(socket)
+}
+
+pub(super) fn listen_with(socket: TcpSocket) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 

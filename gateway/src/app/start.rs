@@ -1,7 +1,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
-    net::TcpListener,
+    net::TcpSocket,
     runtime::{Handle, Runtime},
     sync::watch,
     task::JoinSet,
@@ -42,14 +42,17 @@ pub enum StartError {
     /// The plugin host cannot start.
     #[error(transparent)]
     Plugins(#[from] plugins::Error),
-    /// The machine gives no runtime, listener or certificates.
+    /// It cannot listen where it should.
+    #[error("cannot listen at {0}: {1}")]
+    Listen(SocketAddr, std::io::Error),
+    /// The machine gives no runtime or certificates.
     #[error("{0}")]
     Machine(String),
 }
 
 impl StartError {
-    /// The exit code that tells a supervisor what is wrong (sysexits.h where it has one): 65 a
-    /// damaged store, 73 a data directory in use, 74 a store that fails, 78 a newer format or
+    /// The exit code that tells a supervisor what is wrong (sysexits.h where it has one): 64 an
+    /// address that it cannot listen at, 65 a damaged store, 73 a data directory in use, 74 a store that fails, 78 a newer format or
     /// another master key than the store's.
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -58,6 +61,7 @@ impl StartError {
             Self::Storage(storage::Error::Unavailable(_)) => 74,
             Self::Storage(storage::Error::Newer { .. } | storage::Error::WrongKey) => 78,
             Self::MasterKey(_) => 78,
+            Self::Listen(..) => 64,
             Self::Plugins(_) | Self::Machine(_) => 1,
         }
     }
@@ -92,7 +96,9 @@ impl App {
         let world = (clock.clone(), entropy.clone());
         let metrics = telemetry::install(config.owners.clone());
         let config = within_files(config);
-        let masters = master_key::find(&config, &*entropy).map_err(StartError::MasterKey)?;
+        // Before a new store is made: where nobody can listen there should be none.
+        let (socket, address) = bind(config.listen)?;
+        let masters = master_key::find(&config, &*entropy)?;
         let (store, writers) =
             Store::open(&config.data_dir, &config.storage, masters.clone(), world)?;
         let writers = writers.start(&store)?;
@@ -100,7 +106,7 @@ impl App {
         let made_operator_key = prepare(&store, &config, &*entropy).await?;
         let plugins = Host::start(config.plugins.clone(), &*entropy)?;
         grant(&plugins, &store);
-        let (listener, address) = listen(config.listen)?;
+        let listener = server::listen_with(socket).map_err(|it| StartError::Listen(address, it))?;
         let (delivering, transport) = start_delivering(&config, address)?;
         let stopping_rooms = CancellationToken::new();
         let dispatcher = |shard: &Arc<Shard>| Dispatcher {
@@ -259,10 +265,10 @@ fn about_this_machine(policy: EgressPolicy, listener: SocketAddr) -> EgressPolic
     policy
 }
 
-fn listen(at: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
-    let listener = server::listen(at).and_then(|it| Ok((it.local_addr()?, it)));
-    let (address, listener) = listener.map_err(|it| StartError::Machine(format!("{at}: {it}")))?;
-    Ok((listener, address))
+fn bind(at: SocketAddr) -> Result<(TcpSocket, SocketAddr), StartError> {
+    let bound = server::bind(at).and_then(|it| Ok((it.local_addr()?, it)));
+    let (address, socket) = bound.map_err(|it| StartError::Listen(at, it))?;
+    Ok((socket, address))
 }
 
 /// What looks after the process beside its work: space on the disk, and metrics kept small.
