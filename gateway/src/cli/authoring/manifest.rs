@@ -3,7 +3,11 @@ use std::{fs, path::Path};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
+use crate::domain::PluginName;
 use crate::plugins::Keep;
+
+/// How a plugin's name looks, for people.
+pub(super) const NAME_FORM: &str = "write a-z or 0-9 first, then a-z, 0-9, - and _";
 
 /// A plugin's `hookgate-plugin.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -68,6 +72,10 @@ impl Manifest {
             format!("{} is no plugin's folder; `hookgate plugin new` makes one", folder.display())
         })?;
         let manifest: Self = toml::from_str(&text).with_context(|| path.display().to_string())?;
+        // It names the component's file too.
+        if PluginName::parse(&manifest.name).is_none() {
+            bail!("{}: `{}` is no plugin's name: {NAME_FORM}", path.display(), manifest.name);
+        }
         let other = manifest.lang == Lang::Other;
         if other != (manifest.component.is_some() && !manifest.build.is_empty()) {
             bail!(
@@ -87,5 +95,20 @@ impl Manifest {
             Lang::Rust | Lang::Other => "",
         };
         self.source.as_deref().unwrap_or(default)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_no_path() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, fits) in [("a-1", true), ("7up", true), ("../../evil", false), ("", false)] {
+            let text = format!("name = \"{name}\"\nkind = \"filter\"\n");
+            fs::write(folder.path().join("hookgate-plugin.toml"), text).unwrap();
+            assert_eq!(Manifest::read(folder.path()).is_ok(), fits, "{name}");
+        }
     }
 }

@@ -3,6 +3,7 @@ use std::{fs, path::Path};
 use anyhow::{Context, Result, bail};
 
 use crate::cli::authoring::Lang;
+use crate::cli::authoring::manifest::NAME_FORM;
 use crate::cli::authoring::sources::write_sdk;
 use crate::cli::authoring::templates::{self, Template};
 use crate::domain::PluginName;
@@ -28,8 +29,11 @@ pub enum Kind {
 /// When the name is none, the folder is there already, it cannot be written, or there is no
 /// template.
 pub fn new(name: &str, lang: Lang, kind: Kind, folder: &Path) -> Result<()> {
-    if PluginName::parse(name).is_none() || name.as_bytes()[0].is_ascii_digit() {
-        bail!("`{name}` is no plugin's name: write a-z first, then a-z, 0-9, - and _");
+    if PluginName::parse(name).is_none() {
+        bail!("`{name}` is no plugin's name: {NAME_FORM}");
+    }
+    if lang == Lang::Rust && name.as_bytes()[0].is_ascii_digit() {
+        bail!("`{name}` is no crate's name: write a-z first");
     }
     if folder.exists() {
         bail!("{} is there already", folder.display());
