@@ -1,6 +1,7 @@
 use std::process::{Command, Stdio};
 
 use hookgate_tests::{Gateway, OPERATOR_KEY, binary};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{bench, publish, register};
@@ -108,6 +109,67 @@ async fn types_and_replays_by_command() {
     assert_eq!(shell.run(&nobody).0, 4);
     assert_eq!(shell.run(&["event-types", "delete", "order.created"]).0, 0);
     assert_eq!(shell.run(&["event-types", "get", "order.created"]).0, 4);
+}
+
+#[tokio::test]
+async fn an_id_leads_to_nothing_else() {
+    let (folder, gateway, endpoint) = bench().await;
+    let shell = Shell { server: &gateway.server, home: folder.path() };
+    assert_eq!(shell.run(&["tenants", "put", "victim"]).0, 0);
+    register(&gateway, &endpoint, json!({ "id": "mine" })).await;
+    for arguments in [
+        &["endpoints", "delete", "../../victim"][..],
+        &["endpoints", "delete", "mine#f"],
+        &["endpoints", "delete", "mine?x=1"],
+        &["endpoints", "get", "../../../tenants"],
+        &["endpoints", "get", "%2e%2e/endpoints/mine"],
+        &["endpoints", "get", ".."],
+        &["endpoints", "get", ""],
+        &["keys", "revoke", "../endpoints/mine"],
+        &["plugin", "delete", "../endpoints/mine"],
+        &["tenants", "delete", "default/endpoints/mine"],
+        &["tenants", "get", "."],
+        &["events", "list", "--tenant", "default/events?x="],
+    ] {
+        assert_eq!(shell.run(arguments).0, 4, "{arguments:?}");
+    }
+    gateway.get("/v1/tenants/victim").await;
+    gateway.get("endpoints/mine").await;
+    for id in [".", ".."] {
+        let event = json!({ "type": "a.b", "data": 1, "id": id });
+        let (status, problem) = gateway.call(Method::POST, "events", Some(event)).await;
+        assert_eq!((status, &problem["errors"][0]["pointer"]), (422, &json!("/id")));
+        let wish = json!({ "url": endpoint.url, "id": id });
+        assert_eq!(gateway.call(Method::POST, "endpoints", Some(wish)).await.0, 422);
+    }
+}
+
+#[tokio::test]
+async fn a_backup_that_fails_says_why_and_leaves_nothing() {
+    let (folder, gateway, _endpoint) = bench().await;
+    let shell = Shell { server: &gateway.server, home: folder.path() };
+    for (data, code) in [("data", 73), ("nothing", 74)] {
+        let (told, _, errors) = shell.run(&["store", "backup", "backups", "--data-dir", data]);
+        assert_eq!(told, code, "{errors}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path().join("backups")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn people_are_told_how_many() {
+    let (folder, gateway, _endpoint) = bench().await;
+    let shell = Shell { server: &gateway.server, home: folder.path() };
+    let (good, bad) = ("{\"type\":\"a.b\",\"data\":1}\n", "{\"type\":\"a..b\",\"data\":1}\n");
+    for (lines, code, rejected) in [(good.to_owned(), 0, 0), (format!("{good}{bad}"), 7, 1)] {
+        std::fs::write(folder.path().join("events.ndjson"), lines).unwrap();
+        let (told, text, errors) = shell.run(&["send", "--ndjson", "events.ndjson"]);
+        assert_eq!(told, code, "{errors}");
+        assert!(text.contains(&format!("rejected   {rejected}\n")), "{text}");
+        assert_eq!(errors.contains("line 2:"), rejected == 1, "{errors}");
+    }
+    for server in ["nonsense", "localhost:8080", "http://", "http://localhost/#"] {
+        assert_eq!(shell.run(&["tenants", "list", "--server", server]).0, 2, "{server}");
+    }
 }
 
 #[tokio::test]

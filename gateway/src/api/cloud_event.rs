@@ -234,7 +234,7 @@ impl Attributes {
         let (data, from) = data.unwrap_or_else(|| (Bytes::from_static(b"null"), 0));
         event_body::check_data(&data, from, data_bytes_max)?;
         let mut event = NewEvent::new(event_type, data);
-        event.preferred_id = EventId::parse(&id);
+        event.preferred_id = EventId::choose(&id);
         event.origin = Some(format!("{source}\n{id}"));
         event.timestamp = timestamp.flatten();
         event.ordering_key = self.texts.get(PARTITION_KEY).cloned();

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::{Map, Value, json};
 
+use crate::api::event_body::ID_FORM;
 use crate::api::fields::Fields;
 use crate::api::problem::{FieldError, Problem, Result};
 use crate::api::trust_body::{
@@ -68,7 +69,7 @@ impl Wish {
                 String::new()
             }
         });
-        let id = fields.parsed("id", "1 to 64 of A-Za-z0-9._-", EndpointId::parse);
+        let id = fields.parsed("id", ID_FORM, EndpointId::choose);
         let event_types = fields.array("event_types").unwrap_or_default();
         let event_types = patterns(&mut fields, &event_types);
         let filter = fields.read("filter", |it| {

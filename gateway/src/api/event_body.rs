@@ -18,6 +18,8 @@ const ORDERING_KEY_BYTES_MAX: usize = 256;
 const METADATA_BYTES_MAX: usize = 8 * 1024;
 /// Room beside the data: the event's other members, and how its JSON is laid out.
 pub(super) const SURPLUS_BYTES_MAX: usize = 64 * 1024;
+/// How a caller's own ids look.
+pub(super) const ID_FORM: &str = "1 to 64 of A-Za-z0-9._-, but not . or ..";
 
 /// The form most events have. Whatever does not fit it is read again, slowly, to say why.
 #[derive(Deserialize)]
@@ -61,7 +63,7 @@ pub(super) fn read(
         None => Some(BTreeMap::new()),
     };
     let event_type = EventType::parse(&plain.event_type);
-    let id = plain.id.as_deref().map(EventId::parse);
+    let id = plain.id.as_deref().map(EventId::choose);
     let timestamp = plain.timestamp.as_deref().map(parse_time);
     let ordering_key = plain.ordering_key.as_deref();
     let metadata = metadata.filter(|it| fits(it, ordering_key));
@@ -151,7 +153,7 @@ fn explain_fields(text: &[u8], base: &str) -> Problem {
     if !has_data {
         fields.refuse("data", "is required");
     }
-    fields.parsed("id", "1 to 64 of A-Za-z0-9._-", EventId::parse);
+    fields.parsed("id", ID_FORM, EventId::choose);
     fields.parsed("timestamp", "a time such as 2026-01-31T12:00:00Z", parse_time);
     let fits = |it: &str| (it.len() <= ORDERING_KEY_BYTES_MAX).then_some(());
     fields.parsed("ordering_key", "a string of at most 256 bytes", fits);
@@ -202,6 +204,7 @@ mod tests {
             (r#"{"type":"a"}"#, "invalid_field"),
             (r#"{"type":"a","data":1,"dat":2}"#, "invalid_field"),
             (r#"{"type":"a","data":1,"id":"a b"}"#, "invalid_field"),
+            (r#"{"type":"a","data":1,"id":".."}"#, "invalid_field"),
             (r#"{"type":"a","data":1,"timestamp":"yesterday"}"#, "invalid_field"),
             (r#"{"type":"a","data":1,"data":2}"#, "json_limits"),
             (r#"{"type":"a","data":1,"metadata":{"a":"1","a":"2"}}"#, "json_limits"),

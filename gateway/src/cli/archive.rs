@@ -122,7 +122,7 @@ async fn read(client: &Client, it: &Export, cursor: Option<&str>) -> Result<Page
         Some(cursor) => query.append_pair("cursor", cursor),
         None => query.extend_pairs(it.after.as_ref().map(|it| ("after", it))),
     };
-    let path = client.path(&format!("events?{}", query.finish()));
+    let path = format!("{}?{}", client.path(&["events"])?, query.finish());
     let response = client.send(client.request(reqwest::Method::GET, &path)).await?;
     let body = response.json().await;
     body.map_err(|it| Failure::other(format!("the answer is no page of events: {it}")))

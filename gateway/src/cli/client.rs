@@ -3,6 +3,7 @@ use std::{fmt, process::ExitCode};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 
+use crate::app::StartError;
 use crate::cli::args::ClientArgs;
 use crate::cli::login::Context;
 
@@ -39,6 +40,11 @@ impl Failure {
 
     pub(super) fn usage(what: impl Into<String>) -> Self {
         Self { code: 2, ..Self::other(what) }
+    }
+
+    /// With the exit code of the process that the store's state would end.
+    pub(super) fn of_store(error: &StartError) -> Self {
+        Self { code: error.exit_code(), ..Self::other(error.to_string()) }
     }
 
     pub(super) fn with_help(self, help: impl Into<String>) -> Self {
@@ -106,6 +112,14 @@ impl Client {
     pub(super) fn new(args: ClientArgs) -> Result<Self, Failure> {
         let context = Context::load(args.context.as_deref())?;
         let server = args.server.or(context.server).unwrap_or_else(|| SERVER.to_owned());
+        let url = url::Url::parse(&server).ok().filter(|it| {
+            let plain = it.query().is_none() && it.fragment().is_none();
+            matches!(it.scheme(), "http" | "https") && it.has_host() && plain
+        });
+        if url.is_none() {
+            return Err(Failure::usage(format!("`{server}` is no server's address"))
+                .with_help("write one such as http://127.0.0.1:8080"));
+        }
         let http = reqwest::Client::builder().build();
         let http = http.map_err(|it| Failure::other(format!("no HTTP client: {it}")))?;
         Ok(Self {
@@ -124,8 +138,11 @@ impl Client {
     }
 
     /// The path of something that belongs to the tenant.
-    pub(super) fn path(&self, rest: &str) -> String {
-        format!("/v1/tenants/{}/{rest}", self.tenant)
+    ///
+    /// # Errors
+    /// When a segment is none; see [`path_of`].
+    pub(super) fn path(&self, segments: &[&str]) -> Result<String, Failure> {
+        path_of(&[&["tenants", &self.tenant], segments].concat())
     }
 
     pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -178,9 +195,56 @@ impl Client {
     }
 }
 
+/// The path of these segments. Ids come from anywhere, an event's data too: each stays the one
+/// segment that it is, whatever it has in it.
+///
+/// # Errors
+/// When a segment is empty, `.` or `..`. A URL cannot say these (the
+/// [URL standard](https://url.spec.whatwg.org/#double-dot-path-segment) takes `%2e%2e` for `..`
+/// too), and nothing has such a name.
+pub(super) fn path_of(segments: &[&str]) -> Result<String, Failure> {
+    let mut path = "/v1".to_owned();
+    for segment in segments {
+        if matches!(*segment, "" | "." | "..") {
+            return Err(Failure::missing(format!("nothing has the name `{segment}`")));
+        }
+        path.push('/');
+        for byte in segment.bytes() {
+            match byte {
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                    path.push(char::from(byte));
+                }
+                _ => path.push_str(&format!("%{byte:02X}")),
+            }
+        }
+    }
+    Ok(path)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_stays_one_segment() {
+        for (id, path) in [
+            ("ep_1.a-b~", Some("/v1/tenants/t/endpoints/ep_1.a-b~/test")),
+            ("../../victim", Some("/v1/tenants/t/endpoints/..%2F..%2Fvictim/test")),
+            ("a?b#c", Some("/v1/tenants/t/endpoints/a%3Fb%23c/test")),
+            ("%2e%2e", Some("/v1/tenants/t/endpoints/%252e%252e/test")),
+            ("é ", Some("/v1/tenants/t/endpoints/%C3%A9%20/test")),
+            ("", None),
+            (".", None),
+            ("..", None),
+        ] {
+            let built = path_of(&["tenants", "t", "endpoints", id, "test"]);
+            assert_eq!(built.as_deref().ok(), path, "{id}");
+            if let Ok(built) = built {
+                let url = url::Url::parse(&format!("http://host{built}")).unwrap();
+                assert_eq!((url.path(), url.query(), url.fragment()), (&*built, None, None));
+            }
+        }
+    }
 
     #[test]
     fn problems_become_exit_codes() {

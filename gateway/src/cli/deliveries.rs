@@ -32,25 +32,26 @@ pub(super) enum Deliveries {
 }
 
 pub(super) async fn deliveries(client: &Client, command: Deliveries) -> Result<ExitCode, Failure> {
-    let at = |id: &str, rest: &str| client.path(&format!("deliveries/{id}{rest}"));
+    let at = |id: &str, rest: &str| client.path(&["deliveries", id, rest]);
     match command {
         Deliveries::List { endpoint, status, page } => {
             let query = [("endpoint", endpoint), ("status", status)];
             list(client, "deliveries", &page, &query, &DELIVERY_COLUMNS).await
         }
-        Deliveries::Get { id } => show(client, &format!("deliveries/{id}")).await,
+        Deliveries::Get { id } => show(client, &["deliveries", &id]).await,
         Deliveries::Attempts { id } => {
-            let page = client.get(&at(&id, "/attempts?limit=250")).await?;
+            let path = format!("{}?limit=250", at(&id, "attempts")?);
+            let page = client.get(&path).await?;
             let columns = ["number", "started_at", "trigger", "outcome", "status_code", "error"];
             output::list(client.json, &page, &columns);
             Ok(ExitCode::SUCCESS)
         }
         Deliveries::Retry { id } => {
-            output::one(client.json, &client.post(&at(&id, "/retry"), &json!({})).await?);
+            output::one(client.json, &client.post(&at(&id, "retry")?, &json!({})).await?);
             Ok(ExitCode::SUCCESS)
         }
         Deliveries::Cancel { id } => {
-            output::one(client.json, &client.post(&at(&id, "/cancel"), &json!({})).await?);
+            output::one(client.json, &client.post(&at(&id, "cancel")?, &json!({})).await?);
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -111,8 +111,10 @@ async fn register(client: &Client, healthy: &Receiver, flaky: &Receiver) -> Resu
         let body = json!({
             "id": id, "url": receiver.url, "event_types": types, "plugins": plugins, "retry": retry,
         });
-        client.post(&client.path("endpoints"), &body).await.map_err(told)?;
-        let secret = client.get(&client.path(&format!("endpoints/{id}/secret"))).await;
+        let path = client.path(&["endpoints"]).map_err(told)?;
+        client.post(&path, &body).await.map_err(told)?;
+        let secret = client.path(&["endpoints", id, "secret"]).map_err(told)?;
+        let secret = client.get(&secret).await;
         let secret = secret.map_err(told)?["key"].as_str().unwrap_or_default().to_owned();
         receiver.trust(Secret::parse(&secret, Scheme::Standard).map_err(|it| anyhow!(it))?);
         output::note(&format!("registered endpoint {id} at {}", receiver.url));
@@ -246,7 +248,8 @@ async fn account(client: &Client, accepted: u64) -> Result<Outcome> {
 async fn count(client: &Client, what: &str, mut each: impl FnMut(&Value)) -> Result<u64> {
     let (mut total, mut cursor) = (0, String::new());
     loop {
-        let path = client.path(&format!("{what}?limit=250&cursor={cursor}"));
+        let path = client.path(&[what]).map_err(told)?;
+        let path = format!("{path}?limit=250&cursor={cursor}");
         let page = client.get(&path).await.map_err(told)?;
         for item in page["data"].as_array().into_iter().flatten() {
             total += 1;

@@ -40,23 +40,23 @@ pub(super) enum EventTypes {
 }
 
 pub(super) async fn run(client: &Client, command: EventTypes) -> Result<ExitCode, Failure> {
-    let at = |name: &str| format!("event-types/{name}");
     match command {
         EventTypes::List(page) => {
             list(client, "event-types", &page, &[], &["type", "strict", "description"]).await
         }
-        EventTypes::Get { name } => show(client, &at(&name)).await,
+        EventTypes::Get { name } => show(client, &["event-types", &name]).await,
         EventTypes::Put { name, description, schema, strict } => {
             let mut body = json!({ "description": description.unwrap_or_default() });
             if let Some(path) = schema {
                 body["schema"] = read(&path)?;
                 body["strict"] = strict.into();
             }
-            let request = client.request(Method::PUT, &client.path(&at(&name)));
+            let path = client.path(&["event-types", &name])?;
+            let request = client.request(Method::PUT, &path);
             output::one(client.json, &client.json(request.json(&body)).await?);
             Ok(ExitCode::SUCCESS)
         }
-        EventTypes::Delete { name } => delete(client, &client.path(&at(&name))).await,
+        EventTypes::Delete { name } => delete(client, &client.path(&["event-types", &name])?).await,
     }
 }
 

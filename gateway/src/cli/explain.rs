@@ -7,7 +7,7 @@ use crate::cli::output;
 
 /// Tells of each endpoint why it did or did not get an event.
 pub(super) async fn run(client: &Client, event: &str) -> Result<ExitCode, Failure> {
-    let told = client.get(&client.path(&format!("events/{event}/explain"))).await?;
+    let told = client.get(&client.path(&["events", event, "explain"])?).await?;
     if client.json {
         output::one(true, &told);
         return Ok(ExitCode::SUCCESS);

@@ -81,12 +81,13 @@ pub(super) async fn run(client: &Client, command: Plugin) -> Result<ExitCode, Fa
         }
         Plugin::Deploy { folder, no_activate } => deploy(client, &folder, !no_activate).await,
         Plugin::List => {
-            let page = client.get(&client.path("plugins?limit=250")).await?;
+            let path = format!("{}?limit=250", client.path(&["plugins"])?);
+            let page = client.get(&path).await?;
             output::list(client.json, &page, &["name", "kind", "active_version", "used_by"]);
             Ok(ExitCode::SUCCESS)
         }
         Plugin::Get { name } => {
-            let plugin = client.get(&client.path(&format!("plugins/{name}"))).await?;
+            let plugin = client.get(&client.path(&["plugins", &name])?).await?;
             output::one(client.json, &plugin);
             Ok(ExitCode::SUCCESS)
         }
@@ -94,7 +95,7 @@ pub(super) async fn run(client: &Client, command: Plugin) -> Result<ExitCode, Fa
         Plugin::Life(command) => plugin_life::run(client, command).await,
         Plugin::Logs(flags) => plugin_logs::run(client, flags).await,
         Plugin::Delete { name } => {
-            let path = client.path(&format!("plugins/{name}"));
+            let path = client.path(&["plugins", &name])?;
             client.send(client.request(Method::DELETE, &path)).await?;
             output::note("deleted");
             Ok(ExitCode::SUCCESS)
@@ -131,11 +132,13 @@ async fn deploy(client: &Client, folder: &Path, activate: bool) -> Result<ExitCo
         output::one(true, &plugin);
     } else {
         let (name, version) = (&manifest.name, &plugin["version"]);
-        output::line(&format!("{name} version {version}, sha256 {}", plugin["sha256"]));
+        let sha256 = plugin["sha256"].as_str().unwrap_or_default();
+        output::line(&format!("{name} version {version}, sha256 {sha256}"));
+        let kind = plugin["kind"].as_str().unwrap_or_default();
         let next = match activate {
             true => format!(
-                "attach it: hookgate endpoints create URL --plugin {name} · \
-                 undo: hookgate plugin rollback {name}"
+                "{} · undo: hookgate plugin rollback {name}",
+                attaching(&client.tenant, name, kind)
             ),
             false => format!(
                 "what would differ: hookgate plugin diff {name} --to {version} · \
@@ -147,6 +150,20 @@ async fn deploy(client: &Client, folder: &Path, activate: bool) -> Result<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
+/// How a plugin with these hooks comes to be asked.
+fn attaching(tenant: &str, name: &str, kind: &str) -> String {
+    let create = format!("attach it: hookgate endpoints create URL --plugin {name}");
+    let has = |hook: &str| kind.split('+').any(|it| it == hook);
+    match (has("sign"), kind == "ingest") {
+        (true, _) => format!(r#"{create} --with '{{"signature":{{"scheme":"plugin"}}}}'"#),
+        (_, true) => format!(
+            "let it see each event before it is stored: PUT /v1/tenants/{tenant}/ingest \
+             {{\"plugins\":[{{\"plugin\":\"{name}\"}}]}}"
+        ),
+        _ => create,
+    }
+}
+
 /// Uploads a component.
 pub(super) async fn upload(
     client: &Client,
@@ -154,7 +171,7 @@ pub(super) async fn upload(
     bytes: Vec<u8>,
     activate: bool,
 ) -> Result<Value, Failure> {
-    let path = client.path(&format!("plugins/{name}?activate={activate}"));
+    let path = format!("{}?activate={activate}", client.path(&["plugins", name])?);
     let request = client.request(Method::PUT, &path).header("content-type", "application/wasm");
     client.json(request.body(bytes)).await
 }
@@ -164,4 +181,22 @@ pub(super) fn told(error: anyhow::Error) -> Failure {
     let mut failure = Failure::other(causes.next().unwrap_or_default());
     failure.details = causes.collect();
     failure
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_next_goes_by_the_hooks() {
+        for (kind, expected) in [
+            ("filter", "--plugin it"),
+            ("ingest", "/v1/tenants/shop/ingest {\"plugins\":[{\"plugin\":\"it\"}]}"),
+            ("filter+ingest", "--plugin it"),
+            ("sign", "--plugin it --with '{\"signature\":{\"scheme\":\"plugin\"}}'"),
+        ] {
+            let told = attaching("shop", "it", kind);
+            assert!(told.ends_with(expected), "{kind}: {told}");
+        }
+    }
 }

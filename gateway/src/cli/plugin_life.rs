@@ -107,7 +107,8 @@ pub(super) async fn run(client: &Client, command: Life) -> Outcome {
 }
 
 async fn activate(client: &Client, name: &str, version: u32, force: bool) -> Outcome {
-    let path = client.path(&format!("plugins/{name}/activate?force={force}"));
+    let path = client.path(&["plugins", name, "activate"])?;
+    let path = format!("{path}?force={force}");
     let plugin = client.post(&path, &json!({ "version": version })).await?;
     if client.json {
         output::one(true, &plugin);
@@ -121,7 +122,7 @@ async fn activate(client: &Client, name: &str, version: u32, force: bool) -> Out
 }
 
 async fn rollback(client: &Client, name: &str, to: Option<u32>, force: bool) -> Outcome {
-    let plugin = client.get(&client.path(&format!("plugins/{name}"))).await?;
+    let plugin = client.get(&client.path(&["plugins", name])?).await?;
     let active = plugin["active_version"].as_u64().unwrap_or_default();
     let before = || {
         let versions = plugin["versions"].as_array().into_iter().flatten();
@@ -143,7 +144,7 @@ async fn diff(client: &Client, flags: Diff) -> Outcome {
     if !flags.config.is_empty() {
         body["config"] = Value::Object(pairs(&flags.config)?);
     }
-    let path = client.path(&format!("plugins/{}/backtest", flags.name));
+    let path = client.path(&["plugins", &flags.name, "backtest"])?;
     let tested = client.post(&path, &body).await?;
     if client.json {
         output::one(true, &tested);
@@ -172,13 +173,17 @@ async fn diff(client: &Client, flags: Diff) -> Outcome {
     ));
     for side in ["against", "version"] {
         let side = &summary[side];
+        let took = |part: &str| match side["duration_us"][part].as_u64() {
+            Some(micros) => format!(", {part} {micros} µs"),
+            None => String::new(),
+        };
         output::line(&format!(
-            "version {} (sha256 {}): {} errors, p50 {} µs, p99 {} µs",
+            "version {} (sha256 {}): {} errors{}{}",
             side["version"],
             text(&side["sha256"]),
             side["errors"],
-            side["duration_us"]["p50"],
-            side["duration_us"]["p99"],
+            took("p50"),
+            took("p99"),
         ));
     }
     if tested["next_cursor"].is_string() {
@@ -198,7 +203,7 @@ fn told(side: &Value) -> String {
 }
 
 async fn canary(client: &Client, command: Canary) -> Outcome {
-    let path = |name: &str, rest: &str| client.path(&format!("plugins/{name}/canary{rest}"));
+    let path = |name: &str| client.path(&["plugins", name, "canary"]);
     match command {
         Canary::Start { name, version, share, compare, abort_on_error_rate, force } => {
             let body = json!({
@@ -207,22 +212,22 @@ async fn canary(client: &Client, command: Canary) -> Outcome {
                 "compare": compare,
                 "abort_on_error_rate": abort_on_error_rate,
             });
-            let started = client.post(&path(&name, &format!("?force={force}")), &body).await?;
+            let started = client.post(&format!("{}?force={force}", path(&name)?), &body).await?;
             show_canary(client.json, &name, &started);
             output::note(&format!(
                 "watch it: hookgate plugin canary status {name} · end it: promote or stop"
             ));
         }
         Canary::Status { name } => {
-            let trial = client.get(&path(&name, "")).await?;
+            let trial = client.get(&path(&name)?).await?;
             show_canary(client.json, &name, &trial);
         }
         Canary::Promote { name } => {
-            let plugin = client.post(&path(&name, "/promote"), &json!({})).await?;
+            let plugin = client.post(&format!("{}/promote", path(&name)?), &json!({})).await?;
             ended(client.json, &name, &plugin);
         }
         Canary::Stop { name } => {
-            let request = client.request(Method::DELETE, &path(&name, ""));
+            let request = client.request(Method::DELETE, &path(&name)?);
             ended(client.json, &name, &client.json(request).await?);
         }
     }
@@ -274,9 +279,9 @@ async fn download(
     version: Option<u32>,
     to: Option<PathBuf>,
 ) -> Outcome {
-    let plugin = client.get(&client.path(&format!("plugins/{name}"))).await?;
+    let plugin = client.get(&client.path(&["plugins", name])?).await?;
     let version = version.map_or(plugin["active_version"].clone(), Value::from);
-    let path = client.path(&format!("plugins/{name}/versions/{version}/wasm"));
+    let path = client.path(&["plugins", name, "versions", &version.to_string(), "wasm"])?;
     let response = client.send(client.request(Method::GET, &path)).await?;
     let bytes = response.bytes().await;
     let bytes = bytes.map_err(|it| Failure::other(format!("the download broke off: {it}")))?;

@@ -35,12 +35,12 @@ pub(super) async fn run(client: &Client, flags: Flags) -> Result<ExitCode, Failu
     if flags.follow {
         return follow(client, &flags).await;
     }
-    let page = client.get(&path(client, &flags)).await?;
+    let page = client.get(&path(client, &flags)?).await?;
     output::list(client.json, &page, &["at", "level", "version", "event_id", "message"]);
     Ok(ExitCode::SUCCESS)
 }
 
-fn path(client: &Client, flags: &Flags) -> String {
+fn path(client: &Client, flags: &Flags) -> Result<String, Failure> {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     query.append_pair("limit", &flags.limit.to_string());
     if flags.follow {
@@ -49,13 +49,14 @@ fn path(client: &Client, flags: &Flags) -> String {
     query.extend_pairs(flags.version.iter().map(|it| ("version", it.to_string())));
     query.extend_pairs(flags.level.iter().map(|it| ("level", it)));
     query.extend_pairs(flags.since.iter().map(|it| ("since", it)));
-    client.path(&format!("plugins/{}/logs?{}", flags.name, query.finish()))
+    let path = client.path(&["plugins", &flags.name, "logs"])?;
+    Ok(format!("{path}?{}", query.finish()))
 }
 
 async fn follow(client: &Client, flags: &Flags) -> Result<ExitCode, Failure> {
     let (mut last_id, mut connected) = (None::<String>, false);
     loop {
-        let mut request = client.request(Method::GET, &path(client, flags));
+        let mut request = client.request(Method::GET, &path(client, flags)?);
         if let Some(id) = &last_id {
             request = request.header("last-event-id", id);
         }

@@ -12,6 +12,8 @@ use crate::world::{Clock, SystemClock, SystemEntropy};
 
 /// Run a plugin on one event and show what it says and costs; nothing is sent
 #[derive(Debug, Args)]
+#[command(override_usage = "hookgate plugin run [OPTIONS] <NAME>\n       \
+                            hookgate plugin run [OPTIONS] --folder <FOLDER>")]
 pub(super) struct Flags {
     /// A plugin of the gateway
     #[arg(required_unless_present = "folder", conflicts_with = "folder")]
@@ -78,7 +80,7 @@ async fn run_there(
     if let Some(version) = flags.version {
         body["version"] = version.into();
     }
-    let path = client.path(&format!("plugins/{name}/invoke"));
+    let path = client.path(&["plugins", name, "invoke"])?;
     let answer = client.post(&path, &body).await?;
     let mut ran = answer["data"][0].clone();
     ran["sha256"] = answer["sha256"].clone();

@@ -63,13 +63,13 @@ pub(super) async fn run(client: &Client, command: Replays) -> Result<ExitCode, F
             let columns = ["id", "endpoint", "status", "progress", "replayed", "created_at"];
             list(client, "replays", &page, &[], &columns).await
         }
-        Replays::Get { id } => show(client, &format!("replays/{id}")).await,
+        Replays::Get { id } => show(client, &["replays", &id]).await,
         Replays::Create(it) if it.dry_run => count(client, &it).await,
         Replays::Create(it) => create(client, it).await,
         Replays::Cancel { id } => {
-            let path = client.path(&format!("replays/{id}"));
+            let path = client.path(&["replays", &id])?;
             client.send(client.request(Method::DELETE, &path)).await?;
-            show(client, &format!("replays/{id}")).await
+            show(client, &["replays", &id]).await
         }
     }
 }
@@ -87,7 +87,7 @@ async fn create(client: &Client, it: Create) -> Result<ExitCode, Failure> {
     if it.undelivered {
         body.insert("only".to_owned(), "undelivered".into());
     }
-    let mut replay = client.post(&client.path("replays"), &body.into()).await?;
+    let mut replay = client.post(&client.path(&["replays"])?, &body.into()).await?;
     if !it.detach {
         replay = follow(client, replay).await?;
     }
@@ -103,7 +103,7 @@ async fn follow(client: &Client, mut replay: Value) -> Result<Value, Failure> {
     let bar = ProgressBar::new(1000).with_style(style.expect("a template"));
     while replay["status"] == "running" {
         tokio::time::sleep(LOOK_EVERY).await;
-        replay = client.get(&client.path(&format!("replays/{id}"))).await?;
+        replay = client.get(&client.path(&["replays", &id])?).await?;
         bar.set_position((replay["progress"].as_f64().unwrap_or_default() * 1000.0) as u64);
         bar.set_message(format!("{} sent again", replay["replayed"]));
     }
@@ -115,7 +115,7 @@ async fn follow(client: &Client, mut replay: Value) -> Result<Value, Failure> {
 /// looking each up, so that then it is the most that there can be.
 async fn count(client: &Client, it: &Create) -> Result<ExitCode, Failure> {
     // An endpoint that is not there is told now, not when it counts.
-    client.get(&client.path(&format!("endpoints/{}", it.endpoint))).await?;
+    client.get(&client.path(&["endpoints", &it.endpoint])?).await?;
     let patterns: Vec<_> = match it.event_types.is_empty() {
         true => vec![None],
         false => it.event_types.iter().map(Some).collect(),
@@ -131,7 +131,8 @@ async fn count(client: &Client, it: &Create) -> Result<ExitCode, Failure> {
             for (name, value) in more {
                 query.extend_pairs(value.map(|it| (name, it)));
             }
-            let page = client.get(&client.path(&format!("events?{}", query.finish()))).await?;
+            let path = format!("{}?{}", client.path(&["events"])?, query.finish());
+            let page = client.get(&path).await?;
             let events = page["data"].as_array().into_iter().flatten();
             ids.extend(events.filter_map(|it| it["id"].as_str().map(str::to_owned)));
             cursor = page["next_cursor"].as_str().map(str::to_owned);

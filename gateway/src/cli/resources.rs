@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use crate::cli::client::{Client, Failure};
+use crate::cli::client::{Client, Failure, path_of};
 use crate::cli::{archive, output};
 
 type Outcome = Result<ExitCode, Failure>;
@@ -166,12 +166,12 @@ pub(super) async fn events(client: &Client, command: Events) -> Outcome {
             let columns = ["id", "type", "accepted_at"];
             list(client, "events", &page, &[("type", event_type)], &columns).await
         }
-        Events::Get { id } => show(client, &format!("events/{id}")).await,
+        Events::Get { id } => show(client, &["events", &id]).await,
         Events::Export(it) => archive::export(client, it).await,
         Events::Import(it) => archive::import(client, it).await,
         Events::Deliveries { id } => {
-            let page =
-                client.get(&client.path(&format!("events/{id}/deliveries?limit=250"))).await?;
+            let path = client.path(&["events", &id, "deliveries"])?;
+            let page = client.get(&format!("{path}?limit=250")).await?;
             output::list(client.json, &page, &DELIVERY_COLUMNS);
             Ok(ExitCode::SUCCESS)
         }
@@ -182,26 +182,27 @@ pub(super) const DELIVERY_COLUMNS: [&str; 7] =
     ["id", "event_type", "endpoint_id", "status", "attempts", "last_status_code", "last_error"];
 
 pub(super) async fn endpoints(client: &Client, command: Endpoints) -> Outcome {
-    let at = |id: &str, rest: &str| client.path(&format!("endpoints/{id}{rest}"));
+    let at = |id: &str| client.path(&["endpoints", id]);
+    let of = |id: &str, what: &[&str]| client.path(&[&["endpoints", id], what].concat());
     let answer = match command {
         Endpoints::List(page) => {
             let columns = ["id", "url", "event_types", "enabled"];
             return list(client, "endpoints", &page, &[], &columns).await;
         }
-        Endpoints::Get { id } => client.get(&at(&id, "")).await?,
+        Endpoints::Get { id } => client.get(&at(&id)?).await?,
         Endpoints::Create(create) => {
-            client.post(&client.path("endpoints"), &create.into_body()?).await?
+            client.post(&client.path(&["endpoints"])?, &create.into_body()?).await?
         }
         Endpoints::Update { id, patch } => {
             let patch = parse(&patch)?;
-            client.json(client.request(Method::PATCH, &at(&id, "")).json(&patch)).await?
+            client.json(client.request(Method::PATCH, &at(&id)?).json(&patch)).await?
         }
-        Endpoints::Delete { id } => return delete(client, &at(&id, "")).await,
-        Endpoints::Secret { id } => client.get(&at(&id, "/secret")).await?,
+        Endpoints::Delete { id } => return delete(client, &at(&id)?).await,
+        Endpoints::Secret { id } => client.get(&of(&id, &["secret"])?).await?,
         Endpoints::RotateSecret { id, grace } => {
-            client.post(&at(&id, "/secret/rotate"), &json!({ "grace": grace })).await?
+            client.post(&of(&id, &["secret", "rotate"])?, &json!({ "grace": grace })).await?
         }
-        Endpoints::Test { id } => client.post(&at(&id, "/test"), &json!({})).await?,
+        Endpoints::Test { id } => client.post(&of(&id, &["test"])?, &json!({})).await?,
     };
     output::one(client.json, &answer);
     Ok(ExitCode::SUCCESS)
@@ -274,13 +275,12 @@ pub(super) async fn dead_letters(client: &Client, command: DeadLetters) -> Outco
                     body.insert(name.to_owned(), value.into());
                 }
             }
-            let answer = client.post(&client.path("dead-letters/redrive"), &body.into()).await?;
+            let answer =
+                client.post(&client.path(&["dead-letters", "redrive"])?, &body.into()).await?;
             output::one(client.json, &answer);
             Ok(ExitCode::SUCCESS)
         }
-        DeadLetters::Delete { id } => {
-            delete(client, &client.path(&format!("dead-letters/{id}"))).await
-        }
+        DeadLetters::Delete { id } => delete(client, &client.path(&["dead-letters", &id])?).await,
     }
 }
 
@@ -292,17 +292,17 @@ pub(super) async fn tenants(client: &Client, command: Tenants) -> Outcome {
             Ok(ExitCode::SUCCESS)
         }
         Tenants::Get { tenant } => {
-            let answer = client.get(&format!("/v1/tenants/{tenant}")).await?;
+            let answer = client.get(&path_of(&["tenants", &tenant])?).await?;
             output::one(client.json, &answer);
             Ok(ExitCode::SUCCESS)
         }
         Tenants::Put { tenant, name } => {
             let body = name.map_or(json!({}), |it| json!({ "name": it }));
-            let request = client.request(Method::PUT, &format!("/v1/tenants/{tenant}"));
+            let request = client.request(Method::PUT, &path_of(&["tenants", &tenant])?);
             output::one(client.json, &client.json(request.json(&body)).await?);
             Ok(ExitCode::SUCCESS)
         }
-        Tenants::Delete { tenant } => delete(client, &format!("/v1/tenants/{tenant}")).await,
+        Tenants::Delete { tenant } => delete(client, &path_of(&["tenants", &tenant])?).await,
     }
 }
 
@@ -314,10 +314,10 @@ pub(super) async fn keys(client: &Client, command: Keys) -> Outcome {
         }
         Keys::Create { name, scopes } => {
             let body = json!({ "name": name, "scopes": scopes });
-            output::one(client.json, &client.post(&client.path("keys"), &body).await?);
+            output::one(client.json, &client.post(&client.path(&["keys"])?, &body).await?);
             Ok(ExitCode::SUCCESS)
         }
-        Keys::Revoke { id } => delete(client, &client.path(&format!("keys/{id}"))).await,
+        Keys::Revoke { id } => delete(client, &client.path(&["keys", &id])?).await,
     }
 }
 
@@ -342,13 +342,13 @@ pub(super) async fn list(
     query: &[(&str, Option<String>)],
     columns: &[&str],
 ) -> Outcome {
-    let listed = client.get(&client.path(&format!("{what}?{}", page.query(query)))).await?;
+    let listed = client.get(&format!("{}?{}", client.path(&[what])?, page.query(query))).await?;
     output::list(client.json, &listed, columns);
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) async fn show(client: &Client, what: &str) -> Outcome {
-    output::one(client.json, &client.get(&client.path(what)).await?);
+pub(super) async fn show(client: &Client, what: &[&str]) -> Outcome {
+    output::one(client.json, &client.get(&client.path(what)?).await?);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -66,7 +66,7 @@ async fn send_one(client: &Client, flags: &Flags) -> Result<ExitCode, Failure> {
             event.insert(name.to_owned(), value.as_str().into());
         }
     }
-    let mut request = client.request(Method::POST, &client.path("events")).json(&event);
+    let mut request = client.request(Method::POST, &client.path(&["events"])?).json(&event);
     if let Some(key) = &flags.idempotency_key {
         request = request.header("idempotency-key", key);
     }
@@ -96,11 +96,19 @@ pub(super) async fn stream_file(client: &Client, path: &PathBuf) -> Result<ExitC
     });
     let tally = tally.await?;
     bar.finish_and_clear();
-    let summary = json!({
+    let mut summary = json!({
         "accepted": tally.accepted,
         "duplicate": tally.duplicate,
         "rejected": tally.rejected,
     });
+    if !client.json {
+        for answer in &tally.rejected {
+            let (error, line) = (&answer["error"], &answer["line"]);
+            let text = |name: &str| error[name].as_str().unwrap_or_default();
+            output::note(&format!("line {line}: {} ({})", text("detail"), text("code")));
+        }
+        summary["rejected"] = tally.rejected.len().into();
+    }
     output::one(client.json, &summary);
     Ok(if tally.rejected.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(7) })
 }
@@ -120,7 +128,7 @@ pub(super) async fn stream(
     body: Body,
     mut seen: impl FnMut(&Tally),
 ) -> Result<Tally, Failure> {
-    let request = client.request(Method::POST, &client.path("events"));
+    let request = client.request(Method::POST, &client.path(&["events"])?);
     let request = request.header("content-type", "application/x-ndjson").body(body);
     let mut response = client.send(request).await?;
     let (mut tally, mut buffer) = (Tally::default(), Vec::new());

@@ -63,10 +63,7 @@ pub(super) async fn run(command: Store, client: ClientArgs) -> ExitCode {
     match command {
         Store::Verify { place, accept_loss } => verify(&place.data_dir, accept_loss, json),
         Store::Backup { folder, data_dir: Some(data_dir) } => {
-            let made = make_backup(&folder, |file| {
-                offline::backup(&data_dir, file).map(drop).map_err(|it| it.to_string())
-            });
-            report_backup(made, json)
+            report_backup(make_backup(&folder, &data_dir), json)
         }
         Store::Backup { folder, data_dir: None } => {
             report_backup(download(client, &folder).await, json)
@@ -140,46 +137,58 @@ async fn download(client: ClientArgs, folder: &Path) -> Result<(PathBuf, u64), F
     let client = Client::new(client)?;
     let response = client.send(client.request(Method::POST, "/v1/system/backup")).await?;
     let mut stream = response.bytes_stream();
-    let (mut file, partial) = begin(folder).map_err(Failure::other)?;
+    let (mut file, partial) = begin(folder)?;
     while let Some(chunk) = stream.next().await {
         let chunk = chunk.map_err(|it| Failure::other(format!("the backup ended early: {it}")))?;
         let written = file.write_all(&chunk);
-        written.map_err(|it| Failure::other(format!("{}: {it}", partial.display())))?;
+        written.map_err(|it| partial.failed(it))?;
     }
-    finish(&file, &partial).map_err(Failure::other)
+    finish(&file, &partial)
 }
 
-fn make_backup(
-    folder: &Path,
-    write: impl FnOnce(&mut File) -> Result<(), String>,
-) -> Result<(PathBuf, u64), Failure> {
-    let (mut file, partial) = begin(folder).map_err(Failure::other)?;
-    write(&mut file).map_err(Failure::other)?;
-    finish(&file, &partial).map_err(Failure::other)
+fn make_backup(folder: &Path, data_dir: &Path) -> Result<(PathBuf, u64), Failure> {
+    let (mut file, partial) = begin(folder)?;
+    offline::backup(data_dir, &mut file).map_err(|it| Failure::of_store(&it))?;
+    finish(&file, &partial)
 }
 
-/// A new file in `folder`, under a name that tells that it is not whole yet.
-fn begin(folder: &Path) -> Result<(File, PathBuf), String> {
+/// A backup that is not whole yet, which its name tells. What came to nothing is not left behind.
+struct Partial(PathBuf);
+
+impl Partial {
+    fn failed(&self, error: impl std::fmt::Display) -> Failure {
+        Failure::other(format!("{}: {error}", self.0.display()))
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // A whole one has another name by now.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A new file in `folder`.
+fn begin(folder: &Path) -> Result<(File, Partial), Failure> {
     let now = SystemClock.now().to_string().replace([':', '-'], "");
-    let partial = folder.join(format!("hookgate-{now}.partial"));
-    let failed = |it: std::io::Error| format!("{}: {it}", partial.display());
-    std::fs::create_dir_all(folder).map_err(failed)?;
-    let file = File::create_new(&partial).map_err(failed)?;
-    Ok((file, partial))
+    let path = folder.join(format!("hookgate-{now}.partial"));
+    let made = std::fs::create_dir_all(folder).and_then(|()| File::create_new(&path));
+    match made {
+        Ok(file) => Ok((file, Partial(path))),
+        Err(error) => Err(Failure::other(format!("{}: {error}", path.display()))),
+    }
 }
 
 /// Reads the file through, and gives it its name when it is whole.
-fn finish(file: &File, partial: &Path) -> Result<(PathBuf, u64), String> {
-    let whole = partial.with_extension("backup");
-    let failed = |it: std::io::Error| format!("{}: {it}", partial.display());
-    file.sync_all().map_err(failed)?;
-    let written = File::open(partial).map_err(failed)?;
-    let rows = offline::check_backup(BufReader::new(written));
-    let rows = rows.map_err(|it| format!("{}: {it}", partial.display()))?;
-    std::fs::rename(partial, &whole).map_err(failed)?;
+fn finish(file: &File, partial: &Partial) -> Result<(PathBuf, u64), Failure> {
+    let whole = partial.0.with_extension("backup");
+    file.sync_all().map_err(|it| partial.failed(it))?;
+    let written = File::open(&partial.0).map_err(|it| partial.failed(it))?;
+    let rows = offline::check_backup(BufReader::new(written)).map_err(|it| partial.failed(it))?;
+    std::fs::rename(&partial.0, &whole).map_err(|it| partial.failed(it))?;
     // Else a power failure may take the name away again.
-    let folder = partial.parent().unwrap_or(Path::new("."));
-    File::open(folder).and_then(|it| it.sync_all()).map_err(failed)?;
+    let folder = whole.parent().unwrap_or(Path::new("."));
+    File::open(folder).and_then(|it| it.sync_all()).map_err(|it| partial.failed(it))?;
     Ok((whole, rows))
 }
 
@@ -198,6 +207,7 @@ fn report_backup(made: Result<(PathBuf, u64), Failure>, json: bool) -> ExitCode 
 }
 
 fn refuse(error: &StartError) -> ExitCode {
-    output::complain(&Failure::other(error.to_string()));
-    ExitCode::from(error.exit_code())
+    let failure = Failure::of_store(error);
+    output::complain(&failure);
+    failure.exit_code()
 }

@@ -64,7 +64,8 @@ async fn watch(
 ) -> Result<(), Failure> {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     query.extend_pairs(flags.event_type.iter().map(|it| ("type", it)));
-    let path = client.path(&format!("events/tail?{}", query.finish()));
+    let path = client.path(&["events", "tail"])?;
+    let path = format!("{path}?{}", query.finish());
     let mut request = client.request(Method::GET, &path);
     if let Some(id) = last_id {
         request = request.header("last-event-id", id.as_str());

@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
-use crate::domain::event::is_chosen_id;
+use crate::domain::event::{can_be_chosen, has_id_form};
 use crate::domain::{
     ClientTls, Event, EventType, Filter, Pattern, PluginName, Retry, Secret, Signature,
     SigningSecret, Slug, Timestamp, TracePolicy, TypeId,
@@ -15,9 +15,14 @@ pub struct EndpointNo(pub u32);
 pub struct EndpointId(Arc<str>);
 
 impl EndpointId {
-    /// Checks a caller's own id: 1 to 64 of `A-Za-z0-9._-`.
+    /// Checks the form: 1 to 64 of `A-Za-z0-9._-`.
     pub fn parse(text: &str) -> Option<Self> {
-        is_chosen_id(text).then(|| Self(text.into()))
+        has_id_form(text).then(|| Self(text.into()))
+    }
+
+    /// Checks a caller's own id for a new endpoint: no URL can say `.` and `..`.
+    pub fn choose(text: &str) -> Option<Self> {
+        Self::parse(text).filter(|_| can_be_chosen(text))
     }
 
     /// A new id from 74 random bits.

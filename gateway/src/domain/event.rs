@@ -29,9 +29,14 @@ impl Seq {
 pub struct EventId(Arc<str>);
 
 impl EventId {
-    /// Checks a producer's own id.
+    /// Checks the form.
     pub fn parse(text: &str) -> Option<Self> {
-        is_chosen_id(text).then(|| Self(text.into()))
+        has_id_form(text).then(|| Self(text.into()))
+    }
+
+    /// Checks a producer's own id for a new event.
+    pub fn choose(text: &str) -> Option<Self> {
+        Self::parse(text).filter(|_| can_be_chosen(text))
     }
 
     /// The id of the event at `seq`. It carries its place, so that looking it up needs no index.
@@ -58,8 +63,14 @@ impl EventId {
     }
 }
 
-/// Whether a caller may choose this as the id of an event or an endpoint.
-pub(crate) fn is_chosen_id(text: &str) -> bool {
+/// Whether a caller may give this id to something new. URLs cannot say `.` and `..`, nor
+/// percent-encoded (<https://url.spec.whatwg.org/#double-dot-path-segment>).
+pub(crate) fn can_be_chosen(id: &str) -> bool {
+    !matches!(id, "." | "..")
+}
+
+/// Whether an event's or an endpoint's id looks like this.
+pub(crate) fn has_id_form(text: &str) -> bool {
     let plain = |it: u8| it.is_ascii_alphanumeric() || matches!(it, b'.' | b'_' | b'-');
     (1..=ID_CHARS_MAX).contains(&text.len()) && text.bytes().all(plain)
 }
@@ -158,5 +169,9 @@ pub(crate) mod tests {
             assert_eq!(EventId::parse(text).is_some(), fits, "{text}");
         }
         assert!(EventId::parse(&"x".repeat(65)).is_none());
+        for (text, fits) in [(".", false), ("..", false), ("...", true), (".a", true), ("", false)]
+        {
+            assert_eq!(EventId::choose(text).is_some(), fits, "{text}");
+        }
     }
 }

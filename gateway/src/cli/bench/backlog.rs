@@ -1,4 +1,4 @@
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -32,7 +32,7 @@ async fn backlog(flags: &Backlog, progress: &Progress) -> Result<Section> {
     section.figure("resident_idle_mib", resident(&gateway)?);
     let tenant = gateway.client.tenant.clone();
     let id = gateway.make_endpoint(&tenant, &endpoint(&stage.receiver.url)).await?;
-    let path = gateway.client.path(&format!("endpoints/{id}"));
+    let path = gateway.client.path(&["endpoints", &id]).map_err(|it| anyhow!("{it}"))?;
     let before = rounds(&mut stage, &gateway, "before").await?;
     section.figure("resident_before_mib", resident(&gateway)?);
 

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
 use reqwest::Method;
 use serde_json::json;
@@ -202,7 +202,8 @@ async fn invoke(gateway: &Gateway, name: &str, lang: Lang, data: &Bytes) -> Resu
     let config: serde_json::Map<_, _> = config.map(|(name, it)| (name, it.into())).collect();
     let data: serde_json::Value = serde_json::from_slice(data)?;
     let body = json!({ "config": config, "events": [{ "type": "bench.event", "data": data }] });
-    let (path, started) = (gateway.client.path(&format!("plugins/{name}/invoke")), Instant::now());
+    let path = gateway.client.path(&["plugins", name, "invoke"]).map_err(|it| anyhow!("{it}"))?;
+    let started = Instant::now();
     gateway.call(Method::POST, &path, &body).await?;
     Ok(started.elapsed().as_secs_f64() * 1000.0)
 }
