@@ -478,6 +478,11 @@ async fn a_back_test_tells_what_would_differ() {
         (json!({ "version": 9 }), 404),
         (json!({ "versoin": 2 }), 422),
         (json!({ "version": 2, "recent": 1001 }), 422),
+        (json!({ "version": 2, "recent": 10, "limit": 10 }), 422),
+        (
+            json!({ "version": 2, "since": "2026-02-01T00:00:00Z", "until": "2026-01-01T00:00:00Z" }),
+            422,
+        ),
         (json!({ "version": 2, "endpoint": "nobody" }), 404),
     ] {
         let path = "plugins/life/backtest";

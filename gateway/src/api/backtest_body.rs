@@ -47,6 +47,12 @@ impl Wish {
         if recent.is_some() && (since.is_some() || until.is_some()) {
             fields.refuse("recent", "is for the newest events; leave out `since` and `until`");
         }
+        if recent.is_some() && limit.is_some() {
+            fields.refuse("recent", "goes without `limit`");
+        }
+        if since.zip(until).is_some_and(|(since, until)| since >= until) {
+            fields.refuse("until", "must be later than `since`");
+        }
         fields.finish().map_err(Problem::invalid_fields)?;
         if let Some(id) = &endpoint {
             access.endpoint(id.as_str())?;
