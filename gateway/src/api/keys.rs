@@ -50,7 +50,7 @@ pub(super) fn routes() -> Vec<Route> {
             KEY,
             Need::Operator,
             revoke,
-            ("revokeKey", "Revokes a key: refused from the next request on."),
+            ("revokeKey", "Revokes a key: refused from the next request on; its streams end."),
         )
         .gives_nothing()
         .refuses(404, "key_not_found"),
