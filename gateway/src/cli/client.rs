@@ -51,6 +51,12 @@ impl Failure {
         Self { help: Some(help.into()), ..self }
     }
 
+    /// Whether trying again would be refused again: the key is no longer one, or what was asked
+    /// for is gone.
+    pub(super) fn is_lasting(&self) -> bool {
+        matches!(self.code, 3 | 4)
+    }
+
     pub(super) fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.code)
     }

@@ -72,7 +72,7 @@ async fn follow(client: &Client, flags: &Flags) -> Result<ExitCode, Failure> {
                 }
             }
             // A server that was there once comes back.
-            Err(failure) if !connected => return Err(failure),
+            Err(failure) if !connected || failure.is_lasting() => return Err(failure),
             Err(_) => {}
         }
         output::note("the connection was lost; trying again");

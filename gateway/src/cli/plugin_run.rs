@@ -2,7 +2,10 @@ use std::{io::Read, path::PathBuf, process::ExitCode};
 
 use bytes::Bytes;
 use clap::Args;
-use serde_json::{Value, json};
+use reqwest::Method;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
 
 use crate::cli::client::{Client, Failure};
 use crate::cli::plugin::build;
@@ -43,7 +46,7 @@ pub(super) async fn run(client: &Client, flags: Flags) -> Result<ExitCode, Failu
             let bytes = std::fs::read(&component).map_err(|it| Failure::other(it.to_string()))?;
             run_here(bytes.into(), &data, &flags).await?
         }
-        (None, Some(name)) => run_there(client, name, data, &flags).await?,
+        (None, Some(name)) => run_there(client, name, &data, &flags).await?,
         (None, None) => return Err(Failure::usage("name a plugin, or give --folder")),
     };
     let failed = ran["outcome"] == "error";
@@ -51,7 +54,24 @@ pub(super) async fn run(client: &Client, flags: Flags) -> Result<ExitCode, Failu
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn read_data(given: &str) -> Result<Value, Failure> {
+/// What the API's `invoke` is asked.
+#[derive(Serialize)]
+struct Wish<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<u32>,
+    config: Map<String, Value>,
+    events: [Asked<'a>; 1],
+}
+
+#[derive(Serialize)]
+struct Asked<'a> {
+    #[serde(rename = "type")]
+    event_type: &'a str,
+    data: &'a RawValue,
+}
+
+/// The data as it is written: a plugin may tell one order of members from another.
+fn read_data(given: &str) -> Result<Box<RawValue>, Failure> {
     let unread = |what: &str, it: std::io::Error| Failure::other(format!("{what}: {it}"));
     let text = match given.strip_prefix('@') {
         Some(path) => std::fs::read_to_string(path).map_err(|it| unread(path, it))?,
@@ -70,24 +90,22 @@ fn read_data(given: &str) -> Result<Value, Failure> {
 async fn run_there(
     client: &Client,
     name: &str,
-    data: Value,
+    data: &RawValue,
     flags: &Flags,
 ) -> Result<Value, Failure> {
-    let mut body = json!({
-        "config": plugin_life::pairs(&flags.config)?,
-        "events": [{ "type": flags.event_type, "data": data }],
-    });
-    if let Some(version) = flags.version {
-        body["version"] = version.into();
-    }
+    let wish = Wish {
+        version: flags.version,
+        config: plugin_life::pairs(&flags.config)?,
+        events: [Asked { event_type: &flags.event_type, data }],
+    };
     let path = client.path(&["plugins", name, "invoke"])?;
-    let answer = client.post(&path, &body).await?;
+    let answer = client.json(client.request(Method::POST, &path).json(&wish)).await?;
     let mut ran = answer["data"][0].clone();
     ran["sha256"] = answer["sha256"].clone();
     Ok(ran)
 }
 
-async fn run_here(component: Bytes, data: &Value, flags: &Flags) -> Result<Value, Failure> {
+async fn run_here(component: Bytes, data: &RawValue, flags: &Flags) -> Result<Value, Failure> {
     let broken = |it: &dyn std::fmt::Display| Failure::other(format!("the sandbox: {it}"));
     let cache = tempfile::tempdir().map_err(|it| broken(&it))?;
     let mut config = Config::new(cache.path().to_owned(), Compiler::InProcess);
@@ -105,7 +123,7 @@ async fn run_here(component: Bytes, data: &Value, flags: &Flags) -> Result<Value
         content_type: "application/json".to_owned(),
         metadata: Vec::new(),
         ordering_key: None,
-        payload: Bytes::from(data.to_string()),
+        payload: Bytes::copy_from_slice(data.get().as_bytes()),
     };
     let config = plugin_life::pairs(&flags.config)?.into_iter().map(text).collect();
     let call = Call { tenant: "author".into(), artifact, config, question, limits: None };

@@ -48,7 +48,7 @@ pub(super) async fn run(client: &Client, flags: Flags) -> Result<ExitCode, Failu
         match outcome {
             // A server that was there once comes back.
             Ok(()) => {}
-            Err(failure) if !connected => return Err(failure),
+            Err(failure) if !connected || failure.is_lasting() => return Err(failure),
             Err(_) => {}
         }
         output::note("the connection was lost; trying again");
