@@ -134,9 +134,8 @@ impl App {
             runtimes: vec![("front", Handle::current()), ("deliver", delivering.handle().clone())],
         };
         let stopping_front = CancellationToken::new();
-        let served = server::serve(listener, router(parts.into()), stopping_front.clone());
         let mut front = keep_watch(config.data_dir, metrics, &unready, &stopping_front);
-        front.spawn(served);
+        front.spawn(server::serve(listener, router(parts.into()), stopping_front.clone()));
         Ok(Self {
             address,
             made_operator_key,
