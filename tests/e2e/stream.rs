@@ -1,5 +1,6 @@
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use hookgate::world::{Clock, SystemClock};
 use reqwest::{Body, Method, Response};
 use serde_json::{Value, json};
 use tokio::io::{AsyncWriteExt, DuplexStream};
@@ -101,10 +102,10 @@ async fn a_stream_ends_with_what_let_it_in() {
         let path = format!("/v1/tenants/{tenant}");
         assert_eq!(gateway.call(Method::PUT, &path, Some(json!({}))).await.0, 201);
         let seconds = if tenant == "expired" { 3 } else { 900 };
-        let until = SystemTime::now() + Duration::from_secs(seconds);
-        let until = jiff::Timestamp::try_from(until).unwrap().to_string();
+        let until = SystemClock.now() + Duration::from_secs(seconds);
         let keys = format!("{path}/keys");
-        let wish = json!({ "name": "k", "scopes": ["produce", "read"], "expires_at": until });
+        let wish =
+            json!({ "name": "k", "scopes": ["produce", "read"], "expires_at": until.to_string() });
         let made = gateway.post(&keys, wish).await;
         let text = key.unwrap_or(made["key"].as_str().unwrap());
         let mut open = Open::with(&gateway, tenant, text).await;
