@@ -19,6 +19,7 @@ mod tls;
 mod tracing;
 mod hooks;
 mod http;
+mod ingest;
 mod measure;
 mod metrics;
 mod plugins;

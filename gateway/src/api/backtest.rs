@@ -21,7 +21,7 @@ use crate::api::gateway::Gateway;
 use crate::api::invoke;
 use crate::api::page::{cursor, json_response};
 use crate::api::problem::Result;
-use crate::api::{body, plugin_wire};
+use crate::api::{body, plugin_follow, plugin_wire};
 use crate::domain::{Endpoint, Event, OnError, PluginName, PluginVersion, Seq};
 use crate::plugins::{Artifact, Busy, Call, Called, Class, Durations, EventIn, Outgoing, Verdict};
 
@@ -69,6 +69,7 @@ pub(super) async fn run(
     let mut sides = Vec::new();
     for version in [wish.against, Some(wish.version)] {
         let artifact = invoke::artifact(&gateway, &access, &plugin, version).await?;
+        plugin_follow::need_delivering(&artifact)?;
         let version = plugin.version(version).expect("its artifact was found").clone();
         let (errors, durations) = Default::default();
         sides.push(Side { version, artifact, errors, durations });

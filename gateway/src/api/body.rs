@@ -84,7 +84,8 @@ async fn next_frame(
     })
 }
 
-async fn drop_rest(mut body: Body) {
+/// Reads on and drops what comes, within bounds.
+pub(super) async fn drop_rest(mut body: Body) {
     let rest = timeout(REST_PATIENCE, async {
         let mut bytes = 0;
         while let Some(Ok(frame)) = body.frame().await {

@@ -36,7 +36,9 @@ pub(super) fn routes() -> Vec<Route> {
             .takes("NewTrial")
             .gives(201, "Trial")
             .refuses(404, "plugin_version_not_found")
-            .refuses(409, "plugin_version_active"),
+            .refuses(409, "plugin_version_active")
+            .refuses(422, "plugin_no_hook")
+            .refuses(422, "plugin_config_refused"),
         delete(CANARY, manage, stop, ("stopCanary", "Takes the version on trial back."))
             .gives(200, "Plugin")
             .refuses(404, "canary_not_found"),
@@ -46,8 +48,11 @@ pub(super) fn routes() -> Vec<Route> {
             promote,
             ("promoteCanary", "Makes the version on trial the active one."),
         )
+        .query(&["force"])
         .gives(200, "Plugin")
-        .refuses(404, "canary_not_found"),
+        .refuses(404, "canary_not_found")
+        .refuses(422, "plugin_no_hook")
+        .refuses(422, "plugin_config_refused"),
     ]
 }
 
@@ -113,7 +118,14 @@ async fn promote(
     State(gateway): State<Gateway>,
     access: Access,
     Path((_, name)): Path<(String, String)>,
+    query: Query,
 ) -> Result {
+    let force = plugin_follow::flag(&query, "force", false)?;
+    let plugin = access.plugin(&name)?;
+    // Who follows it may have come, or changed, since the trial began.
+    let version = Some(running(&plugin)?.version);
+    let artifact = invoke::artifact(&gateway, &access, &plugin, version).await?;
+    plugin_follow::check(&gateway, &access, &plugin.name, (&artifact, force)).await?;
     end(&gateway, &access, &name, true).await
 }
 

@@ -18,11 +18,12 @@ use crate::api::page::{Query, cursor, json_response, made_at, page};
 use crate::api::problem::{FieldError, Problem, Result};
 use crate::api::route::{Route, delete, get, patch, post};
 use crate::api::trust_body::read_secret;
-use crate::api::{body, endpoint_patch, invoke, wire};
+use crate::api::{body, endpoint_patch, plugin_follow, wire};
 use crate::domain::{
     Endpoint, EndpointId, EndpointNo, EventType, Format, Ordering, Retry, Scheme, Scope, Signature,
     SigningSecret, TracePolicy,
 };
+use crate::plugins::Hooks;
 use crate::storage::{Appended, NewEvent, Notice, Refused};
 
 const GRACE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -117,7 +118,12 @@ impl Gateway {
             Wish::read(fields, &Surroundings { transport: &*self.transport, plugin: &plugin })?
         };
         self.check_host(&wish.url).await?;
-        invoke::check_configs(self, access, &wish.plugins).await?;
+        let chain = wish.plugins.iter().map(|it| (&it.plugin, it.version, &it.config));
+        let suits = (
+            Hooks::serves_endpoints as fn(Hooks) -> bool,
+            "`filter`, `transform`, `classify` or `sign`",
+        );
+        plugin_follow::check_chain(self, access, chain, suits).await?;
         Ok(wish)
     }
 

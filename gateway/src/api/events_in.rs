@@ -11,7 +11,7 @@ use crate::api::incoming_trace::{self, Taking};
 use crate::api::page::json_response;
 use crate::api::problem::{FieldError, Problem, Result};
 use crate::api::route::{Route, post};
-use crate::api::{body, cloud_event, event_body, hops, ingest, ndjson};
+use crate::api::{body, cloud_event, event_body, examine, hops, ndjson};
 use crate::domain::{Budget, EventType, RateLimit, Scope};
 use crate::storage::{Appended, NewEvent};
 use crate::telemetry::{EVENT_SIZE, EVENTS_ACCEPTED, EVENTS_REJECTED};
@@ -40,8 +40,12 @@ pub(super) fn routes() -> Vec<Route> {
             .refuses(422, "invalid_cloudevent")
             .refuses(422, "json_limits")
             .refuses(422, "schema_violation")
+            .refuses(422, "event_rejected")
             .refuses(429, "quota_exceeded")
             .refuses(503, "unavailable")
+            .refuses(503, "plugin_suspended")
+            .refuses(503, "plugin_overloaded")
+            .refuses(503, "plugin_error")
             .refuses(508, "loop_detected"),
     ]
 }
@@ -138,17 +142,17 @@ async fn ingested(
     many: bool,
 ) -> Result<Vec<NewEvent>> {
     let (mut taken, mut errors) = (Vec::with_capacity(events.len()), Vec::new());
-    for (place, event) in ingest::run(gateway, access, events).await.into_iter().enumerate() {
+    for (place, event) in examine::all(gateway, access, events).await.into_iter().enumerate() {
         let base = if many { format!("/{place}") } else { String::new() };
         match event.map_err(|it| it.at(&base)) {
             Ok(event) => taken.push(event),
-            Err(problem) if problem.code() == ingest::REJECTED => {
+            Err(problem) if problem.code() == examine::REJECTED => {
                 errors.extend(problem.into_errors(&base)?);
             }
             Err(problem) => return Err(problem),
         }
     }
-    if errors.is_empty() { Ok(taken) } else { Err(Problem::fields(ingest::REJECTED, errors)) }
+    if errors.is_empty() { Ok(taken) } else { Err(Problem::fields(examine::REJECTED, errors)) }
 }
 
 /// How a request carries its events.

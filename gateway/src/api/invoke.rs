@@ -1,6 +1,6 @@
 //! Trying a plugin: nothing is sent, nothing is stored.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
     body::Body,
@@ -14,34 +14,17 @@ use crate::api::caller::Access;
 use crate::api::fields::Fields;
 use crate::api::gateway::Gateway;
 use crate::api::page::json_response;
-use crate::api::problem::{FieldError, Problem, Result};
-use crate::api::{body, event_body};
-use crate::domain::{Plugin, PluginUse, Seq, part_id};
+use crate::api::problem::{Problem, Result};
+use crate::api::{body, event_body, plugin_follow};
+use crate::domain::{Plugin, Seq, part_id};
 use crate::plugins::{
-    Artifact, Asked, Call, Called, Configure, Digest, EventIn, LogLine, Outgoing, Verdict,
+    Artifact, Asked, Call, Called, Digest, EventIn, FaultKind, LogLine, Outgoing, Verdict,
 };
 use crate::storage::NewEvent;
 
 const EVENTS_MAX: usize = 100;
-
-/// Asks each plugin of an endpoint whether it takes its configuration.
-pub(super) async fn check_configs(
-    gateway: &Gateway,
-    access: &Access,
-    uses: &[PluginUse],
-) -> Result<()> {
-    let mut errors = Vec::new();
-    for (place, it) in uses.iter().enumerate() {
-        let Some(plugin) = access.shard.plugin(&access.slug, &it.plugin) else { continue };
-        let artifact = artifact(gateway, access, &plugin, it.version).await?;
-        let called = call(gateway, access, artifact, &it.config, Configure).await;
-        if let Err(fault) = called.verdict {
-            let pointer = format!("/plugins/{place}/config");
-            errors.push(FieldError { pointer, detail: fault.detail });
-        }
-    }
-    if errors.is_empty() { Ok(()) } else { Err(Problem::fields("plugin_config_refused", errors)) }
-}
+/// How long a call waits at most for its turn.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) async fn invoke(
     State(gateway): State<Gateway>,
@@ -58,6 +41,7 @@ pub(super) async fn invoke(
         None => wish.events,
     };
     let artifact = artifact(&gateway, &access, &plugin, wish.version).await?;
+    plugin_follow::need_delivering(&artifact)?;
     let mut data = Vec::with_capacity(events.len());
     for event in events {
         let id = event.id.clone();
@@ -137,8 +121,9 @@ pub(super) async fn artifact(
     artifact.map_err(|it| Problem::unprocessable(it.code, it.detail))
 }
 
-/// Asks a version something, on the tenant's account.
-pub(super) async fn call<Q: Asked>(
+/// Asks a version something, on the tenant's account; when there is no turn for it in time, that is
+/// a fault.
+pub(super) async fn call<Q: Asked + Clone>(
     gateway: &Gateway,
     access: &Access,
     artifact: std::sync::Arc<Artifact>,
@@ -147,7 +132,9 @@ pub(super) async fn call<Q: Asked>(
 ) -> Called<Q::Answer> {
     let config = config.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
     let tenant = access.slug.shared();
-    gateway.plugins.call(Call { tenant, artifact, config, question, limits: None }).await
+    let call = Call { tenant, artifact, config, question, limits: None };
+    let called = gateway.plugins.call_within(call, PATIENCE).await;
+    called.unwrap_or_else(|busy| Called::fault(FaultKind::Overloaded, busy.to_string()))
 }
 
 fn render(id: &str, event_type: &str, called: &Called) -> Value {

@@ -41,6 +41,8 @@ mod trust_body;
 mod endpoint_patch;
 mod endpoints;
 mod event_types;
+mod examine;
+mod rest;
 mod json_limits;
 mod event_body;
 mod cloud_event;

@@ -17,7 +17,7 @@ use crate::api::events_in::count_new;
 use crate::api::gateway::Gateway;
 use crate::api::incoming_trace::Taking;
 use crate::api::problem::Problem;
-use crate::api::{event_body, ingest, unpack};
+use crate::api::{event_body, examine, unpack};
 use crate::domain::{Budget, TraceContext};
 use crate::storage::{Appended, NewEvent};
 use crate::telemetry::EVENTS_REJECTED;
@@ -54,6 +54,9 @@ struct Incoming {
     /// Up to here the buffer has no line's end.
     searched: usize,
     line: u64,
+    /// Lines that were read, and that the tenant's plugins have not come to: their pace is the
+    /// stream's.
+    waiting: Vec<Line>,
     /// In the middle of a line that is too long: it is skipped.
     skipping: bool,
     ended: bool,
@@ -73,6 +76,7 @@ pub(super) fn accept(gateway: Gateway, access: Access, said: Said, body: Body) -
         buffer: BytesMut::new(),
         searched: 0,
         line: 0,
+        waiting: Vec::new(),
         skipping: false,
         ended: false,
         broken: None,
@@ -91,6 +95,10 @@ pub(super) fn accept(gateway: Gateway, access: Access, said: Said, body: Body) -
 impl Incoming {
     /// The answers to the next batch of lines; `None` when there are no more.
     async fn next(&mut self) -> Option<Bytes> {
+        if !self.waiting.is_empty() {
+            let waiting = std::mem::take(&mut self.waiting);
+            return Some(self.store(waiting).await);
+        }
         let (mut lines, mut idle, mut turn) = (Vec::new(), 0, 0);
         while lines.is_empty() {
             if !self.take_lines(&mut lines) && lines.is_empty() {
@@ -227,7 +235,9 @@ impl Incoming {
     async fn store(&mut self, lines: Vec<Line>) -> Bytes {
         let (mut events, mut places) =
             (Vec::with_capacity(lines.len()), Vec::with_capacity(lines.len()));
-        for (line, event) in ingested(&self.gateway, &self.access, lines).await {
+        let (examined, waiting) = ingested(&self.gateway, &self.access, lines).await;
+        self.waiting = waiting;
+        for (line, event) in examined {
             match judged(&self.access, event).await {
                 Ok(event) => {
                     events.push(event);
@@ -274,6 +284,7 @@ impl Incoming {
         if appended.is_err() || left.is_some() {
             self.ended = true;
             self.buffer.clear();
+            self.waiting.clear();
             self.searched = 0;
         }
         answers.into()
@@ -294,8 +305,8 @@ async fn judged(access: &Access, event: Result<NewEvent, Problem>) -> Result<New
     }
 }
 
-/// What the tenant's ingest chain leaves of the lines.
-async fn ingested(gateway: &Gateway, access: &Access, lines: Vec<Line>) -> Vec<Line> {
+/// What the tenant's ingest chain leaves of the lines, and those that it has not come to.
+async fn ingested(gateway: &Gateway, access: &Access, lines: Vec<Line>) -> (Vec<Line>, Vec<Line>) {
     let (mut numbers, mut events) = (Vec::new(), Vec::new());
     let mut through = Vec::with_capacity(lines.len());
     for (number, event) in lines {
@@ -307,10 +318,12 @@ async fn ingested(gateway: &Gateway, access: &Access, lines: Vec<Line>) -> Vec<L
             Err(problem) => through.push((number, Err(problem))),
         }
     }
-    let events = ingest::run(gateway, access, events).await;
-    through.extend(numbers.into_iter().zip(events));
+    let (events, waiting) = examine::some(gateway, access, events).await;
+    let (first, numbers) = (numbers.len() - waiting.len(), numbers);
+    through.extend(numbers[..first].iter().copied().zip(events));
     through.sort_by_key(|(number, _)| *number);
-    through
+    let waiting = waiting.into_iter().map(Ok);
+    (through, numbers[first..].iter().copied().zip(waiting).collect())
 }
 
 /// Waits until the tenant may bring so many events: the stream slows down to its rate. What

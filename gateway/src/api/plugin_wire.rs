@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::api::caller::Access;
 use crate::api::gateway::Gateway;
 use crate::domain::{Canary, Plugin, PluginRun, PluginVersion};
-use crate::plugins::{Called, Digest, Logged, Outgoing, Tally, Trial, Verdict};
+use crate::plugins::{Called, Digest, Logged, Outgoing, Tally, Trial, Verdict, is_json};
 
 /// A plugin with its versions, who uses it, and what it did.
 pub(super) fn plugin(gateway: &Gateway, access: &Access, plugin: &Plugin) -> Value {
@@ -64,7 +64,7 @@ pub(super) fn stats(it: &Tally) -> Value {
     let last = it.last_error.as_ref().map(|it| {
         json!({
             "at": it.at.to_string(),
-            "event_id": it.event_id,
+            "event_id": named(&it.event_id),
             "code": it.kind.name(),
             "detail": it.detail,
         })
@@ -128,13 +128,18 @@ pub(super) fn trial(plugin: &Plugin, canary: &Canary, trial: &Trial) -> Value {
     rendered
 }
 
+/// An event's id; nothing for one that its producer gave none, and that was not stored yet.
+fn named(event_id: &str) -> Option<&str> {
+    (!event_id.is_empty()).then_some(event_id)
+}
+
 /// A line of a plugin's log.
 pub(super) fn logged(it: &Logged) -> Value {
     json!({
         "number": it.number,
         "at": it.at.to_string(),
         "level": it.line.level,
-        "event_id": it.event_id,
+        "event_id": named(&it.event_id),
         "version": it.version,
         "sha256": it.digest.to_string(),
         "message": it.line.message,
@@ -187,7 +192,7 @@ fn outgoing(out: &Outgoing) -> Value {
     let mut rendered = json!({
         "data": serde_json::from_slice(&out.payload).unwrap_or_else(|_| text()),
     });
-    if !out.content_type.starts_with("application/json") {
+    if !is_json(&out.content_type) {
         rendered["content_type"] = out.content_type.as_str().into();
     }
     if !out.headers.is_empty() {

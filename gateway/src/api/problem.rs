@@ -149,6 +149,17 @@ impl Problem {
     pub(super) fn code(&self) -> &'static str {
         self.0.code
     }
+
+    /// The same, with when to come again.
+    pub(super) fn after(mut self, wait: std::time::Duration) -> Self {
+        self.0.retry_after = Some(wait.as_secs_f64().ceil().max(1.0) as u64);
+        self
+    }
+
+    /// What is wrong, as a sentence.
+    pub(super) fn into_detail(self) -> String {
+        self.0.detail
+    }
 }
 
 impl IntoResponse for Problem {

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::api::admission::guarded;
 use crate::api::gateway::Gateway;
 use crate::api::problem::Problem;
+use crate::api::rest::{self, Rest};
 use crate::api::route::Route;
 use crate::api::timed::Timed;
 use crate::api::{
@@ -147,6 +148,16 @@ async fn run(request: Request, next: Next) -> Response {
     })
 }
 
+/// Runs the operation; who is refused while still writing is heard to the end first.
+async fn run_heard(request: Request, next: Next) -> Response {
+    let (request, rest) = Rest::of(request);
+    let response = run(request, next).await;
+    if let Some(rest) = rest.filter(|_| rest::is_owed(response.status())) {
+        rest.drain().await;
+    }
+    response
+}
+
 /// Answers in the form that all answers have, and under the request's name: the caller's own, or a
 /// new one.
 async fn answer((clock, entropy): World, mut request: Request, next: Next) -> Response {
@@ -166,7 +177,7 @@ async fn answer((clock, entropy): World, mut request: Request, next: Next) -> Re
             response.headers_mut().insert(header::CONNECTION, close);
             response
         }
-        None => as_problem(run(request, next).await),
+        None => as_problem(run_heard(request, next).await),
     };
     etag::spare(had.as_deref(), &mut response);
     let timed = response.extensions_mut().remove::<Arc<Timed>>();

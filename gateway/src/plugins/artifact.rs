@@ -52,6 +52,28 @@ impl Hooks {
         Self { filter, transform, ingest, classify, sign }
     }
 
+    /// Those that a version's kind names: `filter+transform`.
+    pub fn of_kind(kind: &str) -> Self {
+        Self::among(|hook| kind.split('+').any(|it| it == hook))
+    }
+
+    /// Whether an endpoint has a use for it.
+    pub fn serves_endpoints(self) -> bool {
+        self.delivers() || self.classify || self.sign
+    }
+
+    /// Whether it may run in place of `other` where an endpoint uses that: what decides over
+    /// deliveries is not replaced by what does not. A filter may become a transform.
+    pub fn can_replace(self, other: Self) -> bool {
+        match other.delivers() {
+            true => self.delivers(),
+            false => {
+                let lost = (other.classify && !self.classify) || (other.sign && !self.sign);
+                !lost
+            }
+        }
+    }
+
     /// Whether it decides what becomes of a delivery.
     pub fn delivers(self) -> bool {
         self.filter || self.transform
@@ -103,5 +125,29 @@ pub struct Refusal {
 impl Refusal {
     pub(super) fn new(code: &'static str, detail: impl fmt::Display) -> Self {
         Self { code, detail: detail.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_decides_over_deliveries_is_replaced_by_its_like() {
+        for (other, one, fits) in [
+            ("filter", "transform", true),
+            ("filter+transform+classify", "filter", true),
+            ("transform", "ingest", false),
+            ("transform", "sign", false),
+            ("sign", "sign+classify", true),
+            ("sign", "classify", false),
+            ("classify", "transform", false),
+            ("ingest", "transform", true),
+        ] {
+            let (one_hooks, other_hooks) = (Hooks::of_kind(one), Hooks::of_kind(other));
+            assert_eq!(one_hooks.can_replace(other_hooks), fits, "{one} for {other}");
+            assert_eq!(one_hooks.kind(), Hooks::among(|it| one.contains(it)).kind());
+        }
+        assert!(!Hooks::of_kind("ingest").serves_endpoints());
     }
 }

@@ -2,6 +2,7 @@ use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
     sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use crate::domain::{PluginName, PluginQuota};
 use crate::plugins::cache::Cache;
 use crate::plugins::compile::compile;
 use crate::plugins::inspect::inspect;
+use crate::plugins::line::Lines;
 use crate::plugins::sandbox::Sandboxed;
 use crate::plugins::workers::Workers;
 use crate::plugins::{
@@ -22,6 +24,8 @@ use crate::world::Entropy;
 
 /// Compilations at once; the rest wait.
 const COMPILATIONS_MAX: usize = 2;
+/// Calls of those who stand in a tenant's line that are in its queue at once.
+const IN_LINE_AT_ONCE: usize = 16;
 
 /// The host cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +49,7 @@ struct Inner {
     loaded: Mutex<BTreeMap<Digest, Arc<Artifact>>>,
     compiling: tokio::sync::Semaphore,
     workers: Workers,
+    lines: Lines,
     diary: Diary,
     breakers: Breakers,
     quotas: OnceLock<Quotas>,
@@ -66,6 +71,8 @@ impl Host {
         engine.precompile_compatibility_hash().hash(&mut hasher);
         let cache = Cache::open(&config.cache, hasher.finish(), key)?;
         let workers = Workers::start(&engine, &config)?;
+        // Enough to keep the threads busy, and at most a half of the tenant's queue.
+        let at_once = (config.queue_max / 2).min(IN_LINE_AT_ONCE).max(2 * config.workers.max(1));
         let loaded = Mutex::default();
         let compiling = tokio::sync::Semaphore::new(COMPILATIONS_MAX);
         let inner = Inner {
@@ -76,6 +83,7 @@ impl Host {
             loaded,
             compiling,
             workers,
+            lines: Lines::new(at_once),
             diary: Diary::default(),
             quotas: OnceLock::new(),
         };
@@ -163,6 +171,31 @@ impl Host {
         let quota = self.0.quotas.get().map(|it| it(&call.tenant)).unwrap_or_default();
         let called = self.0.workers.call(call.untyped(), (class, quota)).await?;
         Ok(called.typed::<Q>())
+    }
+
+    /// Asks a plugin for somebody who can wait so long: behind those of the tenant who came before,
+    /// and as soon as there is room in its queue.
+    ///
+    /// # Errors
+    /// When its turn has not come by then, with when to come again.
+    pub async fn call_within<Q: Asked + Clone>(
+        &self,
+        call: Call<Q>,
+        patience: Duration,
+    ) -> Result<Called<Q::Answer>, Busy> {
+        let asked = async {
+            let line = self.0.lines.of(&call.tenant);
+            let _place = line.acquire().await.expect("it is never closed");
+            loop {
+                match self.try_call(call.clone(), Class::Live).await {
+                    Ok(called) => return called,
+                    Err(Busy { retry_after }) => tokio::time::sleep(retry_after).await,
+                }
+            }
+        };
+        // What is still in the queue then is passed over when its turn comes.
+        let asked = tokio::time::timeout(patience, asked).await;
+        asked.map_err(|_| Busy { retry_after: patience })
     }
 
     /// Which versions fail so much that they are not run.

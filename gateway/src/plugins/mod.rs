@@ -61,5 +61,6 @@ mod state;
 mod wasi;
 mod wit;
 
+mod line;
 mod workers;
 pub use workers::Busy;

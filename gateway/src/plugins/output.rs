@@ -59,6 +59,12 @@ pub fn check_answer(answer: Answer, limits: &Limits) -> Result<Answer, Fault> {
 fn check_parts(parts: &[Outgoing], limits: &Limits) -> Result<(), Fault> {
     check_size(parts.iter().map(|it| it.payload.len()).sum(), limits)?;
     for part in parts {
+        if !is_media_type(&part.content_type) {
+            let shown = cut(part.content_type.clone());
+            return Err(Fault::invalid(format!(
+                "the content type `{shown}` is none: say a type such as `text/plain`"
+            )));
+        }
         if is_json(&part.content_type) {
             check_json(&part.payload)?;
         }
@@ -70,6 +76,20 @@ fn check_parts(parts: &[Outgoing], limits: &Limits) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+fn essence(content_type: &str) -> &str {
+    content_type.split(';').next().unwrap_or_default().trim()
+}
+
+/// Whether it is a type and a subtype (RFC 9110, 8.3.1).
+fn is_media_type(content_type: &str) -> bool {
+    let token = |it: &str| {
+        let plain = |it: u8| it.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&it);
+        !it.is_empty() && it.bytes().all(plain)
+    };
+    let parts = essence(content_type).split_once('/');
+    parts.is_some_and(|(kind, subtype)| token(kind) && token(subtype))
 }
 
 fn check_replacement(it: &Replacement, limits: &Limits) -> Result<(), Fault> {
@@ -110,8 +130,7 @@ fn check_headers(headers: &[(String, String)], also: &dyn Fn(&str) -> bool) -> R
 
 /// Whether this is JSON, whatever is said beside it: `application/json; charset=utf-8`.
 pub fn is_json(content_type: &str) -> bool {
-    let essence = content_type.split(';').next().unwrap_or_default().trim();
-    essence.eq_ignore_ascii_case("application/json")
+    essence(content_type).eq_ignore_ascii_case("application/json")
 }
 
 /// Whether this can stand behind an endpoint's path without leading elsewhere.
@@ -151,6 +170,29 @@ mod tests {
 
     fn kind(answer: Answer) -> Option<FaultKind> {
         check_answer(answer, &Limits::default()).err().map(|it| it.kind)
+    }
+
+    #[test]
+    fn a_content_type_is_one_and_says_what_the_payload_is() {
+        for (content_type, payload, expected) in [
+            ("application/json", "nj", Some(FaultKind::OutputInvalid)),
+            ("Application/JSON; charset=utf-8", "nj", Some(FaultKind::OutputInvalid)),
+            ("application/json;charset=utf-8", "{}", None),
+            ("application/json-seq", "\u{1e}{}\n", None),
+            ("application/jsonlines", "1\n2", None),
+            ("application/json-patch+json", "[]", None),
+            ("text/plain; charset=utf-8", "x", None),
+            ("", "x", Some(FaultKind::OutputInvalid)),
+            ("nonsense", "x", Some(FaultKind::OutputInvalid)),
+            ("text/", "x", Some(FaultKind::OutputInvalid)),
+            ("te xt/plain", "x", Some(FaultKind::OutputInvalid)),
+        ] {
+            let mut out = outgoing(payload, ("x", "y"), None);
+            out.content_type = content_type.to_owned();
+            let came = kind(Answer::Event(Verdict::Replace(out)));
+            assert_eq!(came, expected, "{content_type:?}");
+        }
+        assert!(is_json("application/json") && !is_json("application/json-patch+json"));
     }
 
     #[test]

@@ -125,7 +125,7 @@ impl Sandboxed {
         let (limit_hit, logs) = (live.store.data().limit_hit, live.store.data_mut().take_logs());
         let verdict = match outcome {
             Ok(answer) => answer.and_then(|it| output::check_answer(it, limits)),
-            Err(error) => Err(fault(&error, limit_hit)),
+            Err(error) => Err(fault(&error, limit_hit, output_bytes_max)),
         };
         if let (Some(key), Ok(_)) = (key, &verdict) {
             kept.put(key, live);
@@ -178,7 +178,11 @@ fn invalid(error: wasmtime::Error) -> Refusal {
     Refusal::new("plugin_invalid", format!("{error:#}"))
 }
 
-fn fault(error: &wasmtime::Error, limit_hit: Option<&'static str>) -> Fault {
+fn fault(
+    error: &wasmtime::Error,
+    limit_hit: Option<&'static str>,
+    output_bytes_max: usize,
+) -> Fault {
     // Whatever follows a limit that was run into, the limit is what to tell.
     if let Some(limit) = limit_hit {
         return Fault::limit(limit);
@@ -191,7 +195,13 @@ fn fault(error: &wasmtime::Error, limit_hit: Option<&'static str>) -> Fault {
     // The outer words tell where it happened, by addresses that mean nothing to an author.
     let detail = error.root_cause().to_string().lines().next().unwrap_or_default().to_owned();
     let text = format!("{error:#}");
-    // What goes in and out of an instance is bounded by the fuel of host calls.
+    // What comes out of an instance is bounded by the fuel of host calls.
+    if text.contains("fuel allocated for hostcalls") {
+        let max = output_bytes_max;
+        return Fault::limit(format!(
+            "it gives out too much at once: an output has at most {max} bytes"
+        ));
+    }
     let limit = trap == Some(&Trap::StackOverflow) || text.contains("fuel");
     let kind = if limit { FaultKind::Limit } else { FaultKind::Trap };
     Fault { kind, detail }

@@ -1,9 +1,13 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use crate::domain::{EndpointNo, EventId, EventType, Seq, Slug, TenantNo, Timestamp, TraceContext};
+use crate::storage::codec::decode;
+use crate::storage::shard::Shard;
+use crate::storage::writer::compare;
+use crate::storage::{Result, Table};
 
 /// An event on its way in.
 #[derive(Debug, Clone)]
@@ -122,4 +126,31 @@ pub(super) struct Append {
     pub(super) events: Vec<NewEvent>,
     /// All or none.
     pub(super) atomic: bool,
+}
+
+impl Shard {
+    /// Whether storing a sealed event would find its name taken, and will for as long as this: what
+    /// it comes to is then a duplicate or a conflict.
+    ///
+    /// # Errors
+    /// When storage cannot be read.
+    pub fn knows(
+        &self,
+        tenant_no: TenantNo,
+        event: &NewEvent,
+        for_at_least: Duration,
+    ) -> Result<bool> {
+        if event.digest.is_none() {
+            return Ok(false);
+        }
+        let window = self.config.idempotency_window.saturating_sub(for_at_least);
+        for name in event.names() {
+            let row = self.view.get(Table::Ids, &self.no.id(tenant_no, &name))?;
+            let Some(row) = row else { continue };
+            if compare(&decode(&row)?, event, self.clock.now(), window).is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
 }

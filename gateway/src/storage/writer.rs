@@ -371,7 +371,12 @@ fn find_contradictions(events: &[NewEvent], known: &mut [Option<Appended>]) {
 }
 
 /// What a name that is known means for an event that comes with it.
-fn compare(row: &IdRow, event: &NewEvent, now: Timestamp, window: Duration) -> Option<Appended> {
+pub(super) fn compare(
+    row: &IdRow,
+    event: &NewEvent,
+    now: Timestamp,
+    window: Duration,
+) -> Option<Appended> {
     if now - Timestamp(row.accepted_at) >= window {
         return None;
     }

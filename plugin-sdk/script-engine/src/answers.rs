@@ -4,7 +4,7 @@
 use rquickjs::{Coerced, Ctx, Exception, Object, Result, Value};
 
 use crate::bindings::hookgate::plugin::types::{
-    Classified, Filtered, Incoming, Ingested, Outgoing, Replacement, Transformed,
+    Classified, Event, Filtered, Incoming, Ingested, Outgoing, Replacement, Transformed,
 };
 
 pub(crate) fn filtered<'js>(ctx: &Ctx<'js>, it: &Value<'js>) -> Result<Filtered> {
@@ -19,7 +19,11 @@ pub(crate) fn filtered<'js>(ctx: &Ctx<'js>, it: &Value<'js>) -> Result<Filtered>
     }
 }
 
-pub(crate) fn transformed<'js>(ctx: &Ctx<'js>, it: &Value<'js>) -> Result<Transformed> {
+pub(crate) fn transformed<'js>(
+    ctx: &Ctx<'js>,
+    it: &Value<'js>,
+    event: &Event,
+) -> Result<Transformed> {
     if it.is_undefined() || it.is_null() {
         return Ok(Transformed::Unchanged);
     }
@@ -27,10 +31,10 @@ pub(crate) fn transformed<'js>(ctx: &Ctx<'js>, it: &Value<'js>) -> Result<Transf
         return Ok(Transformed::Drop(why));
     }
     if let Some(parts) = it.as_array() {
-        let parts = parts.iter::<Value<'js>>().map(|it| outgoing(ctx, &it?));
+        let parts = parts.iter::<Value<'js>>().map(|it| outgoing(ctx, &it?, event));
         return Ok(Transformed::Split(parts.collect::<Result<_>>()?));
     }
-    Ok(Transformed::Replace(outgoing(ctx, it)?))
+    Ok(Transformed::Replace(outgoing(ctx, it, event)?))
 }
 
 pub(crate) fn ingested<'js>(
@@ -89,8 +93,8 @@ pub(crate) fn signed<'js>(ctx: &Ctx<'js>, it: &Value<'js>) -> Result<Vec<(String
     pairs(ctx, it, "what sign returns")
 }
 
-/// What is to be sent.
-fn outgoing<'js>(ctx: &Ctx<'js>, it: &Value<'js>) -> Result<Outgoing> {
+/// What is to be sent. Without `data` and `body` that is the event's data as it came.
+fn outgoing<'js>(ctx: &Ctx<'js>, it: &Value<'js>, event: &Event) -> Result<Outgoing> {
     const EXPECTED: &str = "nothing, { drop: \"why\" }, { data, headers, path } or an array of \
                             those; further members are body (text) and contentType";
     let wrong = || not_understood(ctx, "transform", EXPECTED, it);
@@ -101,6 +105,9 @@ fn outgoing<'js>(ctx: &Ctx<'js>, it: &Value<'js>) -> Result<Outgoing> {
     let headers: Value<'js> = answer.get("headers")?;
     let (payload, default) = match body {
         Some(text) => (text.into_bytes(), "text/plain"),
+        None if !answer.contains_key("data")? => {
+            (event.payload.clone(), event.content_type.as_str())
+        }
         None => (json(ctx, answer.get("data")?)?, "application/json"),
     };
     Ok(Outgoing {

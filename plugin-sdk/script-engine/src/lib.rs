@@ -54,7 +54,7 @@ impl transform::Guest for Component {
         Script::ask(
             Hook::Transform,
             |ctx, args| args.push_arg(values::event(ctx, &event)?),
-            |ctx, it| answers::transformed(ctx, &it),
+            |ctx, it| answers::transformed(ctx, &it, &event),
         )
     }
 }

@@ -47,7 +47,7 @@ export type Drop = { drop: string };
 export type Reject = { reject: string };
 
 export interface Outgoing {
-  /** Sent as JSON. */
+  /** Sent as JSON; without it, and without `body`, the event's data goes out as it came. */
   data?: any;
   /** Sent as it is, in place of `data`. */
   body?: string;
