@@ -14,7 +14,8 @@ async fn the_short_way_from_register_to_receive() {
     let id = publish(&gateway, "payment.success", json!({ "order_id": 123 })).await;
     publish(&gateway, "payment.failed", json!({})).await;
     let got = endpoint.await_count(1).await;
-    assert_eq!((&got[0].id, got[0].path.as_str()), (&id, "/hooks"));
+    assert_eq!(&got[0].id, &id);
+    assert!(endpoint.url.ends_with(&got[0].path));
     assert_eq!(got[0].body["data"], json!({ "order_id": 123 }));
     assert_eq!(got[0].body["type"], "payment.success");
     assert!(got[0].headers["webhook-signature"].to_str().unwrap().starts_with("v1,"));
@@ -75,7 +76,10 @@ async fn an_endpoint_that_recovers_gets_its_event() {
     let numbers = [4, 3, 2, 1].map(|it| json!(it));
     assert_eq!(told, numbers.iter().zip(&words).collect::<Vec<_>>());
     let got = endpoint.got();
-    assert!(got.iter().all(|it| it.id == event && it.path == "/hooks"), "never redirected");
+    assert!(
+        got.iter().all(|it| it.id == event && endpoint.url.ends_with(&it.path)),
+        "never redirected"
+    );
     assert_eq!(got.len(), 4);
     let own = gateway.get(&format!("endpoints/{id}/attempts")).await;
     assert_eq!(own["data"].as_array().unwrap().len(), 4);

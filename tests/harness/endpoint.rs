@@ -1,6 +1,9 @@
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -24,6 +27,10 @@ pub struct Delivery {
     pub raw: Bytes,
 }
 
+/// Before the segment that is an endpoint's own.
+const HOOKS: &str = "/hooks/";
+static STARTED: AtomicU64 = AtomicU64::new(0);
+
 /// A real HTTP server that answers as it is told and remembers what came.
 pub struct TestEndpoint {
     /// Where it listens.
@@ -34,6 +41,8 @@ pub struct TestEndpoint {
 
 #[derive(Default)]
 struct Shared {
+    /// The segment of its path that no other has.
+    name: String,
     /// The next answers; then `otherwise`.
     script: Mutex<VecDeque<u16>>,
     otherwise: Mutex<u16>,
@@ -48,8 +57,11 @@ impl TestEndpoint {
     /// Starts one that answers 200.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let url = format!("http://{}/hooks", listener.local_addr().expect("an address"));
-        let shared = Arc::new(Shared { otherwise: Mutex::new(200), ..Shared::default() });
+        let name = format!("{}-{}", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
+        let at = listener.local_addr().expect("an address");
+        let url = format!("http://{at}{HOOKS}{name}");
+        let otherwise = Mutex::new(200);
+        let shared = Arc::new(Shared { name, otherwise, ..Shared::default() });
         let router = Router::new().fallback(any(receive)).with_state(shared.clone());
         let mut server = JoinSet::new();
         server.spawn(async move { axum::serve(listener, router).await.expect("it serves") });
@@ -100,6 +112,11 @@ async fn receive(
     headers: HeaderMap,
     body: Bytes,
 ) -> (StatusCode, HeaderMap, String) {
+    // Of an endpoint that had this port before.
+    let meant_for = uri.path().strip_prefix(HOOKS).and_then(|it| it.split('/').next());
+    if meant_for.is_some_and(|it| it != shared.name) {
+        return (StatusCode::NOT_FOUND, HeaderMap::new(), String::new());
+    }
     let id = headers.get("webhook-id").and_then(|it| it.to_str().ok()).unwrap_or_default();
     let (raw, body) = (body.clone(), serde_json::from_slice(&body).unwrap_or_default());
     let (id, path) = (id.to_owned(), uri.path().to_owned());
