@@ -218,8 +218,10 @@ async fn what_is_another_tenants_is_what_does_not_exist() {
     gateway.post("/v1/tenants/two/endpoints", hook).await;
     let event = publish_to(&gateway, "two", json!({ "type": "a.b", "data": 1 })).await;
     endpoint.await_count(1).await;
-    let page = gateway.get(&format!("/v1/tenants/two/events/{event}/deliveries")).await;
-    let delivery = page["data"][0]["id"].as_str().unwrap().to_owned();
+    // It may be on its way before it is in the list.
+    let path = format!("/v1/tenants/two/events/{event}/deliveries");
+    let listed = crate::until(&gateway, &path, |it| it["data"][0]["id"].is_string()).await;
+    let delivery = listed["data"][0]["id"].as_str().unwrap().to_owned();
     let (key, _) = make_key(&gateway, "one", json!({ "name": "k", "scopes": ["manage"] })).await;
     let (_, key_id) = make_key(&gateway, "two", json!({ "name": "k", "scopes": ["read"] })).await;
     let since = json!({ "endpoint": "theirs", "since": "2020-01-01T00:00:00Z" });

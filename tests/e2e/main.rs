@@ -30,6 +30,8 @@ mod stream;
 mod supervisor;
 mod upgrade;
 
+use std::time::Duration;
+
 use hookgate_tests::{Gateway, TestEndpoint};
 use serde_json::{Value, json};
 
@@ -61,4 +63,17 @@ async fn publish(gateway: &Gateway, event_type: &str, data: Value) -> String {
 async fn publish_to(gateway: &Gateway, tenant: &str, event: Value) -> String {
     let accepted = gateway.post(&format!("/v1/tenants/{tenant}/events"), event).await;
     accepted["id"].as_str().expect("an id").to_owned()
+}
+
+/// Waits until `look` gives something that `fits`.
+async fn until(gateway: &Gateway, path: &str, fits: impl Fn(&Value) -> bool) -> Value {
+    let mut last = Value::Null;
+    for _ in 0..400 {
+        last = gateway.get(path).await;
+        if fits(&last) {
+            return last;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("{path}: {last}");
 }

@@ -3,21 +3,8 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::{bench, publish, register};
+use crate::{bench, publish, register, until};
 use hookgate_tests::{Gateway, Hostile, HostileEndpoint, TestEndpoint};
-
-/// Waits until `look` gives something that `fits`.
-async fn until(gateway: &Gateway, path: &str, fits: impl Fn(&Value) -> bool) -> Value {
-    let mut last = Value::Null;
-    for _ in 0..400 {
-        last = gateway.get(path).await;
-        if fits(&last) {
-            return last;
-        }
-        tokio::time::sleep(Duration::from_millis(25)).await;
-    }
-    panic!("{path}: {last}");
-}
 
 /// What `explain` tells of one endpoint.
 fn told<'a>(explained: &'a Value, endpoint: &str) -> &'a Value {
