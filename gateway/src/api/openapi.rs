@@ -227,10 +227,14 @@ fn add_answer(responses: &mut Map<String, Value>, answer: &Answer, schemas: &Map
     }
 }
 
+/// What is refused by the head of a request alone, wherever it leads.
+const OF_EVERY_HEAD: [(u16, &str); 3] =
+    [(400, "ambiguous_request"), (414, "uri_too_long"), (431, "headers_too_large")];
+
 /// What an operation may refuse with, what all have included.
 fn refusals(route: &Route) -> Vec<(u16, &'static str)> {
     let Doc { query, bodies, refusals, .. } = &route.doc;
-    let mut all = Vec::new();
+    let mut all = Vec::from(OF_EVERY_HEAD);
     if route.path.contains('{') || !query.is_empty() || !bodies.is_empty() {
         all.push((400, "invalid_path"));
     }
@@ -316,7 +320,9 @@ mod tests {
                 let contents = [&operation["requestBody"]["content"]];
                 let responses = operation["responses"].as_object().unwrap();
                 assert!(responses.keys().any(|it| it.starts_with('2')), "{place} never succeeds");
-                assert!(responses.contains_key("500"), "{place} tells no errors");
+                for status in ["400", "414", "431", "500"] {
+                    assert!(responses.contains_key(status), "{place} does not tell of {status}");
+                }
                 let answers = responses.values().map(|it| &it["content"]);
                 for content in contents.into_iter().chain(answers) {
                     for (media_type, it) in content.as_object().into_iter().flatten() {
