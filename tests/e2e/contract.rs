@@ -332,3 +332,24 @@ async fn a_filter_may_look_through_lists_and_holds_nobody_up() {
     }
     panic!("{codes:?}");
 }
+
+#[tokio::test]
+async fn what_the_gateway_raises_comes_from_it_alone() {
+    let (_folder, gateway, _endpoint) = bench().await;
+    for named in ["hookgate", "hookgate.dead_letter"] {
+        let event = json!({ "type": named, "data": 1 });
+        let (status, problem) = gateway.call(Method::POST, "events", Some(event)).await;
+        assert_eq!((status, &problem["code"]), (422, &json!("invalid_event_type")), "{named}");
+        assert_eq!(pointers(&problem), ["/type"]);
+        let headers = [
+            ("content-type", "application/json"),
+            ("ce-specversion", "1.0"),
+            ("ce-id", "1"),
+            ("ce-source", "/s"),
+            ("ce-type", named),
+        ];
+        let (status, problem) = cloud_event(&gateway, &headers, json!(1)).await;
+        assert_eq!((status, pointers(&problem)), (422, vec!["/type"]), "{problem}");
+    }
+    publish(&gateway, "hookgated.by_somebody", json!(1)).await;
+}

@@ -170,3 +170,48 @@ async fn who_asks_and_reads_no_answer_is_shown_out() {
     }
     drop(readers);
 }
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_large_bodies_at_once_have_a_bound() {
+    const SENDERS: usize = 60;
+    const MIB: usize = 1024 * 1024;
+    let (_folder, gateway, _) = bench().await;
+    let head = head(&format!("host: x\r\ncontent-length: {}\r\n", 16 * MIB));
+    // All but the last byte, so that nobody is done.
+    let body = vec![b' '; 16 * MIB - 1];
+    let mut senders = Vec::new();
+    for _ in 0..SENDERS {
+        let mut stream = connect(&gateway);
+        stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+        stream.write_all(head.as_bytes()).unwrap();
+        // Some are not listened to: there is no memory for what they say.
+        let _ = stream.write_all(&body);
+        senders.push(stream);
+    }
+    gateway.post("events", json!({ "type": "a.b", "data": 1 })).await;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.child.id())).unwrap();
+    let peak = status.lines().find_map(|it| it.strip_prefix("VmHWM:")).unwrap();
+    let peak = peak.split_whitespace().next().unwrap().parse::<usize>().unwrap() / 1024;
+    println!("{SENDERS} bodies of 16 MiB: peak {peak} MiB");
+    assert!(peak < 700, "{peak} MiB");
+    // The first ones have what there is.
+    let refused = senders
+        .iter_mut()
+        .skip(SENDERS / 2)
+        .map(|it| read(it).0)
+        .filter(|it| it.contains("overloaded"));
+    assert!(refused.count() > 0, "who gets no room is told so");
+    drop(senders);
+    let large = json!({ "type": "a.b", "data": "x".repeat(MIB / 2) });
+    until(&gateway, large).await;
+}
+
+/// Sends an event until it is taken.
+async fn until(gateway: &Gateway, event: Value) {
+    let started = tokio::time::Instant::now();
+    while gateway.call(Method::POST, "events", Some(event.clone())).await.0 != 202 {
+        assert!(started.elapsed() < Duration::from_secs(30), "there is never room again");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}

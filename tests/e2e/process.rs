@@ -35,8 +35,7 @@ async fn while_it_drains_it_says_so() {
     while slow.requests() == 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let pid = rustix::process::Pid::from_child(&gateway.child);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    gateway.ask_to_stop();
     let events = "/v1/tenants/default/events";
     while told(&gateway, Method::GET, "/readyz").await.unwrap().0 == 200 {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -44,10 +43,37 @@ async fn while_it_drains_it_says_so() {
     assert_eq!(told(&gateway, Method::GET, "/readyz").await, Some((503, true)));
     assert_eq!(told(&gateway, Method::POST, events).await, Some((503, true)));
     assert_eq!(told(&gateway, Method::GET, "/healthz").await, Some((200, false)));
-    assert_eq!(gateway.terminate().await.code(), Some(0));
+    assert_eq!(gateway.ended().await.code(), Some(0));
     let gateway = Gateway::start(&data);
     gateway.await_status(&event, "delivered").await;
     assert_eq!(slow.requests(), 1, "it was finished, not repeated");
+}
+
+#[tokio::test]
+async fn who_asks_twice_does_not_wait_for_the_grace() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let mut gateway = Gateway::start(&data);
+    let slow = HostileEndpoint::start(Hostile::Late(Duration::from_secs(20))).await;
+    gateway.post("endpoints", json!({ "url": slow.url })).await;
+    let event = publish(&gateway, "a.b", json!(1)).await;
+    while slow.requests() == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let asked = std::time::Instant::now();
+    gateway.ask_to_stop();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    gateway.ask_to_stop();
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert!(gateway.child.try_wait().unwrap().is_none(), "twice at once is once");
+    assert_eq!(gateway.terminate().await.code(), Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
+    let gateway = Gateway::start(&data);
+    while slow.requests() < 2 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let (_, event) = gateway.call(Method::GET, &format!("events/{event}"), None).await;
+    assert_eq!(event["type"], "a.b", "it is kept, and its delivery begun again");
 }
 
 #[tokio::test]
@@ -124,4 +150,15 @@ async fn the_command_line_is_a_client() {
     assert!(text.contains("it is not urgent") || text.contains("filtered"), "{text}");
     assert_eq!(run(&["endpoints", "get", "nobody"]).0, Some(4));
     assert_eq!(run(&["--key", "nonsense", "endpoints", "list"]).0, Some(3));
+}
+
+#[tokio::test]
+async fn a_default_tenant_that_was_deleted_stays_so() {
+    let (folder, mut gateway, _) = bench().await;
+    let default = "/v1/tenants/default";
+    assert_eq!(gateway.call(Method::DELETE, default, None).await.0, 204);
+    assert!(gateway.terminate().await.success());
+    let gateway = Gateway::start(&folder.path().join("data"));
+    let (status, problem) = gateway.call(Method::GET, default, None).await;
+    assert_eq!((status, &problem["code"]), (404, &json!("tenant_not_found")));
 }

@@ -173,6 +173,22 @@ async fn who_asks_for_less_is_not_flooded() {
 }
 
 #[tokio::test]
+async fn a_retry_of_a_disabled_endpoint_is_told_as_held() {
+    let (_folder, gateway, endpoint) = bench().await;
+    endpoint.answer(500);
+    let retry = json!({ "schedule": ["1h"] });
+    register(&gateway, &endpoint, json!({ "id": "mine", "retry": retry })).await;
+    let event = publish(&gateway, "a.b", json!(1)).await;
+    gateway.await_status(&event, "retrying").await;
+    let why = async || told(&gateway.get(&format!("events/{event}/explain")).await, "mine").clone();
+    assert_eq!(why().await["code"], "waiting_for_retry");
+    gateway.call(Method::PATCH, "endpoints/mine", Some(json!({ "enabled": false }))).await;
+    assert_eq!(why().await["code"], "held_disabled");
+    gateway.call(Method::PATCH, "endpoints/mine", Some(json!({ "enabled": true }))).await;
+    assert_eq!(why().await["code"], "waiting_for_retry");
+}
+
+#[tokio::test]
 async fn a_disabled_endpoints_backlog_is_held_and_its_tenant_told() {
     let (_folder, gateway, endpoint) = bench().await;
     let watcher = TestEndpoint::start().await;

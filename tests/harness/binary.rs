@@ -137,8 +137,18 @@ impl Gateway {
     /// Asks it to stop, and waits until it has. The test's endpoints go on answering meanwhile:
     /// a stop waits for what is in flight.
     pub async fn terminate(&mut self) -> ExitStatus {
+        self.ask_to_stop();
+        self.ended().await
+    }
+
+    /// Sends SIGTERM and goes on.
+    pub fn ask_to_stop(&self) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+    }
+
+    /// How it ended, once it has.
+    pub async fn ended(&mut self) -> ExitStatus {
         loop {
             if let Some(status) = self.child.try_wait().expect("it can be waited for") {
                 return status;

@@ -97,7 +97,9 @@ impl Wish {
         let wanted = |it: &&Arc<Endpoint>| self.endpoint.as_ref().is_none_or(|id| it.id == *id);
         let of_endpoint = |endpoint: &Arc<Endpoint>| -> Option<Use> {
             let own = endpoint.plugins.iter().find(|it| it.plugin == *plugin);
-            let config = self.config.clone().or_else(|| own.map(|it| it.config.clone()));
+            let config = self.config.as_ref().or_else(|| own.map(|it| &it.config)).cloned();
+            // One that was asked for is looked at as if it used the plugin.
+            let config = config.or_else(|| self.endpoint.is_some().then(BTreeMap::new));
             Some((Some(endpoint.clone()), config?))
         };
         let uses: Vec<_> = match (&self.config, &self.endpoint) {

@@ -8,6 +8,7 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::api::body_memory::{BodyMemory, Held};
 use crate::api::fields::Fields;
 use crate::api::json_limits::{self, Fault};
 use crate::api::problem::{Problem, Result};
@@ -27,8 +28,27 @@ const REST_PATIENCE: Duration = Duration::from_secs(5);
 /// What the parser says of JSON that is nested deeper than 128.
 const TOO_DEEP: &str = "recursion limit exceeded";
 
-/// Reads a whole body of at most `bytes_max` bytes.
-pub(super) async fn read(headers: &HeaderMap, mut body: Body, bytes_max: usize) -> Result<Bytes> {
+/// Reads a whole body of at most `bytes_max` bytes, which is no lot.
+pub(super) async fn read(headers: &HeaderMap, body: Body, bytes_max: usize) -> Result<Bytes> {
+    read_within(headers, body, bytes_max, None).await
+}
+
+/// Reads a whole body that may be large, as far as there is memory for it.
+pub(super) async fn read_large(
+    headers: &HeaderMap,
+    body: Body,
+    bytes_max: usize,
+    memory: &BodyMemory,
+) -> Result<Bytes> {
+    read_within(headers, body, bytes_max, Some(memory.hold())).await
+}
+
+async fn read_within(
+    headers: &HeaderMap,
+    mut body: Body,
+    bytes_max: usize,
+    mut held: Option<Held>,
+) -> Result<Bytes> {
     let too_large = || Problem::too_large(format!("the body is over {bytes_max} bytes"));
     if headers.get(header::CONTENT_ENCODING).is_some_and(|it| it != "identity" && !it.is_empty()) {
         let detail = "this operation takes no packed body: send it without `Content-Encoding`";
@@ -54,6 +74,9 @@ pub(super) async fn read(headers: &HeaderMap, mut body: Body, bytes_max: usize) 
             drop_rest(body).await;
             return Err(too_large());
         }
+        if let Some(held) = &mut held {
+            held.grow_to(bytes + data.len()).await?;
+        }
         // Most bodies come in one piece, which is not copied.
         match whole.take() {
             None if parts.is_empty() => whole = Some(data),
@@ -63,7 +86,11 @@ pub(super) async fn read(headers: &HeaderMap, mut body: Body, bytes_max: usize) 
             }
         }
     }
-    Ok(whole.unwrap_or_else(|| parts.freeze()))
+    let whole = whole.unwrap_or_else(|| parts.freeze());
+    Ok(match held {
+        Some(held) => held.with(whole),
+        None => whole,
+    })
 }
 
 /// What comes next, if it comes in time.
@@ -119,15 +146,22 @@ pub(super) async fn object(headers: &HeaderMap, body: Body, bytes_max: usize) ->
 
 /// Reads any JSON.
 pub(super) async fn value(headers: &HeaderMap, body: Body, bytes_max: usize) -> Result<Value> {
+    need_json(headers)?;
+    value_of(&read(headers, body, bytes_max).await?)
+}
+
+/// Whether the body is said to be JSON.
+pub(super) fn need_json(headers: &HeaderMap) -> Result<()> {
     let json =
         is_type(headers, "application/json") || is_type(headers, "application/merge-patch+json");
-    if !json {
-        return Err(unsupported("application/json"));
-    }
-    let bytes = read(headers, body, bytes_max).await?;
-    let value = parse(&bytes)?;
+    if json { Ok(()) } else { Err(unsupported("application/json")) }
+}
+
+/// The JSON of a body.
+pub(super) fn value_of(bytes: &[u8]) -> Result<Value> {
+    let value = parse(bytes)?;
     // Of a member that comes twice one would be ignored, and who sent it would not know which.
-    json_limits::check_body(&bytes).map_err(|it| refused_json(it, 0))?;
+    json_limits::check_body(bytes).map_err(|it| refused_json(it, 0))?;
     Ok(value)
 }
 

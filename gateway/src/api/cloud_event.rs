@@ -173,10 +173,10 @@ impl Attributes {
         Self { texts: BTreeMap::new(), errors: Vec::new(), base: base.to_owned() }
     }
 
-    fn refuse(&mut self, name: &str, detail: &str) {
+    fn refuse(&mut self, name: &str, detail: impl Into<String>) {
         let name = fields::shown(name).replace('~', "~0").replace('/', "~1");
         let pointer = format!("{}/{name}", self.base);
-        self.errors.push(FieldError { pointer, detail: detail.to_owned() });
+        self.errors.push(FieldError { pointer, detail: detail.into() });
     }
 
     /// An attribute of the JSON format: a string, a boolean or a whole number; `null` is none.
@@ -216,10 +216,9 @@ impl Attributes {
             self.refuse("specversion", "this gateway takes CloudEvents 1.0");
         }
         let (id, source, named) = (self.need("id"), self.need("source"), self.need("type"));
-        let event_type = EventType::parse(&named);
+        let event_type = EventType::choose(&named);
         if event_type.is_none() && !named.is_empty() {
-            let form = "must be segments of A-Za-z0-9_- with dots between, at most 256 characters";
-            self.refuse("type", form);
+            self.refuse("type", format!("must be {}", event_body::TYPE_FORM));
         }
         let timestamp = self.texts.get("time").map(|it| parse_time(it));
         if timestamp == Some(None) {

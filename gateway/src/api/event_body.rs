@@ -18,6 +18,9 @@ const ORDERING_KEY_BYTES_MAX: usize = 256;
 const METADATA_BYTES_MAX: usize = 8 * 1024;
 /// Room beside the data: the event's other members, and how its JSON is laid out.
 pub(super) const SURPLUS_BYTES_MAX: usize = 64 * 1024;
+/// How a producer's types look.
+pub(super) const TYPE_FORM: &str = "segments of A-Za-z0-9_- with dots between, at most 256 \
+                                    characters, but not hookgate.…, which the gateway raises itself";
 /// How a caller's own ids look.
 pub(super) const ID_FORM: &str = "1 to 64 of A-Za-z0-9._-, but not . or ..";
 
@@ -62,7 +65,7 @@ pub(super) fn read(
         Some(raw) => read_metadata(raw, text)?,
         None => Some(BTreeMap::new()),
     };
-    let event_type = EventType::parse(&plain.event_type);
+    let event_type = EventType::choose(&plain.event_type);
     let id = plain.id.as_deref().map(EventId::choose);
     let timestamp = plain.timestamp.as_deref().map(parse_time);
     let ordering_key = plain.ordering_key.as_deref();
@@ -145,8 +148,7 @@ fn explain_fields(text: &[u8], base: &str) -> Problem {
         Ok(fields) => fields,
         Err(errors) => return Problem::invalid_fields(errors),
     };
-    let form = "segments of A-Za-z0-9_- with dots between, at most 256 characters";
-    let event_type = fields.parsed("type", form, EventType::parse);
+    let event_type = fields.parsed("type", TYPE_FORM, EventType::choose);
     fields.need("type", event_type.as_ref());
     let has_data = fields.has("data");
     fields.take("data");
@@ -200,6 +202,7 @@ mod tests {
         let big = format!(r#"{{"type":"a","data":"{}"}}"#, "x".repeat(80));
         for (text, code) in [
             (r#"{"type":"a..b","data":1}"#, "invalid_event_type"),
+            (r#"{"type":"hookgate.dead_letter","data":1}"#, "invalid_event_type"),
             (r#"{"data":1}"#, "invalid_field"),
             (r#"{"type":"a"}"#, "invalid_field"),
             (r#"{"type":"a","data":1,"dat":2}"#, "invalid_field"),

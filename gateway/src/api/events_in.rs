@@ -94,7 +94,8 @@ async fn accept_any(
         return Ok(ndjson::accept(gateway, access, said, body));
     }
     let limits = &gateway.limits;
-    let bytes = body::read(headers, body, limits.batch_bytes_max).await?;
+    let max = limits.batch_bytes_max;
+    let bytes = body::read_large(headers, body, max, &gateway.bodies).await?;
     let many = match form {
         Form::Json => bytes.iter().find(|it| !it.is_ascii_whitespace()) == Some(&b'['),
         form => form == Form::Batch,

@@ -276,8 +276,9 @@ fn replaced(
     event: &NewEvent,
     made: &Replacement,
 ) -> std::result::Result<NewEvent, String> {
-    let event_type = EventType::parse(&made.event_type);
-    let event_type = event_type.ok_or_else(|| format!("`{}` is no event type", made.event_type))?;
+    let event_type = EventType::choose(&made.event_type).ok_or_else(|| {
+        format!("`{}` is no event type of a producer: {}", made.event_type, event_body::TYPE_FORM)
+    })?;
     let metadata = made.metadata.iter().cloned().collect();
     if !event_body::fits(&metadata, made.ordering_key.as_deref()) {
         return Err("its metadata or ordering key is too long".to_owned());

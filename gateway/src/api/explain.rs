@@ -175,7 +175,7 @@ fn state_of(
             Reason::new(reason.name(), why)
         }
         DeliveryState::Cancelled => Reason::new("cancelled", "it was withdrawn"),
-        DeliveryState::Retrying { due } if due > now => {
+        DeliveryState::Retrying { due } if due > now && is_sent_to(endpoint) => {
             let why = format!("the last attempt failed; the next is due at {due}");
             Reason::new("waiting_for_retry", why)
         }
@@ -183,6 +183,11 @@ fn state_of(
             waiting(access, (key, event), endpoint, now)?
         }
     })
+}
+
+/// Whether attempts are made at all.
+fn is_sent_to(endpoint: &Endpoint) -> bool {
+    endpoint.enabled && !endpoint.secret_unavailable
 }
 
 /// What a delivery waits for that could be attempted by its own schedule.

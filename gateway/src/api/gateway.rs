@@ -2,6 +2,7 @@ use std::{ops::Deref, sync::Arc, time::Duration};
 
 use tokio::{runtime::Handle, sync::watch};
 
+use crate::api::body_memory::BodyMemory;
 use crate::api::pace::Pace;
 use crate::plugins::Host;
 use crate::storage::Store;
@@ -21,6 +22,8 @@ pub struct Limits {
     pub body_bytes_max: usize,
     /// Bytes of a component.
     pub component_bytes_max: usize,
+    /// Bytes that the large bodies of all requests may take together.
+    pub bodies_bytes_max: usize,
     /// How long a test of an endpoint is waited for.
     pub test_wait_max: Duration,
 }
@@ -33,6 +36,7 @@ impl Default for Limits {
             batch_events_max: 1000,
             body_bytes_max: 256 * 1024,
             component_bytes_max: 16 * 1024 * 1024,
+            bodies_bytes_max: 256 * 1024 * 1024,
             test_wait_max: Duration::from_secs(60),
         }
     }
@@ -73,6 +77,8 @@ pub struct Parts {
     pub limits: Limits,
     /// Why it cannot take events now: `None` when it can.
     pub unready: watch::Receiver<Option<&'static str>>,
+    /// What the bodies of requests may take.
+    pub bodies: BodyMemory,
     /// How fast producers go.
     pub pace: Pace,
     /// Renders the metrics.

@@ -8,7 +8,8 @@ use axum::{
 };
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::{Value, json, value::RawValue};
 
 use crate::api::caller::Access;
 use crate::api::fields::Fields;
@@ -34,8 +35,11 @@ pub(super) async fn invoke(
     body: Body,
 ) -> Result {
     let plugin = access.plugin(&name)?;
-    let fields = body::object(&headers, body, gateway.limits.batch_bytes_max).await?;
-    let wish = Wish::read(fields, gateway.limits.data_bytes_max)?;
+    body::need_json(&headers)?;
+    let max = gateway.limits.batch_bytes_max;
+    let text = body::read_large(&headers, body, max, &gateway.bodies).await?;
+    let fields = Fields::of(body::value_of(&text)?, "").map_err(Problem::invalid_fields)?;
+    let wish = Wish::read(fields, &text, gateway.limits.data_bytes_max)?;
     let events = match wish.recent {
         Some(recent) => recent_events(&access, recent)?,
         None => wish.events,
@@ -53,6 +57,13 @@ pub(super) async fn invoke(
     Ok(json_response(StatusCode::OK, &json!({ "data": data, "sha256": digest })))
 }
 
+/// The events of a body, unread.
+#[derive(Default, Deserialize)]
+struct Texts<'a> {
+    #[serde(borrow)]
+    events: Vec<&'a RawValue>,
+}
+
 struct Wish {
     version: Option<u32>,
     config: BTreeMap<String, String>,
@@ -61,7 +72,7 @@ struct Wish {
 }
 
 impl Wish {
-    fn read(mut fields: Fields, data_bytes_max: usize) -> Result<Self> {
+    fn read(mut fields: Fields, whole: &Bytes, data_bytes_max: usize) -> Result<Self> {
         let version = fields.whole("version", 1, u32::MAX);
         let config = fields.strings("config").unwrap_or_default();
         let recent = fields.whole("recent", 1, EVENTS_MAX as u32);
@@ -70,9 +81,11 @@ impl Wish {
         if given.is_some() && recent.is_some() {
             fields.refuse("recent", "goes without `events`");
         }
-        for (place, value) in given.unwrap_or_default().into_iter().enumerate() {
-            let text = Bytes::from(value.to_string());
-            match event_body::read(&text, &text, &format!("/events/{place}"), data_bytes_max) {
+        // The plugin sees them as they were written, as it would those that are published.
+        let texts = given.and_then(|_| body::parse::<Texts<'_>>(whole).ok()).unwrap_or_default();
+        for (place, text) in texts.events.iter().enumerate() {
+            let (text, base) = (text.get().as_bytes(), format!("/events/{place}"));
+            match event_body::read(whole, text, &base, data_bytes_max) {
                 Ok(event) => events.push(event_in(event)),
                 Err(problem) => fields.refuse_all(problem.into_errors("/events")?),
             }
@@ -178,4 +191,17 @@ fn render_outgoing(id: &str, event_type: &str, out: &Outgoing) -> Value {
         "headers": Value::Object(headers.collect()),
         "path_suffix": out.path_suffix,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_shown_as_they_are_written() {
+        let text = r#"{"events": [{"type": "a", "data": {"b": 1, "a": 2.50} }], "version": 1}"#;
+        let fields = Fields::of(serde_json::from_str(text).unwrap(), "").unwrap();
+        let wish = Wish::read(fields, &Bytes::from_static(text.as_bytes()), 100).unwrap();
+        assert_eq!(wish.events[0].payload, r#"{"b": 1, "a": 2.50}"#);
+    }
 }

@@ -4,6 +4,7 @@
 //! tenant's data is reached only through [`Gateway::tenant`], which checks the caller.
 
 mod gateway;
+pub use body_memory::BodyMemory;
 pub use gateway::{Gateway, Limits, Parts};
 
 #[cfg(any(test, fuzzing))]
@@ -25,6 +26,7 @@ mod problem;
 mod fields;
 mod unpack;
 mod body;
+mod body_memory;
 mod page;
 mod wire;
 

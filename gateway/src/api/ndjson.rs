@@ -100,6 +100,7 @@ impl Incoming {
             return Some(self.store(waiting).await);
         }
         let (mut lines, mut idle, mut turn) = (Vec::new(), 0, 0);
+        let mut held = self.gateway.bodies.hold();
         while lines.is_empty() {
             if !self.take_lines(&mut lines) && lines.is_empty() {
                 if self.ended {
@@ -109,7 +110,12 @@ impl Incoming {
                 let bytes = self.read().await;
                 (idle, turn) = (idle + bytes, turn + bytes);
                 if idle > IDLE_BYTES_MAX {
-                    self.give_up();
+                    let detail =
+                        format!("{IDLE_BYTES_MAX} bytes came without an event; no more are read");
+                    self.give_up(Problem::too_large(detail));
+                }
+                if let Err(problem) = held.grow_to(self.buffer.len()).await {
+                    self.give_up(problem);
                 }
                 // What is packed may be there for long without a wait.
                 if turn > TURN_BYTES {
@@ -120,7 +126,9 @@ impl Incoming {
         }
         // What has arrived meanwhile goes along; nothing is waited for.
         let mut bytes = 0;
-        while lines.len() < LINES_MAX && bytes < BATCH_BYTES_MAX && !self.ended {
+        let before = self.buffer.len() + lines.iter().map(size_of_line).sum::<usize>();
+        let mut room = |bytes: usize| bytes < BATCH_BYTES_MAX && held.try_grow_to(before + bytes);
+        while lines.len() < LINES_MAX && room(bytes) && !self.ended {
             let Some(read) = self.read().now_or_never() else { break };
             bytes += read;
             self.take_lines(&mut lines);
@@ -128,10 +136,9 @@ impl Incoming {
         Some(self.store(lines).await)
     }
 
-    /// Ends a stream that brings no events.
-    fn give_up(&mut self) {
-        let detail = format!("{IDLE_BYTES_MAX} bytes came without an event; no more are read");
-        (self.ended, self.broken) = (true, Some(Problem::too_large(detail)));
+    /// Ends a stream of which no more is read.
+    fn give_up(&mut self, why: Problem) {
+        (self.ended, self.broken) = (true, Some(why));
         self.buffer.clear();
         (self.searched, self.skipping) = (0, false);
     }
@@ -289,6 +296,10 @@ impl Incoming {
         }
         answers.into()
     }
+}
+
+fn size_of_line((_, event): &Line) -> usize {
+    event.as_ref().map_or(0, |it| it.data.len())
 }
 
 /// An event that its type's schema lets pass. Each line is a request of its own, and others get

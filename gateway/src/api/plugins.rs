@@ -127,7 +127,8 @@ async fn upload(
     if !body::is_type(&headers, "application/wasm") {
         return Err(body::unsupported("application/wasm"));
     }
-    let bytes = body::read(&headers, body, gateway.limits.component_bytes_max).await?;
+    let max = gateway.limits.component_bytes_max;
+    let bytes = body::read_large(&headers, body, max, &gateway.bodies).await?;
     let artifact = gateway.plugins.check(bytes.clone()).await.map_err(refused)?;
     plugin_follow::check(&gateway, &access, &name, (&artifact, force)).await?;
     // A part of a body must not keep the whole connection's buffer.

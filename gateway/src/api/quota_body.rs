@@ -12,6 +12,8 @@ use crate::plugins::Config;
 const DEADLINE_MAX: Duration = Duration::from_secs(10);
 const CPU_MAX: Duration = Duration::from_secs(256);
 const BYTES_MAX: u32 = 64 * 1024 * 1024;
+/// Wasm memory comes in pages of 64 KiB; less is none.
+const WASM_PAGE_BYTES: u32 = 64 * 1024;
 const LINES_MAX: u32 = 100_000;
 const RETENTION: &str = "a duration of at least \"1h\", or \"forever\"";
 
@@ -58,11 +60,12 @@ fn read_plugins(fields: &mut Fields, config: &Config) -> PluginQuota {
     };
     let (deadline, cpu) = (span("deadline", DEADLINE_MAX), span("cpu_per_second", CPU_MAX));
     let memory_max = u32::try_from(config.memory_bytes_cap).unwrap_or(u32::MAX);
+    // More needs a greater `memory_cap_mib` of the gateway.
+    let memory = fields.whole("memory_bytes", WASM_PAGE_BYTES, memory_max).map(u64::from);
     let mut whole = |name: &str, max: u32| fields.whole(name, 1, max).map(u64::from);
     PluginQuota {
         deadline,
-        // More needs a greater `memory_cap_mib` of the gateway.
-        memory_bytes_max: whole("memory_bytes", memory_max),
+        memory_bytes_max: memory,
         output_bytes_max: whole("output_bytes", BYTES_MAX),
         log_lines_max: whole("log_lines", LINES_MAX),
         log_bytes_max: whole("log_bytes", BYTES_MAX),
@@ -134,6 +137,7 @@ mod tests {
             (json!({ "plugins": { "deadlin": "1s" } }), "/quota/plugins/deadlin"),
             (json!({ "plugins": { "deadline": "11s" } }), "/quota/plugins/deadline"),
             (json!({ "plugins": { "memory_bytes": 129 << 20 } }), "/quota/plugins/memory_bytes"),
+            (json!({ "plugins": { "memory_bytes": 1 } }), "/quota/plugins/memory_bytes"),
             (json!({ "plugins": 3 }), "/quota/plugins"),
             (json!({ "retention": "59m" }), "/quota/retention"),
             (json!({ "retention": 30 }), "/quota/retention"),

@@ -9,7 +9,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Pace, Parts, hash_key, new_key, router};
+use crate::api::{BodyMemory, Pace, Parts, hash_key, new_key, router};
 use crate::app::descriptors::files_max;
 use crate::app::disk::watch_space;
 use crate::app::{Config, master_key, server};
@@ -75,6 +75,7 @@ pub struct App {
     unready: watch::Sender<Option<&'static str>>,
     stopping_front: CancellationToken,
     stopping_rooms: CancellationToken,
+    hurry: CancellationToken,
     front: JoinSet<()>,
     rooms: JoinSet<()>,
     writers: Option<RunningWriters>,
@@ -117,9 +118,8 @@ impl App {
             entropy: entropy.clone(),
             config: config.dispatch.clone(),
         };
-        let mut rooms = start_rooms(&store, dispatcher, delivering.handle(), &stopping_rooms);
-        let trimming = retention::run(store.clone(), config.keep, stopping_rooms.clone());
-        rooms.spawn_on(trimming, delivering.handle());
+        let keep = config.keep;
+        let rooms = start_rooms(&store, dispatcher, keep, delivering.handle(), &stopping_rooms);
         let unready = watch::Sender::new(None);
         let parts = Parts {
             store: store.clone(),
@@ -127,6 +127,7 @@ impl App {
             transport: transport.clone(),
             clock,
             entropy,
+            bodies: BodyMemory::new(config.limits.bodies_bytes_max),
             limits: config.limits.clone(),
             unready: unready.subscribe(),
             pace: Pace::default(),
@@ -143,6 +144,7 @@ impl App {
             unready,
             stopping_front,
             stopping_rooms,
+            hurry: CancellationToken::new(),
             front,
             rooms,
             writers: Some(writers),
@@ -172,6 +174,11 @@ impl App {
         self.store.failure().await
     }
 
+    /// Cancelled, it ends the grace of a stop that has begun.
+    pub fn hurry(&self) -> CancellationToken {
+        self.hurry.clone()
+    }
+
     /// Ends soon, since the store has failed: nothing that is in flight can be written down.
     pub async fn give_up(mut self) {
         self.grace = self.grace.min(GRACE_WITHOUT_STORE);
@@ -185,14 +192,10 @@ impl App {
         self.unready.send_replace(Some("the gateway is stopping"));
         self.stopping_rooms.cancel();
         let end = Instant::now() + self.grace;
-        let finished =
-            tokio::time::timeout_at(end, async { while self.rooms.join_next().await.is_some() {} });
-        let finished = finished.await.is_ok();
+        let finished = all_end(&mut self.rooms, end, &self.hurry).await;
         self.stopping_front.cancel();
-        let answered = tokio::time::timeout_at(end.max(Instant::now() + LAST_ANSWERS), async {
-            while self.front.join_next().await.is_some() {}
-        });
-        let drained = answered.await.is_ok() && finished;
+        let end = end.max(Instant::now() + LAST_ANSWERS);
+        let drained = all_end(&mut self.front, end, &self.hurry).await && finished;
         self.front.shutdown().await;
         self.rooms.shutdown().await;
         if let Some(writers) = self.writers.take() {
@@ -210,6 +213,16 @@ impl Drop for App {
         if let Some(delivering) = self.delivering.take() {
             delivering.shutdown_background();
         }
+    }
+}
+
+/// Waits for tasks until `end`, or until there is a hurry; whether all ended by themselves.
+async fn all_end(tasks: &mut JoinSet<()>, end: Instant, hurry: &CancellationToken) -> bool {
+    tokio::select! {
+        biased;
+        () = async { while tasks.join_next().await.is_some() {} } => true,
+        () = tokio::time::sleep_until(end) => false,
+        () = hurry.cancelled() => false,
     }
 }
 
@@ -289,6 +302,7 @@ fn keep_watch(
 fn start_rooms(
     store: &Store,
     dispatcher: impl Fn(&Arc<Shard>) -> Dispatcher,
+    keep: storage::Keep,
     on: &Handle,
     stopping: &CancellationToken,
 ) -> JoinSet<()> {
@@ -298,6 +312,7 @@ fn start_rooms(
         rooms.spawn_on(replay::run(shard.clone(), stopping.clone()), on);
         rooms.spawn_on(dispatcher(shard).run(stopping.clone()), on);
     }
+    rooms.spawn_on(retention::run(store.clone(), keep, stopping.clone()), on);
     rooms
 }
 
@@ -309,15 +324,16 @@ async fn prepare(
 ) -> Result<Option<String>, StartError> {
     let default = Slug::default_tenant();
     let shard = store.shard(&default);
-    if shard.catalog().tenant(&default).is_none() {
+    let keeper = &store.shards()[0];
+    let known = keeper.catalog().operator_key().copied();
+    // Later it is missing because somebody deleted it.
+    if known.is_none() && shard.catalog().tenant(&default).is_none() {
         let made = shard.put_tenant(&default, |_| Ok(("Default".to_owned(), Quota::default())));
         made.await.map_err(|it| match it {
             Refused::Storage(error) => StartError::Storage(error),
             other => StartError::Machine(other.to_string()),
         })?;
     }
-    let keeper = &store.shards()[0];
-    let known = keeper.catalog().operator_key().copied();
     let (hash, made) = match (&config.operator_key, known) {
         (Some(given), _) => (hash_key(given), None),
         (None, Some(known)) => (known, None),

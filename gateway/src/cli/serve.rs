@@ -1,8 +1,11 @@
-use std::{io::IsTerminal, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{
+    io::IsTerminal, net::SocketAddr, path::PathBuf, pin::pin, process::ExitCode, time::Duration,
+};
 
 use clap::{ArgAction, Args, builder::BoolishValueParser};
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
 
 use crate::app::{App, Config, ConfigError, FileConfig, Overrides, PluginSettings, StartError};
 use crate::app::{State, tell};
@@ -12,6 +15,8 @@ use crate::plugins::Compiler;
 use crate::telemetry::{Exporting, start_logging};
 
 const BAD_CONFIG: u8 = 64;
+/// Signals within this time are one, passed on by two.
+const ONE_SIGNAL: Duration = Duration::from_millis(200);
 
 /// Run the gateway
 ///
@@ -217,15 +222,41 @@ pub(super) async fn run(flags: Flags) -> ExitCode {
             }
         }
     }
-    tracing::info!("stopping");
+    tracing::info!("stopping; a second signal ends it at once");
     tell(State::Stopping);
-    if !app.stop().await {
-        tracing::warn!("the grace is over; what was in flight will be repeated after the start");
+    if !stop(app, terminate, interrupt).await {
+        tracing::warn!("not waited any longer; what was in flight is repeated after the start");
     }
     if let Some(exporting) = exporting {
         exporting.stop().await;
     }
     ExitCode::SUCCESS
+}
+
+/// Drains, until somebody asks a second time; whether all was finished.
+async fn stop(app: App, mut terminate: Signal, mut interrupt: Signal) -> bool {
+    let hurry = app.hurry();
+    let asked_again = async {
+        // A supervisor and a terminal that both pass one signal on are not impatient.
+        let asked = Instant::now();
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if asked.elapsed() > ONE_SIGNAL {
+                return;
+            }
+        }
+    };
+    let mut stopping = pin!(app.stop());
+    tokio::select! {
+        drained = &mut stopping => drained,
+        () = asked_again => {
+            hurry.cancel();
+            stopping.await
+        }
+    }
 }
 
 /// Where deliveries may go can be changed while it runs; the rest of the file needs a start.

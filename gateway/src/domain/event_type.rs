@@ -16,6 +16,11 @@ impl EventType {
         fits.then(|| Self(text.into()))
     }
 
+    /// Checks a producer's type: the gateway's own can be trusted to come from it alone.
+    pub fn choose(text: &str) -> Option<Self> {
+        Self::parse(text).filter(|it| !it.is_operational())
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
