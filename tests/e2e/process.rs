@@ -60,7 +60,7 @@ async fn who_asks_twice_does_not_wait_for_the_grace() {
     while slow.requests() == 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let asked = std::time::Instant::now();
+    let asked = tokio::time::Instant::now();
     gateway.ask_to_stop();
     tokio::time::sleep(Duration::from_millis(100)).await;
     gateway.ask_to_stop();

@@ -109,7 +109,7 @@ impl App {
         grant(&plugins, &store);
         let listener = server::listen_with(socket).map_err(|it| StartError::Listen(address, it))?;
         let (delivering, transport) = start_delivering(&config, address)?;
-        let stopping_rooms = CancellationToken::new();
+        let (keep, stopping_rooms) = (config.keep, CancellationToken::new());
         let dispatcher = |shard: &Arc<Shard>| Dispatcher {
             shard: shard.clone(),
             plugins: Some(plugins.clone()),
@@ -118,7 +118,6 @@ impl App {
             entropy: entropy.clone(),
             config: config.dispatch.clone(),
         };
-        let keep = config.keep;
         let rooms = start_rooms(&store, dispatcher, keep, delivering.handle(), &stopping_rooms);
         let unready = watch::Sender::new(None);
         let parts = Parts {
