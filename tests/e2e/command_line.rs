@@ -215,6 +215,8 @@ async fn the_doctor_names_what_is_wrong_and_what_to_do() {
     let expected = [
         "configuration",
         "port",
+        "data directory",
+        "master key",
         "disk space",
         "fsync",
         "clock",
@@ -228,6 +230,10 @@ async fn the_doctor_names_what_is_wrong_and_what_to_do() {
         assert_eq!(check["remedy"].is_null(), check["state"] == "ok", "{check}");
     }
     assert!(!std::path::Path::new(data).exists(), "it changes nothing");
+    let (file, keyless) = (folder.path().join("file"), folder.path().join("keyless"));
+    std::fs::write(&file, "").unwrap();
+    std::fs::create_dir_all(keyless.join("store")).unwrap();
+    let (file, keyless) = (file.to_str().unwrap(), keyless.to_str().unwrap());
     let taken = gateway.server.trim_start_matches("http://");
     let exposed = ["doctor", "--json", "--listen", "0.0.0.0:0", "--allow-private-endpoints"];
     let bad = ["doctor", "--json", "--listen", "192.0.2.1:80"];
@@ -236,6 +242,9 @@ async fn the_doctor_names_what_is_wrong_and_what_to_do() {
         (&exposed, 0, "private addresses", "warning"),
         (&bad, 1, "port", "failed"),
         (&["doctor", "--json", "--shards", "0"], 1, "configuration", "failed"),
+        (&["doctor", "--json", "--data-dir", file], 1, "data directory", "failed"),
+        (&["doctor", "--json", "--master-key", "00"], 1, "master key", "failed"),
+        (&["doctor", "--json", "--data-dir", keyless], 1, "master key", "failed"),
     ] {
         let (ended, text, _) = shell.run(arguments);
         let told: Value = serde_json::from_str(&text).unwrap();

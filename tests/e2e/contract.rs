@@ -135,6 +135,41 @@ async fn events_of_one_request_that_contradict_each_other_are_none() {
 }
 
 #[tokio::test]
+async fn another_list_under_the_same_key_is_another_body() {
+    let (_folder, gateway, _endpoint) = bench().await;
+    let of = |data: u32| json!({ "type": "a.b", "data": data });
+    let send = async |body: Value| {
+        let request = gateway.request(Method::POST, EVENTS, OPERATOR_KEY);
+        let answer = request.header("idempotency-key", "one").json(&body).send().await.unwrap();
+        answer.status().as_u16()
+    };
+    assert_eq!(send(json!([of(1), of(2)])).await, 202);
+    assert_eq!(send(json!([of(1), of(2)])).await, 200);
+    for other in [json!([of(1), of(2), of(3)]), json!([of(1)]), of(1)] {
+        assert_eq!(send(other.clone()).await, 409, "{other}");
+    }
+    assert_eq!(gateway.get("events").await["data"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_retry_that_says_nothing_is_the_usual_one() {
+    let (_folder, gateway, _endpoint) = bench().await;
+    let url = "https://shop.example/hooks";
+    let usual = gateway.post("endpoints", json!({ "url": url })).await["retry"].clone();
+    for retry in [json!({}), json!({ "schedule": null }), json!({ "base": null })] {
+        let made = gateway.post("endpoints", json!({ "url": url, "retry": retry })).await;
+        assert_eq!(made["retry"], usual, "{retry}");
+    }
+    let retry = json!({ "schedule": null, "base": "2s" });
+    let made = gateway.post("endpoints", json!({ "url": url, "retry": retry })).await;
+    assert_eq!(made["retry"]["base"], "2s", "{made}");
+    let slack = json!({ "scheme": "slack", "header": "x-a", "timestamp_header": "X-A" });
+    let endpoint = json!({ "url": url, "signature": slack });
+    let (status, problem) = gateway.call(Method::POST, "endpoints", Some(endpoint)).await;
+    assert_eq!((status, pointers(&problem)), (422, vec!["/signature/timestamp_header"]));
+}
+
+#[tokio::test]
 async fn lines_under_an_idempotency_key_are_stored_once() {
     let (_folder, gateway, _endpoint) = bench().await;
     let send = async |key: &str, lines: &'static str| {
@@ -331,6 +366,35 @@ async fn a_filter_may_look_through_lists_and_holds_nobody_up() {
         tokio::time::sleep(std::time::Duration::from_millis(25)).await;
     }
     panic!("{codes:?}");
+}
+
+#[tokio::test]
+async fn a_cloud_events_header_may_be_quoted() {
+    let (_folder, gateway, _endpoint) = bench().await;
+    let headers = [
+        ("content-type", "application/json"),
+        ("ce-specversion", "\"1.0\""),
+        ("ce-id", "quoted"),
+        ("ce-source", "/s"),
+        ("ce-type", "\"a.b\""),
+        ("ce-subject", r#""a \"b\" %C3%A9""#),
+    ];
+    assert_eq!(cloud_event(&gateway, &headers, json!(1)).await.0, 202);
+    let event = gateway.get("events/quoted").await;
+    let subject = &event["metadata"]["ce-subject"];
+    assert_eq!((&event["type"], subject), (&json!("a.b"), &json!("a \"b\" é")), "{event}");
+    let long = "k".repeat(257);
+    let headers = [
+        headers[0],
+        headers[1],
+        headers[3],
+        headers[4],
+        ("ce-id", "2"),
+        ("ce-partitionkey", &long),
+    ];
+    let (status, problem) = cloud_event(&gateway, &headers, json!(1)).await;
+    assert_eq!(status, 422);
+    assert!(problem["detail"].as_str().unwrap().contains("partitionkey"), "{problem}");
 }
 
 #[tokio::test]

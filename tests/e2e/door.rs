@@ -60,8 +60,15 @@ async fn a_strict_schema_refuses_and_another_warns() {
     let text = request.send().await.unwrap().text().await.unwrap();
     assert!(text.contains("\"accepted\"") && text.contains("schema_violation"), "{text}");
     assert_eq!(put(false).await.0, 200);
+    let request = gateway.request(Method::POST, EVENTS, OPERATOR_KEY);
+    let request = request.header("content-type", "application/x-ndjson").body(bad.to_string());
+    let line: Value = request.send().await.unwrap().json().await.unwrap();
+    assert_eq!(line["warnings"][0]["pointer"], "/data/id", "{line}");
     let (status, answer) = gateway.call(Method::POST, "events", Some(bad)).await;
     assert_eq!((status, &answer["warnings"][0]["pointer"]), (202, &json!("/data/id")));
+    let draft = json!({ "schema": { "$schema": "http://json-schema.org/draft-07/schema#" } });
+    let (status, problem) = gateway.call(Method::PUT, "event-types/order.old", Some(draft)).await;
+    assert_eq!((status, pointers(&problem)), (422, vec!["/schema"]), "{problem}");
     let list = gateway.get("event-types").await;
     assert_eq!(list["data"][0]["schema"], schema);
     let bad = json!({ "schema": { "type": "strin" }, "stric": true });

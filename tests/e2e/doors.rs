@@ -272,6 +272,28 @@ async fn a_key_is_rotated_without_a_gap_and_revoked_at_once() {
 }
 
 #[tokio::test]
+async fn a_portal_session_ends_with_the_key_that_opened_it() {
+    const ENDPOINTS: &str = "/v1/tenants/default/endpoints";
+    let (_folder, gateway, _) = bench().await;
+    let key = json!({ "name": "k", "scopes": ["manage"], "expires_at": "2099-01-01T00:00:00Z",
+                      "rate_limit": { "per_second": 0.001, "burst": 3 } });
+    let (key, id) = make_key(&gateway, "default", key).await;
+    let path = "/v1/tenants/default/portal-sessions";
+    let request = gateway.request(Method::POST, path, &key).json(&json!({ "scopes": ["read"] }));
+    let session: Value = request.send().await.unwrap().json().await.unwrap();
+    let token = session["token"].as_str().unwrap();
+    // The session's requests are the key's.
+    assert_eq!(ask(&gateway, "GET", ENDPOINTS, token).await.0, 200);
+    assert_eq!(ask(&gateway, "GET", ENDPOINTS, &key).await.0, 200);
+    assert_eq!(ask(&gateway, "GET", ENDPOINTS, token).await.0, 429);
+    let (session, keys) = (session["id"].as_str().unwrap(), "/v1/tenants/default/keys");
+    let rotated = gateway.call(Method::POST, &format!("{keys}/{session}/rotate"), None).await;
+    assert_eq!(rotated.0, 404, "a session is no key");
+    assert_eq!(gateway.call(Method::DELETE, &format!("{keys}/{id}"), None).await.0, 204);
+    assert_eq!(ask(&gateway, "GET", ENDPOINTS, token).await.0, 401);
+}
+
+#[tokio::test]
 async fn a_portal_session_ends_by_itself_and_opens_no_more_than_it_says() {
     let (_folder, gateway, _) = bench().await;
     let path = "/v1/tenants/default/portal-sessions";

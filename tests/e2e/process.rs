@@ -50,6 +50,26 @@ async fn while_it_drains_it_says_so() {
 }
 
 #[tokio::test]
+async fn a_stream_that_stays_open_does_not_hold_up_a_stop() {
+    let (_folder, mut gateway, _) = bench().await;
+    let (mut lines, source) = tokio::io::duplex(1024);
+    let request = gateway.request(Method::POST, "/v1/tenants/default/events", OPERATOR_KEY);
+    let request = request.header("content-type", "application/x-ndjson");
+    let body = reqwest::Body::wrap_stream(tokio_util::io::ReaderStream::new(source));
+    let mut answers = request.body(body).send().await.unwrap();
+    let line = json!({ "type": "a.b", "data": 1 }).to_string() + "\n";
+    tokio::io::AsyncWriteExt::write_all(&mut lines, line.as_bytes()).await.unwrap();
+    let first = answers.chunk().await.unwrap().unwrap();
+    assert!(String::from_utf8_lossy(&first).contains("accepted"));
+    let asked = tokio::time::Instant::now();
+    assert_eq!(gateway.terminate().await.code(), Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
+    let last = answers.chunk().await.unwrap().unwrap();
+    let last: serde_json::Value = serde_json::from_slice(&last).unwrap();
+    assert_eq!((&last["line"], &last["error"]["code"]), (&json!(2), &json!("unavailable")));
+}
+
+#[tokio::test]
 async fn who_asks_twice_does_not_wait_for_the_grace() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");

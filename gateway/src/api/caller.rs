@@ -90,12 +90,20 @@ impl Gateway {
             return Some(Caller::Operator);
         }
         let id = shown.id.as_deref()?;
-        let key = self.store.shards().iter().find_map(|it| it.catalog().key(id).cloned())?;
+        let key = self.key(id)?;
         let now = self.clock.now();
+        let made = key.maker.as_deref().map(|it| self.key(it).filter(|it| !it.has_expired(now)));
+        if matches!(made, Some(None)) {
+            return None;
+        }
         let old =
             key.previous.is_some_and(|(old, until)| bool::from(old.ct_eq(&hash)) && now < until);
         let same = bool::from(key.hash.ct_eq(&hash));
         ((same || old) && !key.has_expired(now)).then_some(Caller::Key(key))
+    }
+
+    fn key(&self, id: &str) -> Option<Arc<ApiKey>> {
+        self.store.shards().iter().find_map(|it| it.catalog().key(id).cloned())
     }
 
     /// Lets a caller through who has what the operation needs, into the tenant that the path
@@ -130,7 +138,8 @@ impl Gateway {
     fn keep_pace(&self, caller: &Caller) -> Result<()> {
         let Caller::Key(key) = caller else { return Ok(()) };
         let Some(limit) = key.rate_limit else { return Ok(()) };
-        let taken = self.pace.take(&format!("key {}", key.id), limit, 1, Instant::now());
+        let owner = key.maker.as_ref().unwrap_or(&key.id);
+        let taken = self.pace.take(&format!("key {owner}"), limit, 1, Instant::now());
         taken.map_err(|it| Problem::too_fast("requests of this key", &it))
     }
 

@@ -3,6 +3,7 @@
 //! kept as metadata named `ce-…`, so that nothing of it is lost.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, btree_map::Entry},
     fmt,
 };
@@ -125,7 +126,7 @@ pub(super) fn binary(headers: &HeaderMap, data: Bytes, data_bytes_max: usize) ->
     let mut attributes = Attributes::new("");
     for (name, value) in headers {
         let Some(name) = name.as_str().strip_prefix("ce-") else { continue };
-        match value.to_str().ok().and_then(percent_decoded) {
+        match value.to_str().ok().and_then(|it| percent_decoded(&unquoted(it))) {
             Some(text) => attributes.put(name, text),
             None => attributes.refuse(name, "is not percent-encoded UTF-8"),
         }
@@ -145,6 +146,25 @@ pub(super) fn binary(headers: &HeaderMap, data: Bytes, data_bytes_max: usize) ->
     attributes.finish((!data.is_empty()).then_some((data, 0)), data_bytes_max)
 }
 
+/// What a quoted string says (RFC 9110, 5.6.4), which a header of an attribute may be (CloudEvents'
+/// HTTP binding 1.0.2, 3.1.3.2); anything else is itself.
+fn unquoted(text: &str) -> Cow<'_, str> {
+    let inner = text.strip_prefix('"').and_then(|it| it.strip_suffix('"'));
+    let Some(inner) = inner else { return text.into() };
+    let (mut said, mut chars) = (String::with_capacity(inner.len()), inner.chars());
+    while let Some(char) = chars.next() {
+        match char {
+            '\\' => match chars.next() {
+                Some(escaped) => said.push(escaped),
+                None => return text.into(),
+            },
+            '"' => return text.into(),
+            char => said.push(char),
+        }
+    }
+    said.into()
+}
+
 fn percent_decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -153,6 +173,9 @@ fn percent_decoded(text: &str) -> Option<String> {
         match (first, tail.split_at_checked(2)) {
             (b'%', Some((digits, behind))) => {
                 let digits = std::str::from_utf8(digits).ok()?;
+                if !digits.bytes().all(|it| it.is_ascii_hexdigit()) {
+                    return None;
+                }
                 bytes.push(u8::from_str_radix(digits, 16).ok()?);
                 rest = behind;
             }

@@ -43,7 +43,9 @@ pub(super) fn routes() -> Vec<Route> {
         )
         .takes("Redrive")
         .gives(202, "Redriven")
-        .refuses(404, "endpoint_not_found"),
+        .refuses(404, "endpoint_not_found")
+        .refuses(404, "delivery_not_found")
+        .refuses(422, "selection_required"),
         delete(
             "/v1/tenants/{tenant}/dead-letters/{id}",
             Need::Scope(Scope::Manage),

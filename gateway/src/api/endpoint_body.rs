@@ -259,7 +259,9 @@ fn read_retry(fields: &mut Fields) -> Retry {
     };
     let default = Retry::default();
     let jitter = inner.number("jitter", 0.0, 1.0).unwrap_or(default.jitter);
-    let policy = if inner.has("schedule") {
+    // A member that is null is as if it were not there.
+    let backoff = ["base", "factor", "max_delay", "max_attempts"];
+    let policy = if inner.is_said("schedule") {
         let waits = inner.read("schedule", |it| {
             let waits = it.as_array().filter(|it| it.len() < ATTEMPTS_MAX as usize);
             let waits =
@@ -270,7 +272,13 @@ fn read_retry(fields: &mut Fields) -> Retry {
                 .ok_or("must be at most 49 durations such as \"5s\", up to 7d".to_owned())
         });
         RetryPolicy::Schedule(waits.unwrap_or_default())
+    } else if !backoff.iter().any(|it| inner.is_said(it)) {
+        for name in backoff.iter().chain(&["schedule"]) {
+            inner.take(name);
+        }
+        default.policy
     } else {
+        inner.take("schedule");
         let second = Duration::from_secs(1);
         RetryPolicy::Backoff {
             base: span(&mut inner, "base", DELAY_MAX).unwrap_or(second),

@@ -17,8 +17,9 @@ use crate::api::problem::{FieldError, Problem, Result};
 use crate::domain::{Endpoint, SigningSecret};
 use crate::storage::Refused;
 
-/// How often a patch is applied anew because somebody else was faster.
-const TRIES_MAX: u32 = 10;
+/// How often a patch is applied anew because somebody else was faster. Each time somebody was, so
+/// that as many as this may patch one endpoint at once.
+const TRIES_MAX: u32 = 1000;
 
 pub(super) async fn update(
     State(gateway): State<Gateway>,

@@ -118,7 +118,11 @@ pub(super) fn check_data(data: &[u8], from: usize, data_bytes_max: usize) -> Res
 
 /// Whether metadata and ordering key are short enough.
 pub(super) fn check_metadata(event: &NewEvent) -> Result<()> {
-    match fits(&event.metadata, event.ordering_key.as_deref()) {
+    if event.ordering_key.as_ref().is_some_and(|it| it.len() > ORDERING_KEY_BYTES_MAX) {
+        let detail = format!("`partitionkey` is over {ORDERING_KEY_BYTES_MAX} bytes");
+        return Err(Problem::unprocessable("invalid_cloudevent", detail));
+    }
+    match fits(&event.metadata, None) {
         true => Ok(()),
         false => {
             let detail = format!("the attributes are over {METADATA_BYTES_MAX} bytes");

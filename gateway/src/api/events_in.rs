@@ -95,7 +95,7 @@ async fn accept_any(
     }
     let limits = &gateway.limits;
     let max = limits.batch_bytes_max;
-    let bytes = body::read_large(headers, body, max, &gateway.bodies).await?;
+    let bytes = body::read_large(headers, body, max, &gateway.limits.bodies).await?;
     let many = match form {
         Form::Json => bytes.iter().find(|it| !it.is_ascii_whitespace()) == Some(&b'['),
         form => form == Form::Batch,
@@ -117,8 +117,10 @@ async fn accept_any(
     }
     if let Some(key) = key {
         for (place, event) in events.iter_mut().enumerate() {
-            // The key names the request; each event of it has a name of its own.
-            event.idempotency_key = Some(if many { format!("{key}#{place}") } else { key.clone() });
+            event.idempotency_key = Some(name_within(&key, place));
+        }
+        if many {
+            NewEvent::seal_together(&mut events);
         }
     }
     gateway.meter(&access, events.len())?;
@@ -300,6 +302,11 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>> {
     let detail = "an Idempotency-Key is 1 to 255 visible ASCII characters";
     let invalid = || Problem::bad_request("invalid_idempotency_key", detail);
     fits.then(|| Some(text.to_owned())).ok_or_else(invalid)
+}
+
+/// The key names the request; each event of it has a name of its own. No key has a blank in it.
+pub(super) fn name_within(key: &str, place: usize) -> String {
+    format!("{key} {place}")
 }
 
 impl Gateway {

@@ -42,6 +42,11 @@ impl Fields {
         self.members.contains_key(name)
     }
 
+    /// Whether the field is there and not `null`.
+    pub(super) fn is_said(&self, name: &str) -> bool {
+        self.members.get(name).is_some_and(|it| !it.is_null())
+    }
+
     pub(super) fn refuse(&mut self, name: &str, detail: impl Into<String>) {
         let name = shown(name).replace('~', "~0").replace('/', "~1");
         let pointer = format!("{}/{name}", self.base);

@@ -9,6 +9,9 @@ use crate::storage::Store;
 use crate::telemetry::Rendering;
 use crate::world::{Clock, Entropy, Transport};
 
+/// Why a gateway that stops takes no events.
+pub const STOPPING: &str = "the gateway is stopping";
+
 /// What requests may ask for at most.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -22,8 +25,8 @@ pub struct Limits {
     pub body_bytes_max: usize,
     /// Bytes of a component.
     pub component_bytes_max: usize,
-    /// Bytes that the large bodies of all requests may take together.
-    pub bodies_bytes_max: usize,
+    /// What the large bodies of all requests may take together.
+    pub bodies: BodyMemory,
     /// How long a test of an endpoint is waited for.
     pub test_wait_max: Duration,
 }
@@ -36,7 +39,7 @@ impl Default for Limits {
             batch_events_max: 1000,
             body_bytes_max: 256 * 1024,
             component_bytes_max: 16 * 1024 * 1024,
-            bodies_bytes_max: 256 * 1024 * 1024,
+            bodies: BodyMemory::new(256 * 1024 * 1024),
             test_wait_max: Duration::from_secs(60),
         }
     }
@@ -77,8 +80,6 @@ pub struct Parts {
     pub limits: Limits,
     /// Why it cannot take events now: `None` when it can.
     pub unready: watch::Receiver<Option<&'static str>>,
-    /// What the bodies of requests may take.
-    pub bodies: BodyMemory,
     /// How fast producers go.
     pub pace: Pace,
     /// Renders the metrics.
@@ -88,6 +89,13 @@ pub struct Parts {
 }
 
 impl Gateway {
+    /// Waits until the gateway stops.
+    pub(super) async fn stopping(&self) {
+        let mut unready = self.unready.clone();
+        // Without whoever tells, it has stopped.
+        let _ = unready.wait_for(|it| *it == Some(STOPPING)).await;
+    }
+
     /// Bytes for a new secret.
     pub(super) fn random_bytes(&self) -> [u8; 32] {
         let mut bytes = [0; 32];

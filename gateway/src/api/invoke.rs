@@ -37,7 +37,7 @@ pub(super) async fn invoke(
     let plugin = access.plugin(&name)?;
     body::need_json(&headers)?;
     let max = gateway.limits.batch_bytes_max;
-    let text = body::read_large(&headers, body, max, &gateway.bodies).await?;
+    let text = body::read_large(&headers, body, max, &gateway.limits.bodies).await?;
     let fields = Fields::of(body::value_of(&text)?, "").map_err(Problem::invalid_fields)?;
     let wish = Wish::read(fields, &text, gateway.limits.data_bytes_max)?;
     let events = match wish.recent {

@@ -85,6 +85,7 @@ async fn create(
         previous: None,
         rate_limit,
         portal: false,
+        maker: None,
     };
     access.shard.put_key(&key).await.map_err(|it| Problem::named(it, "tenant_not_found"))?;
     let mut rendered = wire::key(&key);
@@ -97,6 +98,12 @@ pub(super) fn read_scopes(fields: &mut Fields) -> Option<Vec<Scope>> {
         let names = it.as_array().filter(|it| !it.is_empty());
         let scopes = names.and_then(|it| {
             it.iter().map(|it| Scope::parse(it.as_str()?)).collect::<Option<Vec<_>>>()
+        });
+        // One that is named twice is one.
+        let seen = |scopes: &[Scope], place: usize| scopes[..place].contains(&scopes[place]);
+        let scopes = scopes.map(|it| {
+            let once = (0..it.len()).filter(|place| !seen(&it, *place));
+            once.map(|place| it[place]).collect()
         });
         scopes.ok_or("must be a list of manage, produce, read".to_owned())
     })
@@ -111,6 +118,10 @@ async fn rotate(
     headers: HeaderMap,
     body: Body,
 ) -> Result {
+    // A portal session ends; who opened it opens another.
+    if access.shard.catalog().key(&id).is_some_and(|it| it.portal) {
+        return Err(Problem::not_found("key_not_found"));
+    }
     let bytes = body::read(&headers, body, gateway.limits.body_bytes_max).await?;
     let given = if bytes.is_empty() { json!({}) } else { body::parse(&bytes)? };
     let mut fields = Fields::of(given, "").map_err(Problem::invalid_fields)?;

@@ -5,7 +5,7 @@
 
 mod gateway;
 pub use body_memory::BodyMemory;
-pub use gateway::{Gateway, Limits, Parts};
+pub use gateway::{Gateway, Limits, Parts, STOPPING};
 
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;

@@ -2,7 +2,7 @@
 //! in while a batch was written make the next batch, so the stream is as fast as the store; and
 //! nothing is read while answers are not taken, so the reader's pace is the writer's.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use axum::{body::Body, response::Response};
 use bytes::{Buf, Bytes, BytesMut};
@@ -13,10 +13,10 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::api::caller::Access;
-use crate::api::events_in::count_new;
-use crate::api::gateway::Gateway;
+use crate::api::events_in::{count_new, name_within};
+use crate::api::gateway::{Gateway, STOPPING};
 use crate::api::incoming_trace::Taking;
-use crate::api::problem::Problem;
+use crate::api::problem::{FieldError, Problem};
 use crate::api::{event_body, examine, unpack};
 use crate::domain::{Budget, TraceContext};
 use crate::storage::{Appended, NewEvent};
@@ -100,14 +100,23 @@ impl Incoming {
             return Some(self.store(waiting).await);
         }
         let (mut lines, mut idle, mut turn) = (Vec::new(), 0, 0);
-        let mut held = self.gateway.bodies.hold();
+        let gateway = self.gateway.clone();
+        let (mut held, mut stopping) = (gateway.limits.bodies.hold(), pin!(gateway.stopping()));
         while lines.is_empty() {
             if !self.take_lines(&mut lines) && lines.is_empty() {
                 if self.ended {
                     let problem = self.broken.take()?;
                     return Some(format!("{}\n", rejected(self.line + 1, &problem)).into());
                 }
-                let bytes = self.read().await;
+                let bytes = tokio::select! {
+                    biased;
+                    bytes = self.read() => bytes,
+                    // Nobody knows when more would come, and it would be refused.
+                    () = &mut stopping => {
+                        self.give_up(Problem::unavailable("unavailable", STOPPING));
+                        continue;
+                    }
+                };
                 (idle, turn) = (idle + bytes, turn + bytes);
                 if idle > IDLE_BYTES_MAX {
                     let detail =
@@ -216,8 +225,7 @@ impl Incoming {
         }
         let event = event_body::read(&line, &line, "", self.gateway.limits.data_bytes_max);
         let key = self.said.idempotency_key.as_ref();
-        // As in an array, whose first event has the place 0.
-        let key = key.map(|it| format!("{it}#{}", self.line - 1));
+        let key = key.map(|it| name_within(it, self.line as usize - 1));
         let event = event.map(|mut it| {
             (it.hops, it.idempotency_key) = (self.said.hops, key);
             it
@@ -246,11 +254,11 @@ impl Incoming {
         self.waiting = waiting;
         for (line, event) in examined {
             match judged(&self.access, event).await {
-                Ok(event) => {
+                Ok((event, warnings)) => {
                     events.push(event);
-                    places.push((line, None));
+                    places.push((line, Ok(warnings)));
                 }
-                Err(problem) => places.push((line, Some(problem))),
+                Err(problem) => places.push((line, Err(problem))),
             }
         }
         let refused = wait_for_pace(&self.gateway, &self.access, events.len()).await;
@@ -258,8 +266,8 @@ impl Incoming {
         let left = self.gateway.still_admits(&self.access).err();
         if let Some(problem) = left.as_ref().or(refused.as_ref()) {
             events.clear();
-            for (_, refusal) in places.iter_mut().filter(|(_, it)| left.is_some() || it.is_none()) {
-                *refusal = Some(problem.clone());
+            for (_, fate) in places.iter_mut().filter(|(_, it)| left.is_some() || it.is_ok()) {
+                *fate = Err(problem.clone());
             }
         }
         let ready = self.gateway.ready();
@@ -275,14 +283,14 @@ impl Incoming {
         }
         let mut appended = appended.map(Vec::into_iter);
         let mut answers = Vec::with_capacity(64 * places.len());
-        for (line, problem) in places {
-            let answer = match (problem, &mut appended) {
-                (Some(problem), _) => rejected(line, &problem),
-                (None, Ok(appended)) => match appended.next() {
-                    Some(it) => answered(line, &it),
+        for (line, fate) in places {
+            let answer = match (fate, &mut appended) {
+                (Err(problem), _) => rejected(line, &problem),
+                (Ok(warnings), Ok(appended)) => match appended.next() {
+                    Some(it) => answered(line, &it, &warnings),
                     None => rejected(line, &unavailable()),
                 },
-                (None, Err(_)) => rejected(line, &unavailable()),
+                (Ok(_), Err(_)) => rejected(line, &unavailable()),
             };
             answers.extend_from_slice(answer.to_string().as_bytes());
             answers.push(b'\n');
@@ -302,16 +310,19 @@ fn size_of_line((_, event): &Line) -> usize {
     event.as_ref().map_or(0, |it| it.data.len())
 }
 
-/// An event that its type's schema lets pass. Each line is a request of its own, and others get
-/// their turn between them.
-async fn judged(access: &Access, event: Result<NewEvent, Problem>) -> Result<NewEvent, Problem> {
+/// An event that its type's schema lets pass, and what that warns of. Each line is a request of its
+/// own, and others get their turn between them.
+async fn judged(
+    access: &Access,
+    event: Result<NewEvent, Problem>,
+) -> Result<(NewEvent, Vec<FieldError>), Problem> {
     let (event, mut budget) = (event?, Budget::of_request());
     let opinion = access.opinion(&event, "", &mut budget).await;
     if budget.is_dented() {
         tokio::task::yield_now().await;
     }
     match opinion.errors.is_empty() {
-        true => Ok(event),
+        true => Ok((event, opinion.warnings)),
         false => Err(Problem::fields("schema_violation", opinion.errors)),
     }
 }
@@ -351,18 +362,20 @@ async fn wait_for_pace(gateway: &Gateway, access: &Access, count: usize) -> Opti
     }
 }
 
-fn answered(line: u64, appended: &Appended) -> serde_json::Value {
-    match appended {
-        Appended::New { id, .. } => {
-            json!({ "line": line, "id": id.as_str(), "status": "accepted" })
-        }
-        Appended::Duplicate { id, .. } => {
-            json!({ "line": line, "id": id.as_str(), "status": "duplicate" })
-        }
+fn answered(line: u64, appended: &Appended, warnings: &[FieldError]) -> serde_json::Value {
+    let (id, status) = match appended {
+        Appended::New { id, .. } => (id, "accepted"),
+        Appended::Duplicate { id, .. } => (id, "duplicate"),
         Appended::Conflict | Appended::NotStored => {
-            rejected(line, &Problem::conflict("id_conflict", "another event has this id"))
+            let problem = Problem::conflict("id_conflict", "another event has this id");
+            return rejected(line, &problem);
         }
+    };
+    let mut answer = json!({ "line": line, "id": id.as_str(), "status": status });
+    if !warnings.is_empty() {
+        answer["warnings"] = json!(warnings);
     }
+    answer
 }
 
 fn rejected(line: u64, problem: &Problem) -> serde_json::Value {

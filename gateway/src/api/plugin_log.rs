@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, header};
 use tokio::sync::watch;
 
 use crate::api::caller::Access;
-use crate::api::gateway::Gateway;
+use crate::api::gateway::{Gateway, STOPPING};
 use crate::api::page::{Query, cursor, page};
 use crate::api::problem::{Problem, Result};
 use crate::api::{plugin_follow, plugin_wire};
@@ -127,7 +127,7 @@ impl Following {
             tokio::select! {
                 biased;
                 // A stopping gateway ends its streams; the reader comes back to the next one.
-                _ = self.unready.wait_for(|it| it.is_some()) => return None,
+                _ = self.unready.wait_for(|it| *it == Some(STOPPING)) => return None,
                 // The plugin was deleted, and its log with it.
                 changed = self.last.changed() => changed.ok()?,
                 () = tokio::time::sleep(PING_EVERY) => {

@@ -36,6 +36,7 @@ pub(super) fn routes() -> Vec<Route> {
             .gives(201, "Plugin")
             .gives(200, "Plugin")
             .refuses(422, "invalid_plugin_name")
+            .refuses(422, "plugin_invalid")
             .refuses(503, "plugin_compile_failed"),
         delete(PLUGIN, manage, remove, ("deletePlugin", "Deletes a plugin that no endpoint uses."))
             .gives_nothing()
@@ -78,6 +79,8 @@ fn life() -> Vec<Route> {
         .takes("NewBacktest")
         .gives(200, "Backtest")
         .gives_as(200, "application/x-ndjson", "BacktestLines")
+        .refuses(404, "endpoint_not_found")
+        .refuses(422, "plugin_no_hook")
         .refuses(404, "plugin_version_not_found"),
         post(
             "/v1/tenants/{tenant}/plugins/{name}/invoke",
@@ -87,6 +90,8 @@ fn life() -> Vec<Route> {
         )
         .takes("Invocation")
         .gives(200, "Invoked")
+        .refuses(422, "events_required")
+        .refuses(422, "plugin_no_hook")
         .refuses(404, "plugin_version_not_found"),
         get(
             "/v1/tenants/{tenant}/plugins/{name}/logs",
@@ -128,7 +133,7 @@ async fn upload(
         return Err(body::unsupported("application/wasm"));
     }
     let max = gateway.limits.component_bytes_max;
-    let bytes = body::read_large(&headers, body, max, &gateway.bodies).await?;
+    let bytes = body::read_large(&headers, body, max, &gateway.limits.bodies).await?;
     let artifact = gateway.plugins.check(bytes.clone()).await.map_err(refused)?;
     plugin_follow::check(&gateway, &access, &name, (&artifact, force)).await?;
     // A part of a body must not keep the whole connection's buffer.

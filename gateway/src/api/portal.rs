@@ -3,7 +3,7 @@ use std::time::Duration;
 use axum::{body::Body, extract::State};
 use http::{HeaderMap, StatusCode};
 
-use crate::api::caller::{Access, Need, hash_key, new_key};
+use crate::api::caller::{Access, Caller, Need, hash_key, new_key};
 use crate::api::gateway::Gateway;
 use crate::api::page::json_response;
 use crate::api::problem::{Problem, Result};
@@ -28,7 +28,8 @@ pub(super) fn routes() -> Vec<Route> {
 }
 
 /// A session is a key that ends soon and never leads to more rights: it makes no keys, no
-/// sessions, no replays, and sees or changes no signing secret.
+/// sessions, no replays, and sees or changes no signing secret. It ends with the key that opened
+/// it, and shares that key's rate.
 async fn open(
     State(gateway): State<Gateway>,
     access: Access,
@@ -45,7 +46,12 @@ async fn open(
     let (now, random) = access.shard.draw();
     let id = TypeId::new("key", now, random).to_string();
     let token = new_key(&id, gateway.random_bytes());
-    let expires_at = now + ttl.unwrap_or(TTL_DEFAULT);
+    let maker = match gateway.caller(&headers)? {
+        Caller::Operator => None,
+        Caller::Key(key) => Some(key),
+    };
+    let ends = now + ttl.unwrap_or(TTL_DEFAULT);
+    let expires_at = maker.as_ref().and_then(|it| it.expires_at).map_or(ends, |it| it.min(ends));
     let key = ApiKey {
         id,
         tenant: access.slug.clone(),
@@ -55,8 +61,9 @@ async fn open(
         created_at: now,
         expires_at: Some(expires_at),
         previous: None,
-        rate_limit: None,
+        rate_limit: maker.as_ref().and_then(|it| it.rate_limit),
         portal: true,
+        maker: maker.map(|it| it.id.clone()),
     };
     access.shard.put_key(&key).await.map_err(|it| Problem::named(it, "tenant_not_found"))?;
     let mut shown = wire::key(&key);

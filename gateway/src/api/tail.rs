@@ -11,7 +11,7 @@ use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 use crate::api::caller::{Access, Need};
 use crate::api::events_out::parse_pattern;
-use crate::api::gateway::Gateway;
+use crate::api::gateway::{Gateway, STOPPING};
 use crate::api::page::Query;
 use crate::api::problem::Result;
 use crate::api::route::{Route, get};
@@ -135,7 +135,7 @@ impl Watching {
             let notice = tokio::select! {
                 biased;
                 // A stopping gateway ends its streams; the reader comes back to the next one.
-                _ = self.unready.wait_for(|it| it.is_some()) => return None,
+                _ = self.unready.wait_for(|it| *it == Some(STOPPING)) => return None,
                 notice = self.notices.recv() => notice,
                 () = tokio::time::sleep(PING_EVERY) => {
                     self.waiting.push_back(": still here\n\n".to_owned());

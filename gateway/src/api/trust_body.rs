@@ -63,6 +63,11 @@ pub(super) fn read_signature(fields: &mut Fields, code: &mut &'static str) -> Si
     }
     if scheme == Scheme::Slack {
         signature.timestamp_header = read_name(&mut inner, "timestamp_header", code);
+        let header = signature.header.as_deref().or(scheme.usual_header());
+        let time = signature.timestamp_header.as_deref();
+        if header == time.or(Some(Signature::USUAL_TIMESTAMP_HEADER)) {
+            inner.refuse("timestamp_header", "is the signature's own header already");
+        }
     }
     if let Err(errors) = inner.finish() {
         fields.refuse_all(errors);

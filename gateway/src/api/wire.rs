@@ -79,7 +79,8 @@ pub(super) fn event_exact(it: &Event) -> String {
 /// A delivery with where it stands.
 pub(super) fn delivery(shard: &Shard, key: DeliveryKey, event: &Event) -> Result<Value> {
     let history = shard.history(key)?;
-    let state = shard.state(key)?;
+    // Of the same moment: an attempt that ends meanwhile is in both or in none.
+    let state = shard.state_after(key, history.last());
     let attempts = history.iter().filter(|it| matches!(it, Entry::Attempt(_))).count();
     let last = history.iter().rev().find_map(|it| match it {
         Entry::Attempt(attempt) => Some(attempt),

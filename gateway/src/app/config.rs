@@ -1,4 +1,8 @@
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde::Deserialize;
 use zeroize::Zeroizing;
@@ -60,9 +64,29 @@ impl std::fmt::Debug for KeySource {
 }
 
 impl KeySource {
-    fn new(text: Option<String>, file: Option<PathBuf>) -> Option<Self> {
-        text.map(|it| Self::Text(Zeroizing::new(it))).or(file.map(Self::File))
+    fn new(
+        key: &'static str,
+        text: Option<String>,
+        file: Option<PathBuf>,
+    ) -> Result<Option<Self>, ConfigError> {
+        match (text, file) {
+            (Some(_), Some(_)) => {
+                let detail = "is given twice, as text and as a file; give it once".to_owned();
+                Err(ConfigError::Invalid { key, detail })
+            }
+            (text, file) => {
+                Ok(text.map(|it| Self::Text(Zeroizing::new(it))).or(file.map(Self::File)))
+            }
+        }
     }
+}
+
+/// Of a key's two settings, text and file, both of whoever says one of them.
+fn of_one<A, B>(
+    mine: (Option<A>, Option<B>),
+    theirs: (Option<A>, Option<B>),
+) -> (Option<A>, Option<B>) {
+    if mine.0.is_some() || mine.1.is_some() { mine } else { theirs }
 }
 
 /// The TOML file: every key may be missing, and an unknown one is an error.
@@ -173,14 +197,22 @@ impl FileConfig {
 
     /// This, and where it says nothing, `other`.
     pub fn or(self, other: Self) -> Self {
+        let (mine, theirs) =
+            ((self.master_key, self.master_key_file), (other.master_key, other.master_key_file));
+        let (master_key, master_key_file) = of_one(mine, theirs);
+        let (mine, theirs) = (
+            (self.master_key_old, self.master_key_old_file),
+            (other.master_key_old, other.master_key_old_file),
+        );
+        let (master_key_old, master_key_old_file) = of_one(mine, theirs);
         Self {
             data_dir: self.data_dir.or(other.data_dir),
             listen: self.listen.or(other.listen),
             operator_key: self.operator_key.or(other.operator_key),
-            master_key: self.master_key.or(other.master_key),
-            master_key_file: self.master_key_file.or(other.master_key_file),
-            master_key_old: self.master_key_old.or(other.master_key_old),
-            master_key_old_file: self.master_key_old_file.or(other.master_key_old_file),
+            master_key,
+            master_key_file,
+            master_key_old,
+            master_key_old_file,
             allow_private_endpoints: self.allow_private_endpoints.or(other.allow_private_endpoints),
             allow_http: self.allow_http.or(other.allow_http),
             allow_cidr: self.allow_cidr.or(other.allow_cidr),
@@ -229,7 +261,7 @@ impl Config {
         };
         let egress = egress.into_policy()?;
         let mut storage = storage::Config::default();
-        storage.shards = bounded("shards", given.shards, 1..=256, storage.shards)?;
+        storage.shards = shards(given.shards, &data_dir, storage.shards)?;
         let mut plugins = plugins::Config::new(data_dir.join("plugins"), compiler);
         given.plugins.apply(&mut plugins)?;
         let owners = Owners::new(
@@ -239,19 +271,24 @@ impl Config {
         let owners =
             owners.map_err(|it| invalid("metrics_tenants, metrics_endpoints")(it.to_string()))?;
         let grace = bounded("shutdown_grace_seconds", given.shutdown_grace_seconds, 0..=3600, 30)?;
-        if given.operator_key.as_ref().is_some_and(|it| it.len() < 16) {
-            let detail = "must have at least 16 characters".to_owned();
+        let operator_key = given.operator_key.map(|it| it.trim().to_owned());
+        // What no header can carry would let nobody in.
+        let fits = |it: &String| it.len() >= 16 && it.bytes().all(|it| it.is_ascii_graphic());
+        if !operator_key.iter().all(fits) {
+            let detail = "must have at least 16 visible ASCII characters".to_owned();
             return Err(invalid("operator_key")(detail));
         }
-        let master_key = KeySource::new(given.master_key, given.master_key_file)
+        let (text, file) = (given.master_key, given.master_key_file);
+        let master_key = KeySource::new("master_key", text, file)?
             .unwrap_or_else(|| KeySource::File(data_dir.join("master.key")));
-        let master_key_old = KeySource::new(given.master_key_old, given.master_key_old_file);
+        let (text, file) = (given.master_key_old, given.master_key_old_file);
+        let master_key_old = KeySource::new("master_key_old", text, file)?;
         Ok(Self {
             data_dir,
             master_key,
             master_key_old,
             listen: given.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
-            operator_key: given.operator_key,
+            operator_key,
             egress,
             shutdown_grace: Duration::from_secs(grace),
             storage,
@@ -264,6 +301,18 @@ impl Config {
             plugins,
             owners,
         })
+    }
+}
+
+/// The shards of a new store, or those that the store in `data_dir` was made with.
+fn shards(given: Option<u16>, data_dir: &Path, default: u16) -> Result<u16, ConfigError> {
+    let wanted = bounded("shards", given, 1..=256, default)?;
+    match (given, storage::fjall::shards_of(data_dir).ok()) {
+        (Some(wanted), Some(made)) if wanted != made => {
+            let detail = format!("the store was made with {made}, which stays so; leave it out");
+            Err(ConfigError::Invalid { key: "shards", detail })
+        }
+        (_, made) => Ok(made.unwrap_or(wanted)),
     }
 }
 

@@ -10,8 +10,8 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::app::Config;
 use crate::app::descriptors::files_max;
+use crate::app::{Config, master_key};
 use crate::domain::Timestamp;
 use crate::world::{Clock, SystemClock};
 
@@ -98,6 +98,8 @@ pub async fn examine(config: &Config, resolve: &str, served_at: Option<Timestamp
     let folder = existing(&config.data_dir);
     vec![
         port(config),
+        data_dir(&config.data_dir),
+        key(config),
         space(&folder),
         syncs(&folder),
         clock(served_at),
@@ -111,6 +113,33 @@ pub async fn examine(config: &Config, resolve: &str, served_at: Option<Timestamp
 fn existing(folder: &Path) -> PathBuf {
     let found = folder.ancestors().find(|it| it.is_dir());
     found.filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
+}
+
+fn data_dir(folder: &Path) -> Finding {
+    let shown = folder.display();
+    match folder.metadata() {
+        Ok(it) if it.is_dir() => Finding::good("data directory", format!("{shown} is there")),
+        Ok(_) => {
+            let remedy = "choose a folder with --data-dir";
+            Finding::bad("data directory", format!("{shown} is no folder"), remedy)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Finding::good("data directory", format!("{shown} will be made"))
+        }
+        Err(error) => {
+            let remedy = "let the gateway's user read and write it";
+            Finding::bad("data directory", format!("{shown}: {error}"), remedy)
+        }
+    }
+}
+
+fn key(config: &Config) -> Finding {
+    let remedy = "set HOOKGATE_MASTER_KEY_FILE (or HOOKGATE_MASTER_KEY) to the key that the store \
+                  was made with; a new store makes one";
+    match master_key::look(config) {
+        Ok(found) => Finding::good("master key", found),
+        Err(error) => Finding::bad("master key", error.to_string(), remedy),
+    }
 }
 
 fn port(config: &Config) -> Finding {

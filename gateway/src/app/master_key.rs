@@ -25,16 +25,45 @@ const STORE_FOLDER: &str = "store";
 /// What is wrong with the key; or, where the folder of a new store is none that can be written,
 /// that.
 pub(super) fn find(config: &Config, entropy: &dyn Entropy) -> Result<MasterKeys, StartError> {
-    let is_new = !config.data_dir.join(STORE_FOLDER).exists();
-    let current = match &config.master_key {
-        KeySource::File(path) if is_new && !path.exists() => {
+    let current = match to_be_made(config) {
+        Some(path) => {
             make(path, entropy).map_err(|it| match path.starts_with(&config.data_dir) {
                 true => unwritable(path, &it),
                 false => StartError::MasterKey(format!("{}: {it}", path.display())),
             })?
         }
-        source => read(source).map_err(StartError::MasterKey)?,
+        None => read(&config.master_key).map_err(StartError::MasterKey)?,
     };
+    of_the_store(config, current)
+}
+
+/// What a start would find, without making anything.
+///
+/// # Errors
+/// As [`find`].
+pub(super) fn look(config: &Config) -> Result<String, StartError> {
+    if let Some(path) = to_be_made(config) {
+        return Ok(format!("{} will be made", path.display()));
+    }
+    let current = read(&config.master_key).map_err(StartError::MasterKey)?;
+    of_the_store(config, current)?;
+    Ok(match &config.master_key {
+        KeySource::Text(_) => "it is given".to_owned(),
+        KeySource::File(path) => path.display().to_string(),
+    })
+}
+
+/// Where a new store's key goes.
+fn to_be_made(config: &Config) -> Option<&Path> {
+    let is_new = !config.data_dir.join(STORE_FOLDER).exists();
+    match &config.master_key {
+        KeySource::File(path) if is_new && !path.exists() => Some(path),
+        _ => None,
+    }
+}
+
+/// The keys, unless the store is known to be under another.
+fn of_the_store(config: &Config, current: MasterKey) -> Result<MasterKeys, StartError> {
     let old = config.master_key_old.as_ref().map(read).transpose();
     let masters = MasterKeys { current, old: old.map_err(StartError::MasterKey)? };
 

@@ -22,8 +22,12 @@ pub fn verify(folder: &Path, step: &mut dyn FnMut(Step<'_>)) -> Result<Verified,
 /// When nothing can be kept.
 pub fn accept_loss(folder: &Path) -> Result<(), StartError> {
     let config = fjall::Config { accept_loss: true, ..fjall::Config::default() };
-    // Without a readable file of marks there is only the default to go by.
-    let shards = fjall::shards_of(folder).unwrap_or(1);
+    let shards = match fjall::shards_of(folder) {
+        Ok(shards) => shards,
+        Err(error) if !fjall::has_store(folder) => return Err(error.into()),
+        // Without a readable file of marks there is only the default to go by.
+        Err(_) => 1,
+    };
     drop(Fjall::open(folder, &config, shards)?);
     Ok(())
 }

@@ -9,7 +9,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{BodyMemory, Pace, Parts, hash_key, new_key, router};
+use crate::api::{Pace, Parts, STOPPING, hash_key, new_key, router};
 use crate::app::descriptors::files_max;
 use crate::app::disk::watch_space;
 use crate::app::{Config, master_key, server};
@@ -95,8 +95,8 @@ impl App {
         let clock: Arc<dyn Clock> = Arc::new(SteadyClock::following(SystemClock));
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
         let world = (clock.clone(), entropy.clone());
-        let metrics = telemetry::install(config.owners.clone());
         let config = within_files(config);
+        let metrics = telemetry::install(config.owners.clone());
         // Before a new store is made: where nobody can listen there should be none.
         let (socket, address) = bind(config.listen)?;
         let masters = master_key::find(&config, &*entropy)?;
@@ -109,7 +109,7 @@ impl App {
         grant(&plugins, &store);
         let listener = server::listen_with(socket).map_err(|it| StartError::Listen(address, it))?;
         let (delivering, transport) = start_delivering(&config, address)?;
-        let (keep, stopping_rooms) = (config.keep, CancellationToken::new());
+        let stopping_rooms = CancellationToken::new();
         let dispatcher = |shard: &Arc<Shard>| Dispatcher {
             shard: shard.clone(),
             plugins: Some(plugins.clone()),
@@ -118,7 +118,8 @@ impl App {
             entropy: entropy.clone(),
             config: config.dispatch.clone(),
         };
-        let rooms = start_rooms(&store, dispatcher, keep, delivering.handle(), &stopping_rooms);
+        let on = (delivering.handle(), &stopping_rooms);
+        let rooms = start_rooms(&store, dispatcher, config.keep, on);
         let unready = watch::Sender::new(None);
         let parts = Parts {
             store: store.clone(),
@@ -126,7 +127,6 @@ impl App {
             transport: transport.clone(),
             clock,
             entropy,
-            bodies: BodyMemory::new(config.limits.bodies_bytes_max),
             limits: config.limits.clone(),
             unready: unready.subscribe(),
             pace: Pace::default(),
@@ -188,7 +188,7 @@ impl App {
     /// Whether everything was finished. Who asks meanwhile is told to come again; nobody is
     /// listened to any more once there is nothing left to finish.
     pub async fn stop(mut self) -> bool {
-        self.unready.send_replace(Some("the gateway is stopping"));
+        self.unready.send_replace(Some(STOPPING));
         self.stopping_rooms.cancel();
         let end = Instant::now() + self.grace;
         let finished = all_end(&mut self.rooms, end, &self.hurry).await;
@@ -302,8 +302,7 @@ fn start_rooms(
     store: &Store,
     dispatcher: impl Fn(&Arc<Shard>) -> Dispatcher,
     keep: storage::Keep,
-    on: &Handle,
-    stopping: &CancellationToken,
+    (on, stopping): (&Handle, &CancellationToken),
 ) -> JoinSet<()> {
     let mut rooms = JoinSet::new();
     for shard in store.shards() {

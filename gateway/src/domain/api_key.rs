@@ -50,6 +50,8 @@ pub struct ApiKey {
     pub rate_limit: Option<RateLimit>,
     /// Whether it is a portal session: short-lived, and never the way to more rights.
     pub portal: bool,
+    /// The key that opened the portal session, which ends with it; none for the operator's.
+    pub maker: Option<String>,
 }
 
 impl ApiKey {

@@ -6,6 +6,8 @@ use serde_json::Value;
 use crate::domain::schema_cost::{self, Cost};
 use crate::domain::{EventType, Timestamp};
 
+/// How schemas are read.
+const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 const SOURCE_BYTES_MAX: usize = 64 * 1024;
 /// Violations that are told at once.
 const VIOLATIONS_MAX: usize = 100;
@@ -66,6 +68,13 @@ impl Schema {
     /// A sentence for the author.
     pub fn compile(source: &str) -> Result<Self, String> {
         let (schema, too_costly) = Self::build(source)?;
+        let value: Value = serde_json::from_str(source).map_err(|it| it.to_string())?;
+        // Read by other rules than its author's, it would let through what it should not.
+        if let Some(dialect) = value.get("$schema")
+            && dialect.as_str().map(|it| it.trim_end_matches('#')) != Some(DIALECT)
+        {
+            return Err(format!("`$schema` must be {DIALECT}, or left out"));
+        }
         too_costly.map_or(Ok(schema), Err)
     }
 

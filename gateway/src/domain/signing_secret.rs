@@ -47,6 +47,8 @@ impl SigningSecret {
         new: Secret,
         (now, until): (Timestamp, Timestamp),
     ) -> Result<(), String> {
+        // One that signs already does so once.
+        secrets.retain(|it| it.secret != new);
         for it in secrets.iter_mut().filter(|it| it.secret.is_key() == new.is_key()) {
             it.until = Some(it.until.map_or(until, |it| it.min(until)));
         }
@@ -71,6 +73,9 @@ mod tests {
         for n in 1..=4 {
             SigningSecret::rotate(&mut secrets, Secret::drawn([n; 32]), (now, until)).unwrap();
         }
+        let mut again = secrets.clone();
+        SigningSecret::rotate(&mut again, secrets[0].secret.clone(), (now, until)).unwrap();
+        assert_eq!(again, secrets, "who signs already does so once");
         let fifth = Secret::drawn([5; 32]);
         assert!(SigningSecret::rotate(&mut secrets.clone(), fifth.clone(), (now, until)).is_err());
         assert_eq!(secrets.iter().filter(|it| it.is_live(now)).count(), 5);

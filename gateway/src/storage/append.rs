@@ -68,6 +68,21 @@ impl NewEvent {
         id.into_iter().chain(key).chain(origin)
     }
 
+    /// Takes the digests of events of one list: under the same key another list is another body.
+    /// What has an id of its own is the same event in any list.
+    pub fn seal_together(events: &mut [Self]) {
+        let mut whole = Sha256::new();
+        for event in events.iter_mut() {
+            event.seal();
+            whole.update(event.digest.unwrap_or_default());
+        }
+        for event in events.iter_mut().filter(|it| it.id.is_none() && it.origin.is_none()) {
+            let mut digest = whole.clone();
+            digest.update(event.digest.unwrap_or_default());
+            event.digest = Some(shortened(&digest.finalize()));
+        }
+    }
+
     /// Takes the digest that tells a repeated event from another one under the same name.
     /// Taken once: what a plugin makes of the event afterwards does not count.
     pub fn seal(&mut self) {
@@ -90,8 +105,12 @@ impl NewEvent {
             part(value.as_bytes());
         }
         let digest = digest.finalize();
-        self.digest = Some(digest[..16].try_into().expect("sixteen bytes"));
+        self.digest = Some(shortened(&digest));
     }
+}
+
+fn shortened(digest: &[u8]) -> [u8; 16] {
+    digest[..16].try_into().expect("sixteen bytes")
 }
 
 /// What became of an event that was to be accepted.

@@ -69,13 +69,19 @@ pub(super) struct KeyRow {
     portal: bool,
 }
 
+/// What a session's maker begins with among its scopes. It came later, and binaries of before pass
+/// over scopes that they do not know.
+const MAKER: &str = "made-by:";
+
 impl From<&ApiKey> for KeyRow {
     fn from(it: &ApiKey) -> Self {
+        let scopes = it.scopes.iter().map(|it| it.name().to_owned());
+        let maker = it.maker.iter().map(|it| format!("{MAKER}{it}"));
         Self {
             id: it.id.clone(),
             tenant: it.tenant.to_string(),
             name: it.name.clone(),
-            scopes: it.scopes.iter().map(|it| it.name().to_owned()).collect(),
+            scopes: scopes.chain(maker).collect(),
             hash: it.hash,
             created_at: it.created_at.0,
             expires_at: it.expires_at.map(|it| it.0),
@@ -88,6 +94,7 @@ impl From<&ApiKey> for KeyRow {
 
 impl KeyRow {
     pub(super) fn into_noun(self) -> Result<ApiKey> {
+        let maker = self.scopes.iter().find_map(|it| it.strip_prefix(MAKER)).map(str::to_owned);
         Ok(ApiKey {
             id: self.id,
             tenant: slug(&self.tenant)?,
@@ -99,6 +106,7 @@ impl KeyRow {
             previous: self.previous.map(|(hash, until)| (hash, Timestamp(until))),
             rate_limit: self.rate_limit.map(|(per_second, burst)| RateLimit { per_second, burst }),
             portal: self.portal,
+            maker,
         })
     }
 }

@@ -237,6 +237,7 @@ impl Shard {
         let _one_at_a_time = self.configuring.lock().await;
         let no = self.tenant_no(tenant)?;
         let endpoint = make(EndpointNo(self.catalog().last_endpoint + 1));
+        self.need_plugins(&endpoint)?;
         if let Some(entry) = self.catalog().tenant(tenant) {
             if entry.endpoints.contains_key(&endpoint.id) {
                 return Err(Refused::Exists);
@@ -275,6 +276,9 @@ impl Shard {
             return Err(Refused::SecretUnavailable);
         }
         let mut endpoint = change(Endpoint::clone(&known))?;
+        if endpoint.plugins != known.plugins {
+            self.need_plugins(&endpoint)?;
+        }
         endpoint.updated_at = self.clock.now();
         let change = Change {
             tenant: Some((tenant, no)),
@@ -309,6 +313,17 @@ impl Shard {
             after: None,
         };
         Ok(self.commit_change(&change, vec![deletion(no.0, &known)]).await?)
+    }
+
+    /// An endpoint's plugins may have been deleted since the caller looked.
+    fn need_plugins(&self, endpoint: &Endpoint) -> Result<(), Refused> {
+        for it in &endpoint.plugins {
+            let plugin = self.plugin(&endpoint.tenant, &it.plugin);
+            if plugin.is_none_or(|plugin| plugin.version(it.version).is_none()) {
+                return Err(Refused::Invalid(format!("plugin `{}` was deleted", it.plugin)));
+            }
+        }
+        Ok(())
     }
 
     fn sealed(&self, tenant_no: u32, endpoint: &Endpoint) -> Result<Record, Refused> {

@@ -138,10 +138,15 @@ impl Shard {
         let range = (Bound::Included(&from[..]), Bound::Included(&to[..]));
         let last = self.view.range_back(Table::History, range.0, range.1).next();
         let last = last.map(|row| decode_entry(key, &row?.1)).transpose()?;
-        let state = last.map_or(DeliveryState::Pending, |it| it.state());
+        Ok(self.state_after(key, last.as_ref()))
+    }
+
+    /// Where a delivery stands of which this happened last.
+    pub fn state_after(&self, key: DeliveryKey, last: Option<&Entry>) -> DeliveryState {
+        let state = last.map_or(DeliveryState::Pending, Entry::state);
         let open = matches!(state, DeliveryState::Pending | DeliveryState::Retrying { .. });
         let gone = open && self.catalog().endpoint(key.endpoint).is_none();
-        Ok(if gone { DeliveryState::Cancelled } else { state })
+        if gone { DeliveryState::Cancelled } else { state }
     }
 
     /// The tenant's dead letters that died before `before`, newest first.

@@ -171,6 +171,11 @@ pub fn restore(backup: &Path, folder: &Path, config: &Config) -> Result<u64> {
     let open = || std::fs::File::open(backup).map_err(|it| no_folder(backup, &it));
     let (shards, _) = read_backup(open()?, &mut |_, _, _| Ok(()))?;
     let places = Places::of(folder);
+    if folder.join(RESTORING).exists() {
+        let what =
+            "holds what an earlier restore did not finish; remove it, or give a new directory";
+        return Err(Error::Unavailable(format!("{} {what}", folder.display())));
+    }
     if places.store.exists() || places.marks.exists() {
         let what = format!("{} has a store already; give a new directory", folder.display());
         return Err(Error::Unavailable(what));

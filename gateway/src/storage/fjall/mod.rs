@@ -8,7 +8,7 @@ mod backup;
 pub use backup::{check_backup, restore};
 
 mod verify;
-pub use verify::{Step, Verified, shards_of, verify};
+pub use verify::{Step, Verified, has_store, shards_of, verify};
 
 mod opening;
 mod inspect;

@@ -55,6 +55,12 @@ pub fn shards_of(folder: &Path) -> Result<u16> {
     }
 }
 
+/// Whether `folder` holds a store, or what is left of one.
+pub fn has_store(folder: &Path) -> bool {
+    let places = Places::of(folder);
+    places.store.exists() || places.marks.exists()
+}
+
 /// Checks everything. The store is opened, as a start would, only when its files are whole.
 ///
 /// # Errors
