@@ -180,3 +180,53 @@ async fn what_happens_is_seen_live() {
         metrics.as_str().unwrap().contains("hookgate_events_accepted_total{protocol=\"json\"} 1")
     );
 }
+
+/// What the operator does beside the store is told of as well.
+#[tokio::test]
+async fn log_levels_and_backups_are_in_the_audit_log() {
+    let (_folder, gateway, _endpoint) = bench().await;
+    let level = json!({ "level": "warn" });
+    assert_eq!(gateway.call(Method::PUT, "/v1/system/log-level", Some(level)).await.0, 200);
+    let request = gateway.request(Method::POST, "/v1/system/backup", hookgate_tests::OPERATOR_KEY);
+    assert!(request.send().await.unwrap().bytes().await.unwrap().len() > 100);
+    let log = gateway.get("/v1/audit-log?limit=2").await;
+    let told: Vec<_> = log["data"].as_array().unwrap().iter().collect();
+    assert_eq!((&told[0]["operation"], &told[0]["by"]), (&json!("backUp"), &json!("operator")));
+    assert_eq!(told[1]["operation"], "putLogLevel");
+    assert_eq!(told[1]["after"], json!({ "level": "warn" }));
+    assert_ne!(told[1]["before"], told[1]["after"]);
+}
+
+/// A dry run tells what the replay then does.
+#[tokio::test]
+async fn a_replay_that_is_only_tried_tells_what_it_would_send() {
+    let (_folder, gateway, endpoint) = bench().await;
+    let id = register(&gateway, &endpoint, json!({ "event_types": ["a.*"] })).await;
+    for n in 0..8 {
+        let event = publish(&gateway, if n < 3 { "a.x" } else { "z.z" }, json!(n)).await;
+        if n < 3 {
+            gateway.await_status(&event, "delivered").await;
+        }
+    }
+    let wish = json!({ "endpoint": id, "since": "2020-01-01T00:00:00Z", "dry_run": true });
+    let with = |name: &str, value: Value| {
+        let mut wish = wish.clone();
+        wish[name] = value;
+        wish
+    };
+    for (wish, matching) in [
+        (wish.clone(), 3),
+        (with("only", json!("undelivered")), 0),
+        (with("event_types", json!(["z.z"])), 5),
+    ] {
+        let (status, told) = gateway.call(Method::POST, "replays", Some(wish)).await;
+        assert_eq!((status, &told["matching"]), (200, &json!(matching)), "{told}");
+        assert_eq!((&told["examined"], &told["exact"]), (&json!(8), &json!(true)));
+    }
+    assert_eq!(gateway.get("replays").await["data"], json!([]));
+    assert_eq!(endpoint.got().len(), 3);
+    let replay = gateway.post("replays", with("dry_run", json!(false))).await;
+    let path = format!("replays/{}", replay["id"].as_str().unwrap());
+    endpoint.await_count(6).await;
+    assert_eq!(gateway.get(&path).await["replayed"], 3);
+}

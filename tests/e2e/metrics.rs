@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hookgate::telemetry::{Kind, TABLE, Values};
-use hookgate_tests::Gateway;
+use hookgate_tests::{Gateway, TestEndpoint};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -150,6 +150,11 @@ async fn who_is_named_has_metrics_of_their_own() {
     let folder = tempfile::tempdir().unwrap();
     let flags = ["--allow-private-endpoints", "--metrics-tenants", "acme"];
     let gateway = Gateway::start_with(&folder.path().join("data"), &flags);
+    let (text, _) = scrape(&gateway).await;
+    for tenant in ["acme", "__other__"] {
+        let series = "hookgate_events_accepted_total{protocol=\"ndjson\",tenant=";
+        assert_eq!(value(&text, &format!("{series}\"{tenant}\"}}")), 0.0, "from the start");
+    }
     for tenant in ["acme", "globex", "initech"] {
         let path = format!("/v1/tenants/{tenant}");
         gateway.call(Method::PUT, &path, Some(json!({ "name": tenant }))).await;
@@ -186,4 +191,97 @@ async fn what_is_late_is_shown() {
         tokio::time::sleep(std::time::Duration::from_millis(25)).await;
     }
     panic!("{}", scrape(&gateway).await.0);
+}
+
+/// Shows until a series has the value; the whole text then.
+async fn await_value(gateway: &Gateway, series: &str, expected: f64) -> String {
+    for _ in 0..400 {
+        let (text, _) = scrape(gateway).await;
+        if value(&text, series) == expected {
+            return text;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+    }
+    panic!("{series} is not {expected}: {}", scrape(gateway).await.0);
+}
+
+const CANCELLED: &str = "hookgate_deliveries_total{outcome=\"cancelled\"}";
+
+/// What was accepted long ago and is sent once more is not late.
+#[tokio::test]
+async fn what_is_sent_again_has_no_latency_from_its_acceptance() {
+    let (_folder, gateway, endpoint) = bench().await;
+    let retry = json!({ "schedule": ["1s", "1s", "1s"] });
+    let id = register(&gateway, &endpoint, json!({ "retry": retry })).await;
+    let event = publish(&gateway, "a.b", json!(1)).await;
+    let delivery = gateway.await_status(&event, "delivered").await;
+    let delivered = "hookgate_deliveries_total{outcome=\"delivered\"}";
+    await_value(&gateway, delivered, 1.0).await;
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    // The retry that follows from a replay is as old as the replay.
+    endpoint.answer(500);
+    let replay = json!({ "endpoint": id, "since": "2020-01-01T00:00:00Z" });
+    gateway.post("replays", replay).await;
+    endpoint.await_count(2).await;
+    endpoint.answer(200);
+    await_value(&gateway, delivered, 2.0).await;
+    let path = format!("deliveries/{}/retry", delivery["id"].as_str().unwrap());
+    gateway.post(&path, json!({})).await;
+    let text = await_value(&gateway, delivered, 3.0).await;
+    assert_eq!(value(&text, "hookgate_delivery_end_to_end_seconds_count"), 1.0, "{text}");
+    assert!(value(&text, "hookgate_delivery_end_to_end_seconds_sum") < 2.0, "{text}");
+    publish(&gateway, "a.b", json!(2)).await;
+    await_value(&gateway, "hookgate_delivery_end_to_end_seconds_count", 2.0).await;
+}
+
+/// Breakers, deliveries and dead letters of what was deleted are nobody's any more.
+#[tokio::test]
+async fn what_is_deleted_is_not_shown_any_more() {
+    let (folder, mut gateway, endpoint) = bench().await;
+    endpoint.answer(500);
+    let retry = json!({ "schedule": ["1h"] });
+    let id = register(&gateway, &endpoint, json!({ "retry": retry })).await;
+    let mut last = String::new();
+    for n in 0..25 {
+        last = publish(&gateway, "a.b", json!(n)).await;
+    }
+    let open = "hookgate_breakers_open";
+    await_value(&gateway, open, 1.0).await;
+    let delivery = gateway.get(&format!("events/{last}/deliveries")).await;
+    let path = format!("deliveries/{}/cancel", delivery["data"][0]["id"].as_str().unwrap());
+    assert_eq!(gateway.call(Method::POST, &path, None).await.0, 200);
+    await_value(&gateway, CANCELLED, 1.0).await;
+    let path = format!("endpoints/{id}");
+    assert_eq!(gateway.call(Method::DELETE, &path, None).await.0, 204);
+    let text = await_value(&gateway, CANCELLED, 25.0).await;
+    assert_eq!(value(&text, open), 0.0, "{text}");
+    let tenant = "/v1/tenants/acme";
+    gateway.call(Method::PUT, tenant, Some(json!({}))).await;
+    let dead = TestEndpoint::start().await;
+    dead.answer(410);
+    gateway.post(&format!("{tenant}/endpoints"), json!({ "url": dead.url })).await;
+    crate::publish_to(&gateway, "acme", json!({ "type": "a.b", "data": 1 })).await;
+    await_value(&gateway, "hookgate_dead_letters", 1.0).await;
+    assert_eq!(gateway.call(Method::DELETE, tenant, None).await.0, 204);
+    await_value(&gateway, "hookgate_dead_letters", 0.0).await;
+    gateway.kill();
+    let gateway = Gateway::start(&folder.path().join("data"));
+    let (text, _) = scrape(&gateway).await;
+    assert_eq!((value(&text, open), value(&text, "hookgate_dead_letters")), (0.0, 0.0));
+}
+
+/// A producer whose key is revoked is refused its events at the door.
+#[tokio::test]
+async fn events_that_the_door_refuses_are_counted() {
+    let (_folder, gateway, _endpoint) = bench().await;
+    let event = json!({ "type": "a.b", "data": 1 });
+    let request = gateway.request(Method::POST, "/v1/tenants/default/events", "hk_x_revoked");
+    assert_eq!(request.json(&event).send().await.unwrap().status(), 401);
+    let nowhere = gateway.call(Method::POST, "/v1/tenants/nobody/events", Some(event)).await;
+    assert_eq!(nowhere.0, 404);
+    let (text, _) = scrape(&gateway).await;
+    for reason in ["unauthenticated", "tenant_not_found"] {
+        let series = "hookgate_events_rejected_total{protocol=\"json\",reason=";
+        assert_eq!(value(&text, &format!("{series}\"{reason}\"}}")), 1.0, "{text}");
+    }
 }

@@ -379,7 +379,7 @@ async fn a_slow_tenant_costs_another_nothing() {
                 payload: json!({ "spin": spin }).to_string().into(),
             };
             let (tenant, config) = (tenant.into(), vec![]);
-            let call = Call { tenant, artifact, config, question, limits: None };
+            let call = Call { tenant, artifact, config, question, limits: None, dry: false };
             host.try_call(call, Class::Live).await
         }
     };

@@ -129,3 +129,48 @@ async fn a_stream_ends_with_what_let_it_in() {
     let events = gateway.get("/v1/tenants/revoked/events").await;
     assert_eq!(events["data"].as_array().unwrap().len(), 2, "{events}");
 }
+
+/// The first so many messages of a tail, comments left out.
+async fn tail_of(gateway: &Gateway, query: &str, last: &str, count: usize) -> Vec<String> {
+    let path = format!("/v1/tenants/default/events/tail{query}");
+    let request = gateway.request(Method::GET, &path, OPERATOR_KEY);
+    let mut response = request.header("last-event-id", last).send().await.unwrap();
+    let read = async {
+        let mut text = String::new();
+        loop {
+            let messages = text.split_terminator("\n\n").filter(|it| !it.starts_with(':'));
+            let messages: Vec<_> = messages.map(str::to_owned).collect();
+            if messages.len() >= count && text.ends_with("\n\n") {
+                return messages;
+            }
+            let chunk = response.chunk().await.unwrap().unwrap();
+            text.push_str(&String::from_utf8_lossy(&chunk));
+        }
+    };
+    let read = tokio::time::timeout(Duration::from_secs(10), read).await;
+    read.unwrap_or_else(|_| panic!("no {count} messages behind {last}"))
+}
+
+/// A reader that comes back is told what it did not see, and gets what its filter asks for however
+/// much else happened meanwhile.
+#[tokio::test]
+async fn a_tail_that_goes_on_tells_what_was_missed() {
+    let (_folder, gateway, _) = bench().await;
+    for n in 0..3 {
+        gateway.post("events", json!({ "type": "a.b", "data": n })).await;
+    }
+    let noise = "{\"type\":\"noise\",\"data\":1}\n".repeat(1200);
+    let request = gateway.request(Method::POST, "/v1/tenants/default/events", OPERATOR_KEY);
+    let request = request.header("content-type", "application/x-ndjson").body(noise);
+    assert_eq!(request.send().await.unwrap().text().await.unwrap().lines().count(), 1200);
+    let got = tail_of(&gateway, "?type=a.*", "0", 4).await;
+    assert_eq!(got[0], "event: missed\ndata: {\"attempts\":true}", "{got:?}");
+    assert!(got[1..].iter().all(|it| it.starts_with("event: event\nid: ")), "{got:?}");
+    let got = tail_of(&gateway, "", "0", 1002).await;
+    assert!(got.contains(&"event: missed\ndata: {\"more_than\":1000}".to_owned()), "{got:?}");
+    for unknown in ["abc", "-1", "1e3", "18446744073709551616", "99999999999"] {
+        let got = tail_of(&gateway, "", unknown, 1).await;
+        let expected = format!("data: {{\"unknown_event_id\":\"{unknown}\"}}");
+        assert_eq!(got, [format!("event: missed\n{expected}")]);
+    }
+}

@@ -50,7 +50,8 @@ async fn call_as(
 ) -> Called {
     let config = config.iter().map(|(key, it)| ((*key).into(), (*it).into())).collect();
     let (tenant, artifact) = (tenant.into(), artifact.clone());
-    host.call(Call { tenant, artifact, config, question: event(data), limits: None }).await
+    host.call(Call { tenant, artifact, config, question: event(data), limits: None, dry: false })
+        .await
 }
 
 #[tokio::test]

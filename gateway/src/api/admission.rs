@@ -9,7 +9,6 @@ use axum::{
 use http::{StatusCode, request::Parts};
 use tokio::time::Instant;
 
-use crate::api::audit;
 use crate::api::caller::{Access, Caller, Need};
 use crate::api::gateway::Gateway;
 use crate::api::page::Query;
@@ -17,6 +16,7 @@ use crate::api::problem::Problem;
 use crate::api::route::Route;
 use crate::api::router::RequestId;
 use crate::api::timed::Timed;
+use crate::api::{audit, events_in};
 use crate::domain::{ApiKey, RateLimit, Scope};
 use crate::storage::Author;
 
@@ -68,9 +68,13 @@ async fn pass(
     next: Next,
 ) -> Response {
     let slug = params.iter().find(|(name, _)| *name == "tenant").map(|(_, slug)| slug);
+    let brings_events = door.need == Need::Scope(Scope::Produce);
     let admitted = match gateway.admit(door.need, request.headers(), slug) {
         Ok(admitted) => admitted,
         Err(problem) => {
+            if brings_events {
+                events_in::count_refused(request.headers(), problem.code());
+            }
             let refusal = problem.into_response();
             if refusal.status() == StatusCode::FORBIDDEN
                 && let Ok(Caller::Key(key)) = gateway.caller(request.headers())
@@ -82,6 +86,9 @@ async fn pass(
         }
     };
     let author = admitted.as_ref().and_then(|it| door.author(&it.caller, &request));
+    if brings_events && admitted.as_ref().is_some_and(|it| it.access.is_none()) {
+        events_in::count_refused(request.headers(), "tenant_not_found");
+    }
     request.extensions_mut().insert(door);
     if let Some(access) = admitted.and_then(|it| it.access) {
         request.extensions_mut().insert(access);

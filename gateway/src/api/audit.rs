@@ -49,6 +49,7 @@ pub(super) fn render(noun: Noun<'_>) -> Value {
         }),
         Noun::Delivery(it) => json!({ "status": it.name() }),
         Noun::Redrive(count) => json!({ "redriven": count }),
+        Noun::LogLevel(level) => json!({ "level": level }),
         Noun::Endpoint(it) => {
             let mut shown = endpoint_body::render(it);
             for value in members(&mut shown["headers"]) {

@@ -230,7 +230,7 @@ impl Backtest {
         loop {
             let (tenant, question) = (self.access.slug.shared(), question.clone());
             let (artifact, config) = (artifact.clone(), config.clone());
-            let call = Call { tenant, artifact, config, question, limits: None };
+            let call = Call { tenant, artifact, config, question, limits: None, dry: true };
             match self.gateway.plugins.try_call(call, Class::Background).await {
                 Ok(called) => return called,
                 Err(Busy { retry_after }) => tokio::time::sleep(retry_after).await,

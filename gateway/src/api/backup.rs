@@ -25,6 +25,10 @@ pub(super) fn routes() -> Vec<Route> {
 
 /// The last bytes are a checksum: without them the backup is not whole.
 async fn backup(State(gateway): State<Gateway>) -> Response {
+    if let Err(error) = gateway.store.shards()[0].tell_done("backup", None, None).await {
+        // What has failed can be saved all the same.
+        tracing::warn!(%error, "the audit log cannot tell who takes this backup");
+    }
     let (chunks, stream) = mpsc::channel(CHUNKS_MAX);
     let store = gateway.store.clone();
     // Reading blocks. It ends with the stream, whose reader owns the other half.

@@ -13,6 +13,7 @@ use crate::domain::{
     Trigger, delivery_id,
 };
 use crate::storage::Entry;
+use crate::telemetry;
 
 const DELIVERIES: &str = "/v1/tenants/{tenant}/deliveries";
 const DELIVERY: &str = "/v1/tenants/{tenant}/deliveries/{id}";
@@ -306,5 +307,8 @@ async fn cancel(access: Access, Path((_, id)): Path<(String, String)>) -> Result
         };
         return Err(Problem::conflict("delivery_not_waiting", detail));
     }
+    let endpoint = access.shard.catalog().endpoint_id(key.endpoint);
+    let endpoint = endpoint.as_ref().map_or("", |it| it.as_str());
+    telemetry::DELIVERIES.count_for(&["cancelled"], access.slug.as_str(), Some(endpoint));
     Ok(json_response(StatusCode::OK, &wire::delivery(&access.shard, key, &event)?))
 }

@@ -77,6 +77,12 @@ async fn accept(
     outcome.inspect_err(|it| EVENTS_REJECTED.count(1, &[protocol, it.code()]))
 }
 
+/// Counts a request with events that the door refuses: who may not come in is refused events too.
+pub(super) fn count_refused(headers: &HeaderMap, code: &'static str) {
+    let protocol = Form::of(headers).map_or("json", Form::protocol);
+    EVENTS_REJECTED.count(1, &[protocol, code]);
+}
+
 async fn accept_any(
     gateway: Gateway,
     access: Access,

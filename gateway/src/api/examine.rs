@@ -170,7 +170,8 @@ async fn ask(
     let question = question(gateway, event);
     let id = question.id.clone().unwrap_or_default();
     let config = it.config.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-    let call = Call { tenant, artifact: artifact.clone(), config, question, limits: None };
+    let call =
+        Call { tenant, artifact: artifact.clone(), config, question, limits: None, dry: false };
     let called =
         gateway.plugins.call_within(call, PATIENCE).await.map_err(|busy| Silent::Away {
             code: FaultKind::Overloaded.name(),

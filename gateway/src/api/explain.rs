@@ -14,6 +14,7 @@ use crate::api::wire;
 use crate::domain::{
     Breaker, DeliveryKey, DeliveryState, Endpoint, Event, Scope, Timestamp, delivery_id,
 };
+use crate::storage::Entry;
 
 pub(super) fn routes() -> Vec<Route> {
     vec![
@@ -170,11 +171,17 @@ fn state_of(
                      a gateway refused it then (508 loop_detected)",
                     event.hops
                 ),
+                "plugin_error" => "a plugin of the endpoint failed".to_owned(),
+                "expired" => "it was too old to be sent by the time that it could be".to_owned(),
+                "endpoint_disabled" => "the endpoint was disabled".to_owned(),
+                "internal_error" => {
+                    "the gateway itself failed at it; its log tells more".to_owned()
+                }
                 name => name.replace('_', " "),
             };
             Reason::new(reason.name(), why)
         }
-        DeliveryState::Cancelled => Reason::new("cancelled", "it was withdrawn"),
+        DeliveryState::Cancelled => withdrawn(access, key)?,
         DeliveryState::Retrying { due } if due > now && is_sent_to(endpoint) => {
             let why = format!("the last attempt failed; the next is due at {due}");
             Reason::new("waiting_for_retry", why)
@@ -182,6 +189,19 @@ fn state_of(
         DeliveryState::Retrying { .. } | DeliveryState::Pending => {
             waiting(access, (key, event), endpoint, now)?
         }
+    })
+}
+
+/// A delivery that was withdrawn, or a dead letter that was thrown away.
+fn withdrawn(access: &Access, key: DeliveryKey) -> crate::storage::Result<Reason> {
+    let history = access.shard.history(key)?;
+    Ok(match history.iter().rev().nth(1).map(Entry::state) {
+        Some(DeliveryState::Dead { reason }) => {
+            let why = format!("its dead letter was deleted; it had died of `{}`", reason.name());
+            let facts = json!({ "dead_reason": reason.name() });
+            Reason::new("cancelled", why).with(facts)
+        }
+        _ => Reason::new("cancelled", "it was withdrawn"),
     })
 }
 
@@ -205,6 +225,11 @@ fn waiting(
     if endpoint.secret_unavailable {
         let why = "it is held: the endpoint's secrets cannot be read; rotate its signing secret";
         return Ok(Reason::new("secret_unavailable", why));
+    }
+    let (is_sent, in_flight) = access.shard.under_way(key);
+    if is_sent {
+        let why = "it is being sent: an attempt is under way";
+        return Ok(Reason::new("queued", why).with(json!({ "in_flight": in_flight })));
     }
     if let Some(first) = access.shard.waits_behind(key)? {
         let ahead = access.shard.event(first.seq)?;
@@ -235,15 +260,26 @@ fn waiting(
         let facts = json!({ "slowed_until": until, "backlog": backlog });
         return Ok(Reason::new("slowed", why).with(facts));
     }
-    let facts = json!({ "backlog": backlog.first + backlog.again });
     let age = wire::duration(now - event.accepted_at);
-    let why = match endpoint.rate_limit {
-        Some(limit) => format!(
-            "it waits its turn since {age}; the endpoint takes {} a second",
-            limit.per_second
-        ),
-        None => format!("it waits its turn since {age}, or is being sent"),
+    Ok(queued(endpoint, &age, in_flight, backlog.first + backlog.again))
+}
+
+/// It waits for nothing but others of the endpoint, or of all.
+fn queued(endpoint: &Endpoint, age: &str, in_flight: usize, backlog: u64) -> Reason {
+    let facts = json!({ "backlog": backlog, "in_flight": in_flight });
+    let waits = format!("it waits its turn since {age}");
+    let (code, why) = match endpoint.rate_limit {
+        Some(limit) => {
+            ("rate_limited", format!("{waits}; the endpoint takes {} a second", limit.per_second))
+        }
+        None if in_flight >= endpoint.max_in_flight as usize => {
+            let why = format!(
+                "{waits}; {in_flight} attempts are under way, which is the endpoint's \
+                 `max_in_flight`"
+            );
+            ("queued", why)
+        }
+        None => ("queued", waits),
     };
-    let code = if endpoint.rate_limit.is_some() { "rate_limited" } else { "queued" };
-    Ok(Reason::new(code, why).with(facts))
+    Reason::new(code, why).with(facts)
 }

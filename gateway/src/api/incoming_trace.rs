@@ -37,10 +37,17 @@ impl Taking {
     pub(super) fn end(self, access: &Access, appended: &[Appended]) {
         let Some(mut span) = self.0 else { return };
         let new = |it: &&Appended| matches!(it, Appended::New { .. });
+        let stored = appended.iter().filter(new).count();
+        let status = match appended.iter().any(|it| matches!(it, Appended::Conflict)) {
+            true => 409,
+            false if stored == 0 && !appended.is_empty() => 200,
+            false => 202,
+        };
+        span.note("http.response.status_code", status);
         span.note("http.request.method", "POST");
         span.note("http.route", "/v1/tenants/{tenant}/events");
         span.note("hookgate.tenant", access.slug.as_str().to_owned());
-        span.note("hookgate.events", appended.iter().filter(new).count() as i64);
+        span.note("hookgate.events", stored as i64);
         if let [Appended::New { id, .. }] = appended {
             span.note("hookgate.event_id", id.as_str().to_owned());
         }

@@ -50,7 +50,7 @@ pub(super) async fn invoke(
     for event in events {
         let id = event.id.clone();
         let event_type = event.event_type.clone();
-        let called = call(&gateway, &access, artifact.clone(), &wish.config, event).await;
+        let called = call(&gateway, &access, artifact.clone(), (&wish.config, true), event).await;
         data.push(render(&id, &event_type, &called));
     }
     let digest = artifact.digest().to_string();
@@ -134,18 +134,18 @@ pub(super) async fn artifact(
     artifact.map_err(|it| Problem::unprocessable(it.code, it.detail))
 }
 
-/// Asks a version something, on the tenant's account; when there is no turn for it in time, that is
+/// Asks a version something, on the tenant's account, perhaps only to try it; when there is no turn for it in time, that is
 /// a fault.
 pub(super) async fn call<Q: Asked + Clone>(
     gateway: &Gateway,
     access: &Access,
     artifact: std::sync::Arc<Artifact>,
-    config: &BTreeMap<String, String>,
+    (config, dry): (&BTreeMap<String, String>, bool),
     question: Q,
 ) -> Called<Q::Answer> {
     let config = config.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
     let tenant = access.slug.shared();
-    let call = Call { tenant, artifact, config, question, limits: None };
+    let call = Call { tenant, artifact, config, question, limits: None, dry };
     let called = gateway.plugins.call_within(call, PATIENCE).await;
     called.unwrap_or_else(|busy| Called::fault(FaultKind::Overloaded, busy.to_string()))
 }

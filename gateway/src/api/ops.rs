@@ -14,8 +14,8 @@ use crate::api::page::json_response;
 use crate::api::route::{Route, get};
 use crate::storage::{EndpointCounts, Overdue};
 use crate::telemetry::{
-    DEAD_LETTERS, ENDPOINTS, OVERDUE, OVERDUE_OLDEST, PENDING, READY, RUNTIME_ALIVE, RUNTIME_BUSY,
-    RUNTIME_QUEUE, RUNTIME_WORKERS,
+    BREAKERS_OPEN, DEAD_LETTERS, ENDPOINTS, OVERDUE, OVERDUE_OLDEST, PENDING, READY, RUNTIME_ALIVE,
+    RUNTIME_BUSY, RUNTIME_QUEUE, RUNTIME_WORKERS,
 };
 
 /// From then on a delivery that could be attempted and is not is told of: something is wedged, or
@@ -102,16 +102,17 @@ async fn metrics(State(gateway): State<Gateway>) -> Response {
 }
 
 impl Gateway {
-    /// Shows what is known at any time and changes too often to be shown with each change. None
-    /// of it is counted for this: it costs the same whatever is stored.
+    /// Shows what is known at any time and changes too often to be shown with each change. Little
+    /// is counted for this: it costs the same whatever is stored.
     fn show(&self) {
-        let (mut fresh, mut retrying, mut dead) = (0, 0, 0);
+        let (mut fresh, mut retrying, mut dead, mut open) = (0, 0, 0, 0);
         let mut endpoints = EndpointCounts::default();
         for shard in self.store.shards() {
             let unfinished = shard.unfinished();
             fresh += unfinished.0;
             retrying += unfinished.1;
             dead += shard.dead();
+            open += shard.breakers_open();
             let counts = shard.catalog().endpoint_counts();
             endpoints.enabled += counts.enabled;
             endpoints.disabled += counts.disabled;
@@ -123,6 +124,7 @@ impl Gateway {
         OVERDUE.show(late.count as f64, &[]);
         OVERDUE_OLDEST.show(late.oldest.as_secs_f64(), &[]);
         DEAD_LETTERS.show(dead as f64, &[]);
+        BREAKERS_OPEN.show(open as f64, &[]);
         ENDPOINTS.show(endpoints.enabled as f64, &["enabled"]);
         ENDPOINTS.show(endpoints.disabled as f64, &["disabled"]);
         ENDPOINTS.show(endpoints.held as f64, &["held"]);

@@ -142,7 +142,7 @@ async fn refused(
     artifact: &Arc<Artifact>,
     config: &BTreeMap<String, String>,
 ) -> Result<Option<String>> {
-    let called = invoke::call(gateway, access, artifact.clone(), config, Configure).await;
+    let called = invoke::call(gateway, access, artifact.clone(), (config, false), Configure).await;
     match called.verdict {
         Ok(()) => Ok(None),
         Err(fault) if fault.kind == FaultKind::Overloaded => {

@@ -18,6 +18,9 @@ use crate::storage::Refused;
 const REPLAYS: &str = "/v1/tenants/{tenant}/replays";
 const REPLAY: &str = "/v1/tenants/{tenant}/replays/{id}";
 
+/// Events that a dry run looks at: who replays more than this knows that it is a lot.
+const EXAMINED_MAX: u64 = 100_000;
+
 pub(super) fn routes() -> Vec<Route> {
     let read_ = Need::Scope(Scope::Read);
     vec![
@@ -40,6 +43,7 @@ pub(super) fn routes() -> Vec<Route> {
         .takes("NewReplay")
         .gives(202, "Replay")
         .located()
+        .gives(200, "ReplayPreview")
         .refuses(404, "endpoint_not_found")
         .refuses(422, "limit_replays"),
         get(REPLAY, read_, read, ("getReplay", "How far a replay is."))
@@ -86,6 +90,25 @@ async fn list(access: Access, query: Query) -> Result {
     Ok(page(&data, next.map(|(at, tail)| cursor(&list, &[at, tail]))))
 }
 
+fn patterns(it: &Value) -> std::result::Result<Vec<Pattern>, String> {
+    let patterns = it.as_array().map(|it| it.iter().map(|it| Pattern::parse(it.as_str()?)));
+    let patterns = patterns.and_then(|it| it.collect::<Option<Vec<_>>>());
+    patterns.ok_or("must be a list of event types or patterns such as payment.*".to_owned())
+}
+
+/// What a replay would do, without doing it.
+async fn preview(access: &Access, replay: Replay) -> Result {
+    let seen = access.shard.preview_replay(access.no, replay, EXAMINED_MAX).await?;
+    let mut body = render(&seen);
+    let members = body.as_object_mut().expect("it is an object");
+    for name in ["id", "status", "progress", "replayed", "created_at", "updated_at"] {
+        members.remove(name);
+    }
+    members.insert("matching".to_owned(), seen.replayed.into());
+    members.insert("exact".to_owned(), (seen.state == ReplayState::Finished).into());
+    Ok(json_response(StatusCode::OK, &body))
+}
+
 async fn start(
     State(gateway): State<Gateway>,
     access: Access,
@@ -100,11 +123,8 @@ async fn start(
     let since = fields.parsed("since", form, wire::parse_time);
     let since = fields.need("since", since);
     let until = fields.parsed("until", form, wire::parse_time).unwrap_or(now);
-    let event_types = fields.read("event_types", |it| {
-        let patterns = it.as_array().map(|it| it.iter().map(|it| Pattern::parse(it.as_str()?)));
-        let patterns = patterns.and_then(|it| it.collect::<Option<Vec<_>>>());
-        patterns.ok_or("must be a list of event types or patterns such as payment.*".to_owned())
-    });
+    let event_types = fields.read("event_types", patterns);
+    let dry_run = fields.boolean("dry_run");
     let only = fields.parsed("only", "all or undelivered", |it| match it {
         "all" => Some(false),
         "undelivered" => Some(true),
@@ -137,6 +157,9 @@ async fn start(
         created_at: now,
         updated_at: now,
     };
+    if dry_run == Some(true) {
+        return preview(&access, replay).await;
+    }
     access.shard.start_replay(&replay).await.map_err(|it| match it {
         Refused::Limit(max) => {
             let detail = format!("{max} replays run already; wait until one has ended");

@@ -10,6 +10,7 @@ use crate::api::gateway::Gateway;
 use crate::api::page::json_response;
 use crate::api::problem::{FieldError, Problem, Result};
 use crate::api::route::{Route, get, put};
+use crate::storage::Noun;
 use crate::telemetry;
 use crate::world::egress::{EgressPolicy, Host, Proxy};
 
@@ -54,10 +55,18 @@ async fn write_log_level(State(gateway): State<Gateway>, headers: HeaderMap, bod
         fields.refuse("level", format!("at most {LEVEL_CHARS_MAX} characters"));
     }
     fields.finish().map_err(Problem::invalid_fields)?;
+    let before = telemetry::log_level();
     telemetry::set_log_level(&level).map_err(|detail| {
         Problem::invalid_fields(vec![FieldError { pointer: "/level".to_owned(), detail }])
     })?;
     tracing::info!(level, "how much is logged was changed");
+    let before = before.as_deref().unwrap_or_default();
+    let (before, after) = (Noun::LogLevel(before), Noun::LogLevel(&level));
+    let told = gateway.store.shards()[0].tell_done("log level", Some(before), Some(after));
+    if let Err(error) = told.await {
+        // It is changed for just such a time.
+        tracing::warn!(%error, "the audit log cannot tell who changed how much is logged");
+    }
     Ok(read_log_level().await)
 }
 

@@ -1,18 +1,21 @@
 //! What happens, live, as server-sent events: accepted events and outcomes of attempts.
 
-use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, pin::Pin, sync::Arc, time::Duration};
 
 use axum::{body::Body, extract::State, response::Response};
 use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::{Value, json};
-use tokio::sync::broadcast::{Receiver, error::RecvError};
+use tokio::{
+    sync::broadcast::{Receiver, error::RecvError},
+    time::{Instant, Sleep, sleep},
+};
 
 use crate::api::caller::{Access, Need};
 use crate::api::events_out::parse_pattern;
 use crate::api::gateway::{Gateway, STOPPING};
-use crate::api::page::Query;
+use crate::api::page::{EXAMINED_MAX, Query};
 use crate::api::problem::Result;
 use crate::api::route::{Route, get};
 use crate::api::wire;
@@ -23,6 +26,8 @@ use crate::telemetry::{TAIL_CLIENTS, TAIL_DROPPED};
 const PING_EVERY: Duration = Duration::from_secs(15);
 /// Events that are caught up on after a reconnection.
 const CAUGHT_UP_MAX: usize = 1000;
+/// Characters of an id that is not known here which the reader is told.
+const ID_CHARS_MAX: usize = 64;
 
 pub(super) fn routes() -> Vec<Route> {
     vec![
@@ -47,7 +52,33 @@ struct Watching {
     waiting: VecDeque<String>,
     shown_to: Seq,
     unready: tokio::sync::watch::Receiver<Option<&'static str>>,
+    beat: Beat,
     _counted: Counted,
+}
+
+/// When the reader is told that the stream lives: so long after the last that it was given, and not
+/// after what happened elsewhere.
+struct Beat(Pin<Box<Sleep>>);
+
+impl Beat {
+    fn new() -> Self {
+        Self(Box::pin(sleep(PING_EVERY)))
+    }
+
+    /// Something was given.
+    fn begin_again(&mut self) {
+        self.0.as_mut().reset(Instant::now() + PING_EVERY);
+    }
+
+    /// What comes first: something to look at, or `None`: the time to say so. However much there
+    /// is to look at, the time comes.
+    async fn or<T>(&mut self, other: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = &mut self.0 => None,
+            it = other => Some(it),
+        }
+    }
 }
 
 /// Counts a client while it is there.
@@ -73,19 +104,20 @@ async fn tail(
     query: Query,
 ) -> Result {
     let wanted = query.get("type").map(parse_pattern).transpose()?;
-    let last_id = headers.get("last-event-id").and_then(|it| it.to_str().ok()?.parse().ok());
     let mut watching = Watching {
         notices: access.shard.watch(),
         shown_to: access.shard.last_seq(),
         waiting: VecDeque::from([": watching\nretry: 2000\n\n".to_owned()]),
         unready: gateway.unready.clone(),
+        beat: Beat::new(),
         _counted: Counted::new(),
         gateway,
         access,
         wanted,
     };
-    if let Some(last) = last_id {
-        watching.catch_up(Seq(last))?;
+    if let Some(last) = headers.get("last-event-id").filter(|it| !it.is_empty()) {
+        let last = String::from_utf8_lossy(last.as_bytes());
+        watching.resume(&last)?;
     }
     let frames = stream::unfold(watching, |mut watching| async move {
         let frame = watching.next().await?;
@@ -100,25 +132,41 @@ async fn tail(
 }
 
 impl Watching {
+    /// Goes on behind the last event that the reader saw, and tells what it did not see: outcomes
+    /// of that time are looked up, not sent again.
+    fn resume(&mut self, last: &str) -> Result<()> {
+        let known = last.parse().ok().map(Seq).filter(|it| *it <= self.shown_to);
+        let Some(known) = known else {
+            // Of another store, or none of ours: nobody knows how much it missed.
+            let last: String = last.chars().take(ID_CHARS_MAX).collect();
+            self.missed(&json!({ "unknown_event_id": last }));
+            return Ok(());
+        };
+        self.missed(&json!({ "attempts": true }));
+        self.catch_up(known)
+    }
+
+    fn missed(&mut self, what: &Value) {
+        self.waiting.push_back(frame("missed", None, what));
+    }
+
     /// Shows what was accepted since the reader's last event, as far as that is reasonable.
     fn catch_up(&mut self, last: Seq) -> Result<()> {
         let (shard, tenant) = (self.access.shard.clone(), self.access.no);
         let before = shard.events_before(tenant, self.shown_to.next());
         let mut missed = Vec::new();
-        for event in before {
+        for (examined, event) in before.enumerate() {
             let event = event?;
             if event.seq <= last {
                 break;
             }
-            if missed.len() == CAUGHT_UP_MAX {
-                self.waiting.push_back(frame(
-                    "missed",
-                    None,
-                    &json!({ "more_than": CAUGHT_UP_MAX }),
-                ));
+            if missed.len() == CAUGHT_UP_MAX || examined == EXAMINED_MAX {
+                self.missed(&json!({ "more_than": missed.len() }));
                 break;
             }
-            missed.push(event);
+            if self.wants(&event) {
+                missed.push(event);
+            }
         }
         let shown = missed.into_iter().rev().filter_map(|it| self.show_event(&it));
         let shown: Vec<_> = shown.collect();
@@ -129,6 +177,7 @@ impl Watching {
     async fn next(&mut self) -> Option<String> {
         loop {
             if let Some(frame) = self.waiting.pop_front() {
+                self.beat.begin_again();
                 // A key that is revoked by now opens nothing more.
                 return self.gateway.still_admits(&self.access).is_ok().then_some(frame);
             }
@@ -136,11 +185,11 @@ impl Watching {
                 biased;
                 // A stopping gateway ends its streams; the reader comes back to the next one.
                 _ = self.unready.wait_for(|it| *it == Some(STOPPING)) => return None,
-                notice = self.notices.recv() => notice,
-                () = tokio::time::sleep(PING_EVERY) => {
-                    self.waiting.push_back(": still here\n\n".to_owned());
-                    continue;
-                }
+                notice = self.beat.or(self.notices.recv()) => notice,
+            };
+            let Some(notice) = notice else {
+                self.waiting.push_back(": still here\n\n".to_owned());
+                continue;
             };
             let shown = match notice {
                 Ok(Notice::Accepted(event)) if event.seq > self.shown_to => self.show_event(&event),
@@ -198,4 +247,22 @@ impl Watching {
 fn frame(name: &str, id: Option<Seq>, data: &Value) -> String {
     let id = id.map(|it| format!("id: {}\n", it.0)).unwrap_or_default();
     format!("event: {name}\n{id}data: {data}\n\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_is_shown_does_not_put_the_beat_off() {
+        let (mut beat, started) = (Beat::new(), Instant::now());
+        while beat.or(sleep(Duration::from_secs(1))).await.is_some() {
+            assert!(started.elapsed() < 2 * PING_EVERY, "there is no beat");
+        }
+        assert_eq!(started.elapsed(), PING_EVERY);
+        beat.begin_again();
+        assert!(beat.or(sleep(Duration::from_secs(14))).await.is_some());
+        assert!(beat.or(std::future::pending::<()>()).await.is_none());
+        assert_eq!(started.elapsed(), 2 * PING_EVERY);
+    }
 }

@@ -126,7 +126,8 @@ async fn run_here(component: Bytes, data: &RawValue, flags: &Flags) -> Result<Va
         payload: Bytes::copy_from_slice(data.get().as_bytes()),
     };
     let config = plugin_life::pairs(&flags.config)?.into_iter().map(text).collect();
-    let call = Call { tenant: "author".into(), artifact, config, question, limits: None };
+    let call =
+        Call { tenant: "author".into(), artifact, config, question, limits: None, dry: false };
     let mut ran = render(&host.call(call).await);
     ran["sha256"] = sha256.into();
     Ok(ran)

@@ -182,10 +182,13 @@ fn count(
             DIED.count(1, &[reason.name()]);
             "dead"
         }
-        Verdict::RetryAt(_) => return,
+        Verdict::RetryAt(_) if work.shard.catalog().endpoint(endpoint.no).is_some() => return,
+        // Its endpoint was deleted meanwhile: no further attempt is made.
+        Verdict::RetryAt(_) => "cancelled",
     };
     DELIVERIES.count_for(&[outcome], tenant, id);
-    if *verdict == Verdict::Delivered {
+    // From the first acceptance on, what is sent again would take days.
+    if *verdict == Verdict::Delivered && !lease.is_asked_again() {
         let since = work.clock.now() - lease.event.accepted_at;
         END_TO_END.observe(since.as_secs_f64(), &[]);
     }

@@ -156,7 +156,10 @@ impl Dispatcher {
         ended: &mut Ended,
     ) -> Result<()> {
         let Some(endpoint) = endpoint else {
-            DELIVERIES.count_for(&["cancelled"], lease.event.tenant.as_str(), None);
+            let (tenant, no) = (lease.event.tenant.as_str(), lease.key.endpoint);
+            let id = self.shard.catalog().endpoint_id(no);
+            let id = id.as_ref().map_or("", |it| it.as_str());
+            DELIVERIES.count_for(&["cancelled"], tenant, Some(id));
             return self.shard.cancel(lease).await;
         };
         // Somebody asked for it before the endpoint was disabled: it goes back and is held as the

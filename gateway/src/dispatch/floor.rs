@@ -14,9 +14,7 @@ use crate::dispatch::scheduler::Scheduler;
 use crate::dispatch::shares::Shares;
 use crate::domain::{Claim, DeadReason, Endpoint, EndpointNo, Slug, TenantNo};
 use crate::storage::{Allowance, Ready, Refused};
-use crate::telemetry::{
-    BREAKER_TRANSITIONS, BREAKERS_OPEN, DELIVERIES, DIED, ENDPOINTS_DISABLED, IN_FLIGHT,
-};
+use crate::telemetry::{BREAKER_TRANSITIONS, DELIVERIES, DIED, ENDPOINTS_DISABLED, IN_FLIGHT};
 
 /// After a lane could not be read, it is left alone for so long.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -46,8 +44,6 @@ impl Floor {
         for (no, health) in work.shard.unwell() {
             if let Some(tenant) = tenant_of(&work, no) {
                 scheduler.restore(no, tenant, &health, now);
-                let open = health.breaker != Default::default();
-                BREAKERS_OPEN.shift(f64::from(u8::from(open)), &[]);
             }
         }
         let (bulletins, chores) = Default::default();
@@ -211,7 +207,6 @@ impl Floor {
         match change.opened {
             0 => {}
             opened => {
-                BREAKERS_OPEN.shift(f64::from(opened), &[]);
                 let to = if opened > 0 { "open" } else { "closed" };
                 BREAKER_TRANSITIONS.count(1, &[to]);
             }

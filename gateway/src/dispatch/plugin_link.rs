@@ -178,7 +178,14 @@ impl Link<'_> {
     fn question<Q>(&self, endpoint: &Endpoint, artifact: Arc<Artifact>, question: Q) -> Call<Q> {
         let config = self.plugin_use.config.iter();
         let config = config.map(|(key, value)| (key.clone(), value.clone())).collect();
-        Call { tenant: endpoint.tenant.shared(), artifact, config, question, limits: None }
+        Call {
+            tenant: endpoint.tenant.shared(),
+            artifact,
+            config,
+            question,
+            limits: None,
+            dry: false,
+        }
     }
 }
 

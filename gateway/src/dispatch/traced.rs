@@ -103,8 +103,11 @@ pub(super) fn log_death(lease: &Lease, endpoint: &Endpoint, reason: DeadReason) 
 
 fn facts(span: &mut Span, (lease, endpoint): (&Lease, &Endpoint), it: &Attempt) {
     span.note("http.request.method", "POST");
-    let host = url::Url::parse(&endpoint.url).ok().and_then(|it| Some(it.host_str()?.to_owned()));
-    span.note("server.address", host.unwrap_or_default());
+    if let Ok(url) = url::Url::parse(&endpoint.url) {
+        span.note("server.address", url.host_str().unwrap_or_default().to_owned());
+        span.note("server.port", i64::from(url.port_or_known_default().unwrap_or_default()));
+        span.note("url.scheme", url.scheme().to_owned());
+    }
     span.note("hookgate.tenant", endpoint.tenant.as_str().to_owned());
     span.note("hookgate.endpoint_id", endpoint.id.as_str().to_owned());
     span.note("hookgate.event_id", lease.event.id.as_str().to_owned());
@@ -117,7 +120,17 @@ fn facts(span: &mut Span, (lease, endpoint): (&Lease, &Endpoint), it: &Attempt) 
     }
     match &it.verdict {
         Verdict::Delivered | Verdict::Filtered(_) => {}
-        Verdict::RetryAt(_) => span.fail("retried"),
-        Verdict::Dead(reason) => span.fail(reason.name()),
+        // What failed, by OpenTelemetry's convention; what becomes of the delivery stands beside.
+        verdict => {
+            let status = it.outcome.status_code.map(|it| it.to_string());
+            span.fail(status.unwrap_or_else(|| it.outcome.name.clone()));
+            span.note(
+                "hookgate.verdict",
+                match verdict {
+                    Verdict::Dead(reason) => reason.name(),
+                    _ => "retried",
+                },
+            );
+        }
     }
 }

@@ -15,12 +15,14 @@ pub struct Call<Q = EventIn> {
     pub question: Q,
     /// What it may use; `None`: what the host's settings say.
     pub limits: Option<Limits>,
+    /// Whether somebody only tries the plugin out: nothing comes of it, and no metric counts it.
+    pub dry: bool,
 }
 
 impl<Q: Asked> Call<Q> {
     pub(super) fn untyped(self) -> Call<Question> {
-        let Self { tenant, artifact, config, question, limits } = self;
-        Call { tenant, artifact, config, question: question.into_question(), limits }
+        let Self { tenant, artifact, config, question, limits, dry } = self;
+        Call { tenant, artifact, config, question: question.into_question(), limits, dry }
     }
 }
 

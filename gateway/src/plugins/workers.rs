@@ -202,6 +202,9 @@ fn run(shared: &Shared, call: &Call<Question>, quota: &PluginQuota) -> Called<An
     let mut called = call.artifact.sandboxed.run(call, &limits, &shared.kept);
     PLUGIN_INSTANCES.shift(-1.0, &[]);
     called.duration = started.elapsed();
+    if call.dry {
+        return called;
+    }
     PLUGIN_CALLS.count(1, &[called.result]);
     PLUGIN_DURATION.observe(called.duration.as_secs_f64(), &[]);
     if let Some(fuel) = called.fuel {

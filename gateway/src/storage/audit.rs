@@ -38,6 +38,8 @@ pub enum Noun<'a> {
     Delivery(&'a DeliveryState),
     /// So many dead letters to be attempted again.
     Redrive(u64),
+    /// How much the gateway logs.
+    LogLevel(&'a str),
 }
 
 /// Who makes a change, and how nouns look to people; it surrounds the handling of a request.
@@ -140,6 +142,20 @@ impl Shard {
     ) -> Result<()> {
         records.push(self.audited(change));
         self.commit(records).await
+    }
+
+    /// Tells of what somebody did that no row of the store shows, such as `backup`.
+    ///
+    /// # Errors
+    /// When the store has stopped.
+    pub async fn tell_done(
+        &self,
+        subject: &str,
+        before: Option<Noun<'_>>,
+        after: Option<Noun<'_>>,
+    ) -> Result<()> {
+        let change = Change { tenant: None, subject: subject.to_owned(), before, after };
+        self.commit_change(&change, Vec::new()).await
     }
 
     /// Tells that a key was refused something for want of its scope. It need not be durable at

@@ -8,6 +8,7 @@ use crate::storage::plugin_versions::plugin_deletion;
 use crate::storage::record::Record;
 use crate::storage::shard::Shard;
 use crate::storage::{Error, Result};
+use crate::telemetry::DELIVERIES;
 
 /// Endpoints of a tenant whose quota does not say otherwise.
 const ENDPOINTS_MAX: u32 = 10_000;
@@ -97,7 +98,7 @@ impl Shard {
         agrees: impl FnOnce(&Tenant) -> Result<(), Refused> + Send,
     ) -> Result<(), Refused> {
         let _one_at_a_time = self.configuring.lock().await;
-        let (tenant, records) = {
+        let (tenant, endpoints, records) = {
             let catalog = self.catalog();
             let entry = catalog.tenant(slug).ok_or(Refused::NotFound)?;
             agrees(&entry.tenant)?;
@@ -111,7 +112,8 @@ impl Shard {
             let mut records: Vec<_> = keys.chain(endpoints).chain(plugins).chain(types).collect();
             records.push(Record::IngestPut { tenant_no, chain: Vec::new() });
             records.push(Record::TenantDeleted { slug: slug.to_string(), no: tenant_no });
-            (entry.tenant.clone(), records)
+            let endpoints: Vec<_> = entry.endpoints.values().cloned().collect();
+            (entry.tenant.clone(), endpoints, records)
         };
         let change = Change {
             tenant: Some((slug, tenant.no)),
@@ -119,7 +121,9 @@ impl Shard {
             before: Some(Noun::Tenant(&tenant)),
             after: None,
         };
-        Ok(self.commit_change(&change, records).await?)
+        self.commit_change(&change, records).await?;
+        endpoints.iter().for_each(|it| self.count_withdrawn(it));
+        Ok(())
     }
 
     /// Stores a new key. Portal sessions that have ended are forgotten on the way.
@@ -312,7 +316,15 @@ impl Shard {
             before: Some(Noun::Endpoint(&known)),
             after: None,
         };
-        Ok(self.commit_change(&change, vec![deletion(no.0, &known)]).await?)
+        self.commit_change(&change, vec![deletion(no.0, &known)]).await?;
+        self.count_withdrawn(&known);
+        Ok(())
+    }
+
+    /// What an endpoint had not received when it was deleted is cancelled.
+    fn count_withdrawn(&self, it: &Endpoint) {
+        let count = self.queue().take_withdrawn(it.no);
+        DELIVERIES.add_for(count, &["cancelled"], it.tenant.as_str(), Some(it.id.as_str()));
     }
 
     /// An endpoint's plugins may have been deleted since the caller looked.

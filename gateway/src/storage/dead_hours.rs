@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::domain::{Seq, TenantNo, Timestamp};
 
@@ -42,9 +42,66 @@ impl DeadHours {
     }
 }
 
+/// How many dead letters are kept, by tenant. Those of a tenant that is gone do not count: nobody
+/// can ask for them, and their rows go with retention.
+#[derive(Debug, Default)]
+pub(super) struct DeadCounts {
+    total: u64,
+    of: BTreeMap<u32, u64>,
+    gone: BTreeSet<u32>,
+}
+
+impl DeadCounts {
+    pub(super) fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// So many more. What was under way when its tenant was deleted does not count.
+    pub(super) fn add(&mut self, tenant: TenantNo, count: u64) {
+        if count > 0 && !self.gone.contains(&tenant.0) {
+            *self.of.entry(tenant.0).or_default() += count;
+            self.total += count;
+        }
+    }
+
+    /// So many fewer.
+    pub(super) fn remove(&mut self, tenant: TenantNo, count: u64) {
+        let Some(known) = self.of.get_mut(&tenant.0) else { return };
+        let fewer = count.min(*known);
+        *known -= fewer;
+        self.total -= fewer;
+        if *known == 0 {
+            self.of.remove(&tenant.0);
+        }
+    }
+
+    /// Its tenant is gone.
+    pub(super) fn forget(&mut self, tenant: TenantNo) {
+        self.remove(tenant, u64::MAX);
+        self.gone.insert(tenant.0);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dead_letters_of_a_tenant_that_is_gone_do_not_count() {
+        let (one, other) = (TenantNo(1), TenantNo(2));
+        let mut counts = DeadCounts::default();
+        counts.add(one, 3);
+        counts.add(other, 2);
+        counts.remove(one, 1);
+        assert_eq!(counts.total(), 4);
+        counts.forget(one);
+        assert_eq!(counts.total(), 2);
+        counts.add(one, 1);
+        counts.remove(one, 1);
+        assert_eq!(counts.total(), 2, "not even what ends later");
+        counts.remove(other, 5);
+        assert_eq!(counts.total(), 0);
+    }
 
     #[test]
     fn the_first_event_of_what_died_since() {

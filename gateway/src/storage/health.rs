@@ -80,6 +80,18 @@ impl Shard {
         self.healths().iter().map(|(no, health)| (*no, *health)).collect()
     }
 
+    /// Endpoints whose breaker is not closed, of those that there are.
+    pub fn breakers_open(&self) -> u64 {
+        let open: Vec<_> = {
+            let healths = self.healths();
+            let open = healths.iter().filter(|(_, it)| it.breaker != Breaker::Closed);
+            open.map(|(no, _)| *no).collect()
+        };
+        // An attempt that ends after its endpoint may leave a health behind.
+        let catalog = self.catalog();
+        open.into_iter().filter(|it| catalog.endpoint(*it).is_some()).count() as u64
+    }
+
     /// Shows how an endpoint does from now on; `None`: it is well. What should survive a restart
     /// is also written down. While it `rests`, its deliveries are not overdue.
     ///

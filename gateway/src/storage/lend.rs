@@ -328,6 +328,14 @@ impl Lease {
         self.event.event_type.is_operational()
     }
 
+    /// Whether it is a replay, a redrive or somebody's retry, or follows from one: then its time
+    /// begins with that wish, and not with the event's acceptance.
+    pub fn is_asked_again(&self) -> bool {
+        // Whoever asks starts the rounds over; a replay of what was never sent stays bulk.
+        let live = self.attempts == self.round && self.share != Claim::Bulk;
+        !live || matches!(self.trigger, Trigger::Manual | Trigger::Replay)
+    }
+
     fn next(&self, attempts: u32, round: u32) -> RetryRow {
         let keeps_order = match self.taken.share() {
             Claim::First | Claim::Retry => true,

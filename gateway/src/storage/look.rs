@@ -79,6 +79,13 @@ impl Shard {
         Ok(Overdue { count: found.count, oldest })
     }
 
+    /// Whether an attempt of it is under way, and how many of its endpoint's are.
+    pub fn under_way(&self, key: DeliveryKey) -> (bool, usize) {
+        let queue = self.queue();
+        let loans = queue.peek(key.endpoint).map(|it| &it.loans);
+        loans.map_or((false, 0), |it| (it.contains_key(&key.seq), it.len()))
+    }
+
     /// The delivery that this one waits for because of the endpoint's ordering.
     ///
     /// # Errors

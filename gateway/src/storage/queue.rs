@@ -1,11 +1,11 @@
 //! The durable queue of deliveries, as it stands in memory: a lane for each endpoint and the
 //! retries that wait for their time. All of it is derived from the view and can be made again.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::domain::{Claim, DeliveryKey, EndpointNo, Seq, TenantNo, Timestamp};
 use crate::storage::Result;
-use crate::storage::dead_hours::DeadHours;
+use crate::storage::dead_hours::{DeadCounts, DeadHours};
 use crate::storage::journal::View;
 use crate::storage::keys::ShardNo;
 use crate::storage::lane::Lane;
@@ -28,8 +28,10 @@ pub(super) struct Queue {
     timers: Timers,
     pub(super) fresh: u64,
     pub(super) retrying: u64,
-    pub(super) dead: u64,
+    pub(super) dead: DeadCounts,
     pub(super) dead_hours: DeadHours,
+    /// What endpoints had not received when they were deleted, until that is counted.
+    withdrawn: BTreeMap<EndpointNo, u64>,
 }
 
 /// A lane that may have something to do.
@@ -229,6 +231,10 @@ impl Queue {
                 self.forget(EndpointNo(*no));
                 false
             }
+            Record::TenantDeleted { no, .. } => {
+                self.dead.forget(TenantNo(*no));
+                false
+            }
             _ => false,
         }
     }
@@ -240,15 +246,25 @@ impl Queue {
         self.timers.set(endpoint, lane.timer, None);
         self.watched.remove(&endpoint);
         self.active.retain(|it| *it != endpoint);
+        // What is on loan ends by itself.
+        let withdrawn = (lane.backlog + lane.retrying).saturating_sub(lane.loans.len() as u64);
+        self.withdrawn.insert(endpoint, withdrawn);
         self.fresh = self.fresh.saturating_sub(lane.backlog);
         self.retrying = self.retrying.saturating_sub(lane.retrying);
     }
 
+    /// How many deliveries went with an endpoint that was deleted; told once.
+    pub(super) fn take_withdrawn(&mut self, endpoint: EndpointNo) -> u64 {
+        self.withdrawn.remove(&endpoint).unwrap_or_default()
+    }
+
     fn follow_history(&mut self, it: &HistoryRecord, leased: bool, now: Timestamp) -> bool {
         let key = DeliveryKey { seq: Seq(it.seq), endpoint: EndpointNo(it.endpoint) };
-        self.dead = self.dead + u64::from(it.dead.is_some()) - u64::from(it.dead_was.is_some());
+        let tenant = TenantNo(it.tenant_no);
+        self.dead.add(tenant, u64::from(it.dead.is_some()));
+        self.dead.remove(tenant, u64::from(it.dead_was.is_some()));
         if let Some((died_at, _)) = it.dead {
-            self.dead_hours.note(TenantNo(it.tenant_no), Timestamp(died_at), key.seq);
+            self.dead_hours.note(tenant, Timestamp(died_at), key.seq);
         }
         let known = self.lanes.get(key.endpoint.0 as usize).is_some_and(Option::is_some);
         if !known {
@@ -311,12 +327,7 @@ impl Queue {
     }
 
     pub(super) fn dead(&self) -> u64 {
-        self.dead
-    }
-
-    /// So many dead letters went with their events.
-    pub(super) fn forget_dead(&mut self, count: u64) {
-        self.dead = self.dead.saturating_sub(count);
+        self.dead.total()
     }
 
     /// What could be attempted now and is not, of endpoints that are not left alone on purpose.

@@ -61,7 +61,8 @@ impl Queue {
             let (tenant, died_at) = (TenantNo(u32_at(&key, 0)?), Timestamp(u64_at(&key, 4)?));
             let seq = delivery_at(&key, 12)?.seq;
             queue.dead_hours.note(tenant, died_at, seq);
-            queue.dead += u64::from(seq > floors.of(tenant));
+            let counts = seq > floors.of(tenant) && catalog.has_tenant(tenant);
+            queue.dead.add(tenant, u64::from(counts));
         }
         Ok(queue)
     }

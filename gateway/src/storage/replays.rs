@@ -7,6 +7,7 @@ use crate::domain::{
 use crate::storage::audit::{Change, Noun};
 use crate::storage::codec::decode;
 use crate::storage::fold::undelta;
+use crate::storage::history_row::Entry;
 use crate::storage::keys::u64_at;
 use crate::storage::record::Record;
 use crate::storage::shard::Shard;
@@ -175,6 +176,15 @@ impl Shard {
         tenant: TenantNo,
         key: DeliveryKey,
     ) -> Result<Option<(Record, bool)>> {
+        let Some((history, new)) = self.set_off(replay, key)? else { return Ok(None) };
+        let asked = (Trigger::Replay, Claim::Bulk, None);
+        let record = self.requeue_record(tenant, key, &history, asked)?;
+        Ok(Some((Record::Happened(record), new)))
+    }
+
+    /// What a delivery that the replay sets off has behind it, and whether the endpoint never had
+    /// it; `None`: it is left alone, since one is on its way, or it has it.
+    fn set_off(&self, replay: &Replay, key: DeliveryKey) -> Result<Option<(Vec<Entry>, bool)>> {
         let history = self.history(key)?;
         let new = match history.last().map(|it| it.state()) {
             None if self.targets(key.seq)?.contains(&key.endpoint) => return Ok(None),
@@ -183,9 +193,39 @@ impl Shard {
             Some(DeliveryState::Delivered) if replay.undelivered_only => return Ok(None),
             Some(_) => false,
         };
-        let asked = (Trigger::Replay, Claim::Bulk, None);
-        let record = self.requeue_record(tenant, key, &history, asked)?;
-        Ok(Some((Record::Happened(record), new)))
+        Ok(Some((history, new)))
+    }
+
+    /// How far a replay would come if it ran now, and what it would set off, by the rule that it
+    /// follows. It looks at so many events at most; nothing is changed.
+    ///
+    /// # Errors
+    /// When storage cannot be read.
+    pub async fn preview_replay(
+        &self,
+        tenant: TenantNo,
+        mut replay: Replay,
+        examined_max: u64,
+    ) -> Result<Replay> {
+        let endpoint = self.catalog().endpoint(replay.endpoint_no).cloned();
+        let Some(endpoint) = endpoint else { return Ok(replay) };
+        while replay.examined < examined_max {
+            let seqs = self.seqs_after(tenant, replay.cursor, replay.last, EXAMINED_MAX)?;
+            if seqs.is_empty() {
+                replay.state = ReplayState::Finished;
+                break;
+            }
+            for seq in seqs {
+                (replay.cursor, replay.examined) = (seq, replay.examined + 1);
+                let Some(event) = self.event(seq)? else { continue };
+                let key = DeliveryKey { seq, endpoint: endpoint.no };
+                let sent =
+                    wanted(&replay, &endpoint, &event) && self.set_off(&replay, key)?.is_some();
+                replay.replayed += u64::from(sent);
+            }
+            tokio::task::yield_now().await;
+        }
+        Ok(replay)
     }
 
     /// The places of the tenant's events behind `after` up to `last`, at most `limit`, oldest

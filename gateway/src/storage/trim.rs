@@ -225,7 +225,7 @@ impl Shard {
                 }
             }
             self.view.remove(Table::Dead, gone)?;
-            self.queue().forget_dead(counted);
+            self.queue().dead.remove(tenant, counted);
             from = Bound::Excluded(last);
             tokio::task::yield_now().await;
         }

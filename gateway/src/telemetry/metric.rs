@@ -112,13 +112,18 @@ impl Metric {
 
     /// Counts one more, of an endpoint or a tenant.
     pub fn count_for(&self, values: &[&'static str], tenant: &str, endpoint: Option<&str>) {
+        self.add_for(1, values, tenant, endpoint);
+    }
+
+    /// Counts `n` more, of an endpoint or a tenant.
+    pub fn add_for(&self, n: u64, values: &[&'static str], tenant: &str, endpoint: Option<&str>) {
         debug_assert!(self.owned, "{} is not told apart", self.name);
         if !owners::asked_for() {
-            return self.count(1, values);
+            return self.count(n, values);
         }
         let mut labels = self.named(values);
         owners::name(&mut labels, tenant, endpoint);
-        metrics::counter!(self.name, labels).increment(1);
+        metrics::counter!(self.name, labels).increment(n);
     }
 
     /// The histogram of these values.

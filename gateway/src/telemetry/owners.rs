@@ -66,6 +66,12 @@ pub(super) fn asked_for() -> bool {
     OWNERS.get().is_some_and(|it| *it != Owners::default())
 }
 
+/// Those who are named, and everybody else.
+pub(super) fn tenants() -> impl Iterator<Item = &'static str> {
+    let named = OWNERS.get().into_iter().flat_map(|it| &it.tenants).map(String::as_str);
+    named.chain([OTHER])
+}
+
 pub(super) fn name(labels: &mut Vec<Label>, tenant: &str, endpoint: Option<&str>) {
     if let Some(owners) = OWNERS.get() {
         labels.extend(owners.labels(tenant, endpoint));

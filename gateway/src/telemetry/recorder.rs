@@ -2,7 +2,9 @@ use std::{sync::OnceLock, time::Duration};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-use crate::telemetry::{BUILD_INFO, Kind, Metric, Owners, TABLE, Unit, Values, owners, series};
+use crate::telemetry::{
+    BUILD_INFO, EVENTS_ACCEPTED, Kind, Metric, Owners, TABLE, Unit, Values, owners, series,
+};
 
 /// How often observations are put into their buckets when nobody asks for metrics: until then
 /// each is kept by itself.
@@ -51,6 +53,14 @@ pub fn install(owners: Owners) -> Rendering {
         let _ = metrics::set_global_recorder(recorder);
         series::begin();
         TABLE.iter().for_each(|it| begin(it));
+        // So that it can be told from the start that nobody sends anything.
+        for values in known_values(&EVENTS_ACCEPTED) {
+            for tenant in owners::tenants() {
+                let mut labels = EVENTS_ACCEPTED.named(&values);
+                owners::name(&mut labels, tenant, None);
+                metrics::counter!(EVENTS_ACCEPTED.name, labels).absolute(0);
+            }
+        }
         BUILD_INFO.show(1.0, &[env!("CARGO_PKG_VERSION")]);
         let process = metrics_process::Collector::default();
         process.describe();

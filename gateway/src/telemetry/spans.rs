@@ -77,8 +77,8 @@ impl Span {
     }
 
     /// It came to nothing, for this reason.
-    pub fn fail(&mut self, reason: &'static str) {
-        self.0.set_attribute(KeyValue::new("error.type", reason));
+    pub fn fail(&mut self, reason: String) {
+        self.0.set_attribute(KeyValue::new("error.type", reason.clone()));
         self.0.set_status(Status::error(reason));
     }
 }

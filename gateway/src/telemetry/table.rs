@@ -70,10 +70,12 @@ pub const DELIVERIES_CREATED: Metric = Metric::counter(
 );
 
 /// How deliveries end.
-pub const DELIVERIES: Metric =
-    Metric::counter("hookgate_deliveries_total", "Deliveries that ended, by outcome.")
-        .by(&[label("outcome", &["delivered", "filtered", "dead", "cancelled"])])
-        .owned();
+pub const DELIVERIES: Metric = Metric::counter(
+    "hookgate_deliveries_total",
+    "Deliveries that ended, by outcome; what is sent again ends once more.",
+)
+.by(&[label("outcome", &["delivered", "filtered", "dead", "cancelled"])])
+.owned();
 
 /// Attempts made.
 pub const ATTEMPTS: Metric = Metric::counter(
@@ -126,7 +128,7 @@ pub const ATTEMPT_DURATION: Metric = Metric::seconds(
 pub const END_TO_END: Metric = Metric::seconds(
     "hookgate_delivery_end_to_end_seconds",
     LONG,
-    "From an event's acceptance to the endpoint's 2xx, retries included.",
+    "From an event's acceptance to the endpoint's 2xx, retries included; replays, redrives not.",
 );
 
 /// Attempts that could not be made yet.

@@ -62,7 +62,15 @@ async fn call<Q: Asked>(
     config: Vec<(String, String)>,
     question: Q,
 ) -> Called<Q::Answer> {
-    host.call(Call { tenant: "author".into(), artifact, config, question, limits: None }).await
+    host.call(Call {
+        tenant: "author".into(),
+        artifact,
+        config,
+        question,
+        limits: None,
+        dry: false,
+    })
+    .await
 }
 
 /// A case that expects `logs` is told them; otherwise they are only for showing.

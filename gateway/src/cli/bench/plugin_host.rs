@@ -171,7 +171,7 @@ impl Subject {
             payload: self.data.clone(),
         };
         let (artifact, config) = (self.artifact.clone(), self.config.clone());
-        let call = Call { tenant, artifact, config, question, limits: None };
+        let call = Call { tenant, artifact, config, question, limits: None, dry: false };
         let called = self.host.call(call).await;
         match called.verdict {
             Ok(verdict) if self.work.was_done(&verdict) => Ok(called.duration),
