@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 use crate::{bench, publish, register};
 
 /// The command line as somebody uses it, in a home of its own.
-struct Shell<'a> {
-    server: &'a str,
-    home: &'a std::path::Path,
+pub(crate) struct Shell<'a> {
+    pub server: &'a str,
+    pub home: &'a std::path::Path,
 }
 
 impl Shell<'_> {
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary());
         command.args(arguments).current_dir(self.home).env("XDG_CONFIG_HOME", self.home);
         command.env_remove("HOOKGATE_SERVER").env_remove("HOOKGATE_KEY");
@@ -23,13 +23,13 @@ impl Shell<'_> {
         command
     }
 
-    fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+    pub(crate) fn run(&self, arguments: &[&str]) -> (i32, String, String) {
         let output = self.command(arguments).output().unwrap();
         let text = |it: Vec<u8>| String::from_utf8_lossy(&it).into_owned();
         (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
     }
 
-    fn json(&self, arguments: &[&str]) -> Value {
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         let arguments: Vec<_> = arguments.iter().copied().chain(["--json"]).collect();
         let (code, text, errors) = self.run(&arguments);
         assert_eq!(code, 0, "{arguments:?}: {errors}");

@@ -4,6 +4,8 @@
 mod api;
 mod archive;
 mod command_line;
+mod commands;
+mod servers;
 mod contract;
 mod crash;
 mod delivery;

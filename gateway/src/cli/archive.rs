@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::cli::client::{Client, Failure};
-use crate::cli::{output, send};
+use crate::cli::{output, send, values};
 use crate::domain::EventType;
 
 /// Write events as NDJSON to stdout, oldest first, as `import` takes them
@@ -24,10 +24,10 @@ use crate::domain::EventType;
 #[command(verbatim_doc_comment)]
 pub(super) struct Export {
     /// Accepted at this time or later
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = values::past)]
     from: Option<String>,
     /// Accepted before this time
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = values::past)]
     to: Option<String>,
     /// Only these types: `order.*`
     #[arg(long = "type", value_name = "PATTERN")]
@@ -124,8 +124,11 @@ async fn read(client: &Client, it: &Export, cursor: Option<&str>) -> Result<Page
     };
     let path = format!("{}?{}", client.path(&["events"])?, query.finish());
     let response = client.send(client.request(reqwest::Method::GET, &path)).await?;
-    let body = response.json().await;
-    body.map_err(|it| Failure::other(format!("the answer is no page of events: {it}")))
+    let body = client.read(response).await?;
+    serde_json::from_slice(&body).map_err(|it| {
+        Failure::other(format!("the answer is no page of events: {it}"))
+            .with_help(format!("is {} a gateway?", client.server))
+    })
 }
 
 fn is_operational(event_type: &str) -> bool {

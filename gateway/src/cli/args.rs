@@ -1,12 +1,12 @@
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgMatches, Args, Parser, Subcommand, parser::ValueSource};
 use clap_complete::Shell;
 
 use crate::cli::bench::Bench;
 use crate::cli::{
-    deliveries, demo, doctor, event_types, login, plugin, replays, resources, send, serve, store,
-    tail,
+    access, deliveries, demo, doctor, event_types, login, plugin, replays, resources, send, serve,
+    store, tail, values,
 };
 
 /// A webhook gateway: durable events, sandboxed Wasm plugins, signed deliveries with retries.
@@ -48,6 +48,26 @@ pub(super) struct ClientArgs {
     /// Print JSON: one document, or a line each where there is no end
     #[arg(long, global = true)]
     pub(super) json: bool,
+    /// How long the server may say nothing [default: 30s, 5m where it has something to do]
+    #[arg(long, global = true, value_parser = values::span, value_name = "DURATION")]
+    pub(super) timeout: Option<Duration>,
+}
+
+impl ClientArgs {
+    /// Flags win over the environment: whoever names a context on the command line means its
+    /// server and its key. What is empty in the environment is not set.
+    pub(super) fn settle(&mut self, matches: &ArgMatches) {
+        let said = |name: &str| matches.value_source(name) == Some(ValueSource::CommandLine);
+        let named = said("context");
+        for (name, value) in
+            [("server", &mut self.server), ("key", &mut self.key), ("context", &mut self.context)]
+        {
+            let empty = value.as_ref().is_some_and(String::is_empty);
+            if !said(name) && (named || empty) {
+                *value = None;
+            }
+        }
+    }
 }
 
 /// What to do.
@@ -86,10 +106,13 @@ pub(super) enum Command {
     Replays(replays::Replays),
     /// Make and delete tenants (operator)
     #[command(subcommand)]
-    Tenants(resources::Tenants),
+    Tenants(access::Tenants),
     /// Make and revoke a tenant's keys (operator)
     #[command(subcommand)]
-    Keys(resources::Keys),
+    Keys(access::Keys),
+    /// Who changed what
+    #[command(subcommand)]
+    Audit(access::Audit),
     /// Write, build, test and deploy plugins
     #[command(subcommand)]
     Plugin(plugin::Plugin),

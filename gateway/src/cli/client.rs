@@ -1,13 +1,21 @@
-use std::{fmt, process::ExitCode};
+use std::{fmt, process::ExitCode, time::Duration};
 
-use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use bytes::Bytes;
+use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
 use serde_json::Value;
 
 use crate::app::StartError;
 use crate::cli::args::ClientArgs;
 use crate::cli::login::Context;
+use crate::domain::duration;
 
 const SERVER: &str = "http://127.0.0.1:8080";
+/// How long a server may take to be reached.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+/// How long it may then say nothing where it is only asked something.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// How long where it does something, which may take long: a plugin is compiled, a back-test run.
+const CHANGE_WITHIN: Duration = Duration::from_secs(300);
 
 /// A client of a gateway's API.
 pub(super) struct Client {
@@ -16,6 +24,10 @@ pub(super) struct Client {
     pub(super) key: Option<String>,
     pub(super) tenant: String,
     pub(super) json: bool,
+    /// How long the server may say nothing, if somebody has said so.
+    timeout: Option<Duration>,
+    /// Whose key is kept and was not taken, because another server is asked.
+    withheld: Option<String>,
 }
 
 /// Why a command failed: what is printed, and the exit code.
@@ -51,6 +63,16 @@ impl Failure {
         Self { help: Some(help.into()), ..self }
     }
 
+    /// Whether the gateway knows the key, which may not do this.
+    pub(super) fn is_of_scope(&self) -> bool {
+        self.what.ends_with("(insufficient_scope)")
+    }
+
+    /// Whether it was refused for its size.
+    pub(super) fn is_of_size(&self) -> bool {
+        self.what.ends_with("(body_too_large)") || self.what.ends_with("(plugin_too_large)")
+    }
+
     /// Whether trying again would be refused again: the key is no longer one, or what was asked
     /// for is gone.
     pub(super) fn is_lasting(&self) -> bool {
@@ -68,12 +90,24 @@ impl Failure {
         Self { code: 6, details, help: Some(help), ..Self::other(what) }
     }
 
+    /// Its connection was there, and is no more.
+    pub(super) fn broken(error: &reqwest::Error) -> Self {
+        let what = "the connection broke before the answer was whole";
+        Self { code: 6, details: vec![error.without_url_text()], ..Self::other(what) }
+    }
+
+    fn silent(server: &str, waited: Duration) -> Self {
+        let what = format!("{server} has said nothing for {}", duration(waited));
+        let help = "is it a gateway, and well? --timeout 10m waits longer".to_owned();
+        Self { code: 6, help: Some(help), ..Self::other(what) }
+    }
+
     fn of_problem(status: StatusCode, problem: &Value, request_id: Option<String>) -> Self {
         let code = match status.as_u16() {
             401 | 403 => 3,
             404 => 4,
             409 | 412 => 5,
-            503 => 6,
+            502..=504 => 6,
             _ => 1,
         };
         let detail = problem["detail"].as_str().unwrap_or_else(|| status.as_str());
@@ -89,7 +123,8 @@ impl Failure {
             _ => None,
         };
         let help = help.map(str::to_owned);
-        let details = errors.map(text).collect();
+        // The detail names the first ones itself.
+        let details = errors.map(text).filter(|it| !detail.contains(it.trim())).collect();
         Self { what: format!("{detail} ({word})"), code, details, help, request_id }
     }
 }
@@ -117,30 +152,42 @@ impl Cause for reqwest::Error {
 impl Client {
     pub(super) fn new(args: ClientArgs) -> Result<Self, Failure> {
         let context = Context::load(args.context.as_deref())?;
-        let server = args.server.or(context.server).unwrap_or_else(|| SERVER.to_owned());
-        let url = url::Url::parse(&server).ok().filter(|it| {
-            let plain = it.query().is_none() && it.fragment().is_none();
-            matches!(it.scheme(), "http" | "https") && it.has_host() && plain
-        });
-        if url.is_none() {
+        let kept = context.server.unwrap_or_else(|| SERVER.to_owned());
+        let server = args.server.unwrap_or_else(|| kept.clone());
+        let Some(url) = parse_server(&server) else {
             return Err(Failure::usage(format!("`{server}` is no server's address"))
                 .with_help("write one such as http://127.0.0.1:8080"));
-        }
-        let http = reqwest::Client::builder().build();
+        };
+        // A kept key is for its own server. Whoever misspells a host must not hand it out.
+        let own = parse_server(&kept).is_some_and(|it| it.origin() == url.origin());
+        let (lent, withheld) = match context.key {
+            Some(_) if !own => (None, Some(kept)),
+            key => (key, None),
+        };
+        let http = reqwest::Client::builder().connect_timeout(CONNECT_WITHIN).build();
         let http = http.map_err(|it| Failure::other(format!("no HTTP client: {it}")))?;
         Ok(Self {
             http,
             server: server.trim_end_matches('/').to_owned(),
-            key: args.key.or(context.key),
+            key: args.key.or(lent),
             tenant: args.tenant,
             json: args.json,
+            timeout: args.timeout,
+            withheld,
         })
     }
 
     /// A client of this process's own gateway.
     pub(super) fn of(server: String, key: String) -> Self {
-        let (http, tenant) = (reqwest::Client::new(), "default".to_owned());
-        Self { http, server, key: Some(key), tenant, json: false }
+        Self {
+            http: reqwest::Client::new(),
+            server,
+            key: Some(key),
+            tenant: "default".to_owned(),
+            json: false,
+            timeout: None,
+            withheld: None,
+        }
     }
 
     /// The path of something that belongs to the tenant.
@@ -159,18 +206,87 @@ impl Client {
         }
     }
 
-    /// Sends, and turns a refusal into a failure.
+    /// Sends, and turns a refusal or a long silence into a failure.
     pub(super) async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
-        let response = request.send().await;
-        let response = response.map_err(|it| Failure::unreachable(&self.server, &it))?;
+        self.accepted(self.execute(request, Some(CHANGE_WITHIN)).await?).await
+    }
+
+    /// Waits for the head of the answer: not long where something is only asked, else so long.
+    async fn execute(
+        &self,
+        request: RequestBuilder,
+        usual: Option<Duration>,
+    ) -> Result<reqwest::Result<Response>, Failure> {
+        let request = request.build();
+        let request = request.map_err(|it| Failure::usage(format!("no request: {it}")))?;
+        let asks = request.method() == Method::GET;
+        let usual = if asks { Some(ANSWER_WITHIN) } else { usual };
+        let sent = self.http.execute(request);
+        match usual {
+            Some(usual) => self.within(usual, sent).await,
+            None => Ok(sent.await),
+        }
+    }
+
+    /// As [`Self::send`], for an answer of this media type that comes bit by bit.
+    pub(super) async fn open(
+        &self,
+        request: RequestBuilder,
+        media_type: &str,
+    ) -> Result<Response, Failure> {
+        // Whoever sends bit by bit may take long until there is something to answer.
+        let response = self.accepted(self.execute(request, None).await?).await?;
+        let found = response.headers().get(header::CONTENT_TYPE);
+        let found = found.and_then(|it| it.to_str().ok()).unwrap_or("nothing");
+        match found.starts_with(media_type) {
+            true => Ok(response),
+            false => Err(Failure::other(format!("{} is no gateway", self.server))
+                .with_help(format!("it answers with {found} instead of {media_type}"))),
+        }
+    }
+
+    async fn accepted(&self, sent: reqwest::Result<Response>) -> Result<Response, Failure> {
+        let response = sent.map_err(|it| Failure::unreachable(&self.server, &it))?;
         if response.status().is_success() {
             return Ok(response);
         }
         let status = response.status();
         let id = response.headers().get("x-request-id").and_then(|it| it.to_str().ok());
         let id = id.map(str::to_owned);
-        let problem = response.json().await.unwrap_or_default();
-        Err(Failure::of_problem(status, &problem, id))
+        let body = self.read(response).await.unwrap_or_default();
+        let problem = serde_json::from_slice(&body).unwrap_or_default();
+        let failure = Failure::of_problem(status, &problem, id);
+        Err(match &self.withheld {
+            Some(kept) if status == StatusCode::UNAUTHORIZED => failure.with_help(format!(
+                "the key that is kept is for {kept} alone; give this server's with --key"
+            )),
+            _ => failure,
+        })
+    }
+
+    async fn within<T>(
+        &self,
+        usual: Duration,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Failure> {
+        let patience = self.timeout.unwrap_or(usual);
+        let done = tokio::time::timeout(patience, work).await;
+        done.map_err(|_| Failure::silent(&self.server, patience))
+    }
+
+    /// The next bytes of an answer that is not long in coming; `None` behind the last.
+    pub(super) async fn chunk(&self, response: &mut Response) -> Result<Option<Bytes>, Failure> {
+        let chunk = self.within(ANSWER_WITHIN, response.chunk()).await?;
+        chunk.map_err(|it| Failure::broken(&it))
+    }
+
+    /// The whole of an answer.
+    pub(super) async fn read(&self, mut response: Response) -> Result<Vec<u8>, Failure> {
+        let mut whole = Vec::new();
+        while let Some(chunk) = self.chunk(&mut response).await? {
+            whole.extend_from_slice(&chunk);
+        }
+        Ok(whole)
     }
 
     pub(super) async fn json(&self, request: RequestBuilder) -> Result<Value, Failure> {
@@ -178,8 +294,11 @@ impl Client {
         if response.status() == StatusCode::NO_CONTENT {
             return Ok(Value::Null);
         }
-        let body = response.json().await;
-        body.map_err(|it| Failure::other(format!("the answer is no JSON: {it}")))
+        let body = self.read(response).await?;
+        serde_json::from_slice(&body).map_err(|it| {
+            Failure::other(format!("the answer is no JSON: {it}"))
+                .with_help(format!("is {} a gateway?", self.server))
+        })
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<Value, Failure> {
@@ -189,8 +308,8 @@ impl Client {
     /// The sum of the metrics whose line begins so.
     pub(super) async fn gauge(&self, name: &str) -> Result<f64, Failure> {
         let response = self.send(self.request(Method::GET, "/metrics")).await?;
-        let text = response.text().await;
-        let text = text.map_err(|it| Failure::other(format!("the metrics: {it}")))?;
+        let text = self.read(response).await?;
+        let text = String::from_utf8_lossy(&text);
         let lines = text.lines().filter(|it| it.starts_with(name));
         let value = |it: &str| it.rsplit_once(' ').and_then(|(_, value)| value.parse::<f64>().ok());
         Ok(lines.filter_map(value).sum())
@@ -199,6 +318,13 @@ impl Client {
     pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
         self.json(self.request(Method::POST, path).json(body)).await
     }
+}
+
+fn parse_server(text: &str) -> Option<url::Url> {
+    url::Url::parse(text).ok().filter(|it| {
+        let plain = it.query().is_none() && it.fragment().is_none();
+        matches!(it.scheme(), "http" | "https") && it.has_host() && plain
+    })
 }
 
 /// The path of these segments. Ids come from anywhere, an event's data too: each stays the one

@@ -5,7 +5,8 @@ use serde_json::json;
 
 use crate::cli::client::{Client, Failure};
 use crate::cli::output;
-use crate::cli::resources::{DELIVERY_COLUMNS, Page, list, show};
+use crate::cli::resources::{DELIVERY_COLUMNS, Page, Range, list, show};
+use crate::domain::DeliveryState;
 
 /// Deliveries, and what can be asked of one.
 #[derive(Debug, Subcommand)]
@@ -15,9 +16,14 @@ pub(super) enum Deliveries {
         /// Only of this endpoint
         #[arg(long)]
         endpoint: Option<String>,
-        /// Only in this state: pending, retrying, delivered, filtered, dead, cancelled
-        #[arg(long)]
+        /// Only in this state
+        #[arg(long, value_parser = DeliveryState::NAMES)]
         status: Option<String>,
+        /// Only those whose last attempt was answered so: 503, 5xx
+        #[arg(long)]
+        code: Option<String>,
+        #[command(flatten)]
+        range: Range,
         #[command(flatten)]
         page: Page,
     },
@@ -34,8 +40,8 @@ pub(super) enum Deliveries {
 pub(super) async fn deliveries(client: &Client, command: Deliveries) -> Result<ExitCode, Failure> {
     let at = |id: &str, rest: &str| client.path(&["deliveries", id, rest]);
     match command {
-        Deliveries::List { endpoint, status, page } => {
-            let query = [("endpoint", endpoint), ("status", status)];
+        Deliveries::List { endpoint, status, code, range, page } => {
+            let query = range.query([("endpoint", endpoint), ("status", status), ("code", code)]);
             list(client, "deliveries", &page, &query, &DELIVERY_COLUMNS).await
         }
         Deliveries::Get { id } => show(client, &["deliveries", &id]).await,

@@ -111,7 +111,11 @@ pub(super) async fn run(client: &Client, login: Login) -> Result<ExitCode, Failu
         return Err(Failure::usage("there is no key to keep")
             .with_help("hookgate login --server URL --key KEY"));
     }
-    client.get("/api/webhooks").await?;
+    match client.get("/api/webhooks").await {
+        // A producer's key may publish, and so it may be kept.
+        Err(failure) if failure.is_of_scope() => {}
+        known => drop(known?),
+    }
     let path = login.file.or_else(path);
     let path = path.ok_or_else(|| Failure::usage("name a file with --file"))?;
     let mut kept = Contexts::read(&path)?;

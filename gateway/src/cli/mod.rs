@@ -5,6 +5,7 @@ pub use run::main;
 
 mod args;
 mod client;
+mod values;
 mod output;
 mod serve;
 mod store;
@@ -13,6 +14,7 @@ mod demo;
 mod receiver;
 mod login;
 mod resources;
+mod access;
 mod deliveries;
 mod event_types;
 mod replays;

@@ -1,6 +1,9 @@
 //! Everything that is printed: data to stdout, the rest to stderr.
 
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::{
+    io::{ErrorKind, IsTerminal, Write},
+    process::ExitCode,
+};
 
 use comfy_table::{Table, presets::NOTHING};
 use serde_json::Value;
@@ -8,12 +11,26 @@ use serde_json::Value;
 use crate::cli::client::Failure;
 
 /// Prints a line of data. Once its reader has left, as `head` does, nobody wants the rest: the
-/// command ends.
+/// command ends. Where it cannot be written, as on a full disk, what is there is not whole: the
+/// command fails.
 pub(super) fn line(text: &str) {
-    let printed = writeln!(std::io::stdout().lock(), "{text}");
-    if printed.is_err_and(|it| it.kind() == ErrorKind::BrokenPipe) {
-        std::process::exit(0);
+    if let Err(error) = writeln!(std::io::stdout().lock(), "{text}") {
+        std::process::exit(i32::from(failed(&error)));
     }
+}
+
+/// How a command ends whose data cannot be written.
+pub(super) fn unwritten(error: &std::io::Error) -> ExitCode {
+    ExitCode::from(failed(error))
+}
+
+fn failed(error: &std::io::Error) -> u8 {
+    if error.kind() == ErrorKind::BrokenPipe {
+        return 0;
+    }
+    let failure = Failure::other(format!("stdout: {error}"));
+    complain(&failure.with_help("what was printed so far is not whole"));
+    1
 }
 
 /// Prints a line of data for whoever may want it.

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::cli::authoring::{self, Kind, Lang, Manifest};
 use crate::cli::client::{Client, Failure};
 use crate::cli::plugin_cases::Cases;
-use crate::cli::{output, plugin_life, plugin_logs, plugin_run};
+use crate::cli::{output, plugin_life, plugin_logs, plugin_run, resources};
 
 /// Write, build, test and deploy plugins
 #[derive(Debug, Subcommand)]
@@ -22,7 +22,7 @@ pub(super) enum Plugin {
         /// In which language
         #[arg(long, value_enum, default_value = "rust")]
         lang: Lang,
-        /// What it is asked
+        /// What it is asked; in C there are `filter` and `sign`
         #[arg(long, value_enum, default_value = "filter")]
         kind: Kind,
     },
@@ -95,16 +95,14 @@ pub(super) async fn run(client: &Client, command: Plugin) -> Result<ExitCode, Fa
         Plugin::Life(command) => plugin_life::run(client, command).await,
         Plugin::Logs(flags) => plugin_logs::run(client, flags).await,
         Plugin::Delete { name } => {
-            let path = client.path(&["plugins", &name])?;
-            client.send(client.request(Method::DELETE, &path)).await?;
-            output::note("deleted");
-            Ok(ExitCode::SUCCESS)
+            resources::delete(client, &client.path(&["plugins", &name])?).await
         }
     }
 }
 
 fn new(path: &Path, lang: Lang, kind: Kind) -> Result<ExitCode, Failure> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
+    authoring::check(&name, lang, kind).map_err(|it| Failure::usage(it.to_string()))?;
     authoring::new(&name, lang, kind, path).map_err(told)?;
     output::note(&format!(
         "made {}; next: cd {} && hookgate plugin test",
@@ -127,7 +125,15 @@ async fn deploy(client: &Client, folder: &Path, activate: bool) -> Result<ExitCo
     let manifest = Manifest::read(folder).map_err(told)?;
     let component = build(folder)?;
     let bytes = std::fs::read(&component).map_err(|it| Failure::other(it.to_string()))?;
-    let plugin = upload(client, &manifest.name, bytes, activate).await?;
+    let size = bytes.len();
+    let plugin = upload(client, &manifest.name, bytes, activate).await;
+    let plugin = plugin.map_err(|it| match it.is_of_size() {
+        true => it.with_help(format!(
+            "the component has {size} bytes; the gateway's operator lets it in: \
+             component_mib under [plugins], or serve --plugin-component-mib"
+        )),
+        false => it,
+    })?;
     if client.json {
         output::one(true, &plugin);
     } else {
@@ -137,8 +143,9 @@ async fn deploy(client: &Client, folder: &Path, activate: bool) -> Result<ExitCo
         let kind = plugin["kind"].as_str().unwrap_or_default();
         let next = match activate {
             true => format!(
-                "{} · undo: hookgate plugin rollback {name}",
-                attaching(&client.tenant, name, kind)
+                "{}{}",
+                attaching(&client.tenant, name, kind),
+                plugin_life::undo(name, version)
             ),
             false => format!(
                 "what would differ: hookgate plugin diff {name} --to {version} · \

@@ -115,10 +115,17 @@ async fn activate(client: &Client, name: &str, version: u32, force: bool) -> Out
         return Ok(ExitCode::SUCCESS);
     }
     output::line(&format!("{name} runs version {version} now, sha256 {}", text(&plugin["sha256"])));
-    output::note(&format!(
-        "watch it: hookgate plugin logs {name} -f · undo: hookgate plugin rollback {name}"
-    ));
+    let undo = undo(name, &version.into());
+    output::note(&format!("watch it: hookgate plugin logs {name} -f{undo}"));
     Ok(ExitCode::SUCCESS)
+}
+
+/// How to go back, where a version may have been before.
+pub(super) fn undo(name: &str, version: &Value) -> String {
+    match version.as_u64() {
+        Some(2..) => format!(" · undo: hookgate plugin rollback {name}"),
+        _ => String::new(),
+    }
 }
 
 async fn rollback(client: &Client, name: &str, to: Option<u32>, force: bool) -> Outcome {
@@ -283,8 +290,7 @@ async fn download(
     let version = version.map_or(plugin["active_version"].clone(), Value::from);
     let path = client.path(&["plugins", name, "versions", &version.to_string(), "wasm"])?;
     let response = client.send(client.request(Method::GET, &path)).await?;
-    let bytes = response.bytes().await;
-    let bytes = bytes.map_err(|it| Failure::other(format!("the download broke off: {it}")))?;
+    let bytes = client.read(response).await?;
     let file = to.unwrap_or_else(|| PathBuf::from(format!("{name}-{version}.wasm")));
     let written = std::fs::write(&file, &bytes);
     written.map_err(|it| Failure::other(format!("{}: {it}", file.display())))?;
@@ -328,6 +334,13 @@ fn text(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_has_one_version_is_not_sent_back() {
+        for (version, told) in [(1, false), (2, true)] {
+            assert_eq!(undo("it", &json!(version)).contains("rollback it"), told, "{version}");
+        }
+    }
 
     #[test]
     fn shares_are_read() {

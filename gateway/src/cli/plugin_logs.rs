@@ -5,8 +5,8 @@ use reqwest::Method;
 use serde_json::Value;
 
 use crate::cli::client::{Client, Failure};
-use crate::cli::output;
 use crate::cli::sse::Parser;
+use crate::cli::{output, values};
 
 const RECONNECT_AFTER: Duration = Duration::from_secs(2);
 
@@ -20,14 +20,14 @@ pub(super) struct Flags {
     /// Only this version's lines
     #[arg(long)]
     version: Option<u32>,
-    /// Only this level and more urgent ones: debug, info, warn, error
-    #[arg(long)]
+    /// Only this level and more urgent ones
+    #[arg(long, value_parser = ["debug", "info", "warn", "error"])]
     level: Option<String>,
-    /// Not before this time
-    #[arg(long)]
+    /// Not before this time: 2026-01-31T12:00:00Z, or 6h ago: 6h
+    #[arg(long, value_name = "TIME", value_parser = values::past)]
     since: Option<String>,
     /// How many
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=250))]
     limit: u32,
 }
 
@@ -60,7 +60,7 @@ async fn follow(client: &Client, flags: &Flags) -> Result<ExitCode, Failure> {
         if let Some(id) = &last_id {
             request = request.header("last-event-id", id);
         }
-        match client.send(request).await {
+        match client.open(request, "text/event-stream").await {
             Ok(mut response) => {
                 connected = true;
                 let mut parser = Parser::default();

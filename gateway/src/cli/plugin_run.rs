@@ -111,9 +111,16 @@ async fn run_here(component: Bytes, data: &RawValue, flags: &Flags) -> Result<Va
     let mut config = Config::new(cache.path().to_owned(), Compiler::InProcess);
     // An author wants to know what it costs, on every machine the same.
     config.fuel = true;
+    // What a gateway takes is its operator's to say.
+    config.component_bytes_max = config.component_bytes_max.max(component.len());
     let host = Host::start(config, &SystemEntropy).map_err(|it| broken(&it))?;
     let artifact = host.check(component).await;
     let artifact = artifact.map_err(|it| Failure::other(format!("{} ({})", it.detail, it.code)))?;
+    if !artifact.hooks().delivers() {
+        let kind = artifact.hooks().kind();
+        return Err(Failure::other(format!("it has only {kind}: neither filter nor transform"))
+            .with_help("`hookgate plugin test` asks it what its cases say"));
+    }
     let sha256 = artifact.digest().to_string();
     let text = |(key, value): (String, Value)| (key, value.as_str().unwrap_or_default().to_owned());
     let question = EventIn {

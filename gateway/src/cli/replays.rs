@@ -6,8 +6,8 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use crate::cli::client::{Client, Failure};
-use crate::cli::output;
 use crate::cli::resources::{Page, list, show};
+use crate::cli::{output, values};
 
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// A dry run counts no further: who replays more than this knows that it is a lot.
@@ -37,11 +37,11 @@ pub(super) enum Replays {
 pub(super) struct Create {
     /// The endpoint's id
     endpoint: String,
-    /// From this time on: 2026-01-31T12:00:00Z
-    #[arg(long)]
+    /// From this time on: 2026-01-31T12:00:00Z, or 6h ago: 6h
+    #[arg(long, value_name = "TIME", value_parser = values::past)]
     since: String,
     /// Before this time [default: now]
-    #[arg(long)]
+    #[arg(long, value_name = "TIME", value_parser = values::past)]
     until: Option<String>,
     /// Only these event types: `order.*` (repeatable)
     #[arg(long = "type", value_name = "PATTERN")]
@@ -68,7 +68,7 @@ pub(super) async fn run(client: &Client, command: Replays) -> Result<ExitCode, F
         Replays::Create(it) => create(client, it).await,
         Replays::Cancel { id } => {
             let path = client.path(&["replays", &id])?;
-            client.send(client.request(Method::DELETE, &path)).await?;
+            client.json(client.request(Method::DELETE, &path)).await?;
             show(client, &["replays", &id]).await
         }
     }

@@ -6,8 +6,9 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use crate::cli::client::{Client, Failure, path_of};
-use crate::cli::{archive, output};
+use crate::cli::client::{Client, Failure};
+use crate::cli::{archive, output, values};
+use crate::domain::{DeadReason, Format};
 
 type Outcome = Result<ExitCode, Failure>;
 
@@ -15,23 +16,33 @@ type Outcome = Result<ExitCode, Failure>;
 #[derive(Debug, Args)]
 pub(super) struct Page {
     /// How many
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=250))]
     limit: u32,
     /// Where the page before ended
     #[arg(long)]
     cursor: Option<String>,
-    /// Not before this time
-    #[arg(long)]
+}
+
+/// What of a list, by time and event type.
+#[derive(Debug, Args)]
+pub(super) struct Range {
+    /// Not before this time: 2026-01-31T12:00:00Z, or 6h ago: 6h
+    #[arg(long, value_name = "TIME", value_parser = values::past)]
     since: Option<String>,
+    /// Before this time
+    #[arg(long, value_name = "TIME", value_parser = values::past)]
+    until: Option<String>,
+    /// Only these event types: `order.*`
+    #[arg(long = "type", value_name = "PATTERN")]
+    event_type: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Events {
     /// The newest events
     List {
-        /// Only these types: `order.*`
-        #[arg(long = "type")]
-        event_type: Option<String>,
+        #[command(flatten)]
+        range: Range,
         #[command(flatten)]
         page: Page,
     },
@@ -74,6 +85,13 @@ pub(super) enum Endpoints {
     },
     /// Send a test event and show the answer
     Test { id: String },
+    /// What came of its attempts lately, and how it does
+    Stats {
+        id: String,
+        /// Over how long: 1m to 1h
+        #[arg(long, default_value = "10m", value_name = "DURATION")]
+        window: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -89,6 +107,9 @@ pub(super) struct Create {
     /// Plugins in order: NAME[@VERSION][:key=value,…] (repeatable)
     #[arg(long = "plugin", value_name = "PLUGIN")]
     plugins: Vec<String>,
+    /// What it is sent: with an envelope, or the data alone (raw) [default: envelope]
+    #[arg(long, value_parser = Format::NAMES.map(|(_, name)| name))]
+    format: Option<String>,
     /// Your own id
     #[arg(long)]
     id: Option<String>,
@@ -107,6 +128,11 @@ pub(super) enum DeadLetters {
         /// Only of this endpoint
         #[arg(long)]
         endpoint: Option<String>,
+        /// Only those that died of this
+        #[arg(long, value_parser = DeadReason::NAMES.map(|(_, name)| name))]
+        reason: Option<String>,
+        #[command(flatten)]
+        range: Range,
         #[command(flatten)]
         page: Page,
     },
@@ -118,53 +144,21 @@ pub(super) enum DeadLetters {
         #[arg(long)]
         endpoint: Option<String>,
         /// Those that died since
-        #[arg(long)]
+        #[arg(long, value_name = "TIME", value_parser = values::past)]
         since: Option<String>,
         /// Those that died before
-        #[arg(long)]
+        #[arg(long, value_name = "TIME", value_parser = values::past)]
         until: Option<String>,
     },
     /// Throw one away
     Delete { id: String },
 }
 
-#[derive(Debug, Subcommand)]
-pub(super) enum Tenants {
-    /// All tenants
-    List(Page),
-    /// One tenant
-    Get { tenant: String },
-    /// Make or rename a tenant
-    Put {
-        tenant: String,
-        /// For people
-        #[arg(long)]
-        name: Option<String>,
-    },
-    /// Delete a tenant with all that is its own
-    Delete { tenant: String },
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum Keys {
-    /// All keys of the tenant
-    List(Page),
-    /// Make a key; it is shown this once
-    Create {
-        name: String,
-        /// manage, produce or read (repeatable)
-        #[arg(long = "scope", required = true)]
-        scopes: Vec<String>,
-    },
-    /// Revoke a key at once
-    Revoke { id: String },
-}
-
 pub(super) async fn events(client: &Client, command: Events) -> Outcome {
     match command {
-        Events::List { event_type, page } => {
+        Events::List { range, page } => {
             let columns = ["id", "type", "accepted_at"];
-            list(client, "events", &page, &[("type", event_type)], &columns).await
+            list(client, "events", &page, &range.query([]), &columns).await
         }
         Events::Get { id } => show(client, &["events", &id]).await,
         Events::Export(it) => archive::export(client, it).await,
@@ -203,6 +197,10 @@ pub(super) async fn endpoints(client: &Client, command: Endpoints) -> Outcome {
             client.post(&of(&id, &["secret", "rotate"])?, &json!({ "grace": grace })).await?
         }
         Endpoints::Test { id } => client.post(&of(&id, &["test"])?, &json!({})).await?,
+        Endpoints::Stats { id, window } => {
+            let query = query_of(&[("window", Some(window))]);
+            client.get(&format!("{}?{query}", of(&id, &["stats"])?)).await?
+        }
     };
     output::one(client.json, &answer);
     Ok(ExitCode::SUCCESS)
@@ -216,7 +214,12 @@ impl Create {
         };
         body.insert("url".to_owned(), self.url.into());
         let plugins: Result<Vec<_>, _> = self.plugins.iter().map(|it| plugin_use(it)).collect();
-        let texts = [("filter", self.filter), ("id", self.id), ("description", self.description)];
+        let texts = [
+            ("filter", self.filter),
+            ("format", self.format),
+            ("id", self.id),
+            ("description", self.description),
+        ];
         for (name, value) in texts {
             if let Some(value) = value {
                 body.insert(name.to_owned(), value.into());
@@ -261,9 +264,10 @@ fn plugin_use(text: &str) -> Result<Value, Failure> {
 
 pub(super) async fn dead_letters(client: &Client, command: DeadLetters) -> Outcome {
     match command {
-        DeadLetters::List { endpoint, page } => {
+        DeadLetters::List { endpoint, reason, range, page } => {
             let columns = ["id", "event_type", "endpoint_id", "reason", "died_at", "last_error"];
-            list(client, "dead-letters", &page, &[("endpoint", endpoint)], &columns).await
+            let query = range.query([("endpoint", endpoint), ("reason", reason)]);
+            list(client, "dead-letters", &page, &query, &columns).await
         }
         DeadLetters::Redrive { ids, endpoint, since, until } => {
             let mut body = Map::new();
@@ -284,55 +288,30 @@ pub(super) async fn dead_letters(client: &Client, command: DeadLetters) -> Outco
     }
 }
 
-pub(super) async fn tenants(client: &Client, command: Tenants) -> Outcome {
-    match command {
-        Tenants::List(page) => {
-            let listed = client.get(&format!("/v1/tenants?{}", page.query(&[]))).await?;
-            output::list(client.json, &listed, &["id", "name", "created_at"]);
-            Ok(ExitCode::SUCCESS)
-        }
-        Tenants::Get { tenant } => {
-            let answer = client.get(&path_of(&["tenants", &tenant])?).await?;
-            output::one(client.json, &answer);
-            Ok(ExitCode::SUCCESS)
-        }
-        Tenants::Put { tenant, name } => {
-            let body = name.map_or(json!({}), |it| json!({ "name": it }));
-            let request = client.request(Method::PUT, &path_of(&["tenants", &tenant])?);
-            output::one(client.json, &client.json(request.json(&body)).await?);
-            Ok(ExitCode::SUCCESS)
-        }
-        Tenants::Delete { tenant } => delete(client, &path_of(&["tenants", &tenant])?).await,
-    }
-}
+type Narrowing = Vec<(&'static str, Option<String>)>;
 
-pub(super) async fn keys(client: &Client, command: Keys) -> Outcome {
-    match command {
-        Keys::List(page) => {
-            let columns = ["id", "name", "scopes", "created_at", "expires_at"];
-            list(client, "keys", &page, &[], &columns).await
-        }
-        Keys::Create { name, scopes } => {
-            let body = json!({ "name": name, "scopes": scopes });
-            output::one(client.json, &client.post(&client.path(&["keys"])?, &body).await?);
-            Ok(ExitCode::SUCCESS)
-        }
-        Keys::Revoke { id } => delete(client, &client.path(&["keys", &id])?).await,
+impl Range {
+    /// With what else narrows the list.
+    pub(super) fn query<const N: usize>(
+        self,
+        more: [(&'static str, Option<String>); N],
+    ) -> Narrowing {
+        let own = [("since", self.since), ("until", self.until), ("type", self.event_type)];
+        own.into_iter().chain(more).collect()
     }
 }
 
 impl Page {
-    fn query(&self, more: &[(&str, Option<String>)]) -> String {
-        let mut query = url::form_urlencoded::Serializer::new(String::new());
-        query.append_pair("limit", &self.limit.to_string());
-        let own = [("cursor", self.cursor.clone()), ("since", self.since.clone())];
-        for (name, value) in own.iter().chain(more) {
-            if let Some(value) = value {
-                query.append_pair(name, value);
-            }
-        }
-        query.finish()
+    pub(super) fn query(&self, more: &[(&str, Option<String>)]) -> String {
+        let own = [("limit", Some(self.limit.to_string())), ("cursor", self.cursor.clone())];
+        query_of(&[&own, more].concat())
     }
+}
+
+fn query_of(pairs: &[(&str, Option<String>)]) -> String {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    query.extend_pairs(pairs.iter().filter_map(|(name, it)| Some((name, it.as_ref()?))));
+    query.finish()
 }
 
 pub(super) async fn list(
@@ -353,14 +332,15 @@ pub(super) async fn show(client: &Client, what: &[&str]) -> Outcome {
 }
 
 pub(super) async fn delete(client: &Client, path: &str) -> Outcome {
-    client.send(client.request(Method::DELETE, path)).await?;
+    // No content, or JSON: what answers otherwise is no gateway, and has deleted nothing.
+    client.json(client.request(Method::DELETE, path)).await?;
     if !client.json {
         output::note("deleted");
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn parse(text: &str) -> Result<Value, Failure> {
+pub(super) fn parse(text: &str) -> Result<Value, Failure> {
     serde_json::from_str(text).map_err(|it| Failure::usage(format!("this is no JSON: {it}")))
 }
 

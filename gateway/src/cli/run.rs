@@ -1,11 +1,14 @@
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, error::ErrorKind};
+use clap::{
+    CommandFactory, FromArgMatches,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 
 use crate::cli::args::{Cli, Command};
 use crate::cli::client::{Client, Failure};
 use crate::cli::{
-    bench, deliveries, demo, doctor, event_types, explain, login, output, plugin, replays,
+    access, bench, deliveries, demo, doctor, event_types, explain, login, output, plugin, replays,
     resources, send, serve, store, system, tail,
 };
 use crate::plugins::compiler_main;
@@ -14,14 +17,16 @@ const USAGE: u8 = 64;
 
 /// Parses the command line, does what it says, and tells how it ended.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match parse() {
         Ok(cli) => cli,
-        Err(error) => return refuse(&error),
+        Err(error) => return refuse(error),
     };
     match cli.command {
         Command::PluginCompiler { arguments } => compiler_main(&arguments),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "hookgate", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut shown(), "hookgate", &mut script);
+            output::line(String::from_utf8_lossy(&script).trim_end());
             ExitCode::SUCCESS
         }
         Command::Openapi => {
@@ -37,6 +42,24 @@ pub fn main() -> ExitCode {
         Command::Store(it) => in_runtime(store::run(it, cli.client)),
         command => in_runtime(async move { as_client(command, cli.client).await }),
     }
+}
+
+fn parse() -> clap::error::Result<Cli> {
+    let matches = Cli::command().try_get_matches()?;
+    let cli = Cli::from_arg_matches(&matches);
+    let mut cli = cli.map_err(|it| it.format(&mut Cli::command()))?;
+    cli.client.settle(&matches);
+    Ok(cli)
+}
+
+/// The command line without what only the gateway itself calls.
+fn shown() -> clap::Command {
+    let whole = Cli::command();
+    let shown = whole.get_subcommands().filter(|it| !it.is_hide_set());
+    clap::Command::new("hookgate")
+        .version(env!("CARGO_PKG_VERSION"))
+        .args(whole.get_arguments())
+        .subcommands(shown)
 }
 
 async fn as_client(command: Command, args: crate::cli::args::ClientArgs) -> ExitCode {
@@ -65,8 +88,9 @@ async fn dispatch(command: Command, client: &Client) -> Result<ExitCode, Failure
         Command::Endpoints(it) => resources::endpoints(client, it).await,
         Command::Deliveries(it) => deliveries::deliveries(client, it).await,
         Command::DeadLetters(it) => resources::dead_letters(client, it).await,
-        Command::Tenants(it) => resources::tenants(client, it).await,
-        Command::Keys(it) => resources::keys(client, it).await,
+        Command::Tenants(it) => access::tenants(client, it).await,
+        Command::Keys(it) => access::keys(client, it).await,
+        Command::Audit(it) => access::audit(client, it).await,
         Command::Plugin(it) => plugin::run(client, it).await,
         Command::EventTypes(it) => event_types::run(client, it).await,
         Command::Replays(it) => replays::run(client, it).await,
@@ -105,12 +129,19 @@ fn in_runtime(work: impl Future<Output = ExitCode>) -> ExitCode {
 
 /// A mistake on the command line: 2 as everywhere, but 64 for `serve`, whose callers are
 /// supervisors (sysexits.h).
-fn refuse(error: &clap::Error) -> ExitCode {
-    // Nobody may be reading any more.
-    let _ = error.print();
+fn refuse(mut error: clap::Error) -> ExitCode {
+    if let Some(ContextValue::Strings(names)) = error.get(ContextKind::ValidSubcommand) {
+        let hidden = ["plugin-compiler", "bench-part"];
+        let names = names.iter().filter(|it| !hidden.contains(&it.as_str())).cloned().collect();
+        error.insert(ContextKind::ValidSubcommand, ContextValue::Strings(names));
+    }
+    let printed = error.print();
     let serving = std::env::args().nth(1).is_some_and(|it| it == "serve");
     match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => match printed {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(unwritten) => output::unwritten(&unwritten),
+        },
         _ if serving => ExitCode::from(USAGE),
         _ => ExitCode::from(2),
     }

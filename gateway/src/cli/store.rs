@@ -6,7 +6,6 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use futures_util::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::Method;
 use serde_json::json;
@@ -135,11 +134,9 @@ fn start_logging() {
 
 async fn download(client: ClientArgs, folder: &Path) -> Result<(PathBuf, u64), Failure> {
     let client = Client::new(client)?;
-    let response = client.send(client.request(Method::POST, "/v1/system/backup")).await?;
-    let mut stream = response.bytes_stream();
+    let mut response = client.send(client.request(Method::POST, "/v1/system/backup")).await?;
     let (mut file, partial) = begin(folder)?;
-    while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|it| Failure::other(format!("the backup ended early: {it}")))?;
+    while let Some(chunk) = client.chunk(&mut response).await? {
         let written = file.write_all(&chunk);
         written.map_err(|it| partial.failed(it))?;
     }

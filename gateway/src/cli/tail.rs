@@ -19,8 +19,9 @@ pub(super) struct Flags {
     /// Only attempts at this endpoint
     #[arg(long, value_name = "ID")]
     endpoint: Option<String>,
-    /// Only attempts that ended so: delivered, filtered, retrying, dead
-    #[arg(long, value_name = "STATUS")]
+    /// Only attempts that ended so
+    #[arg(long, value_name = "STATUS",
+          value_parser = ["delivered", "filtered", "retrying", "dead"])]
     status: Option<String>,
     /// Only one kind: event, attempt
     #[arg(long, value_name = "KIND", value_parser = ["event", "attempt"])]
@@ -41,6 +42,10 @@ impl Flags {
 }
 
 pub(super) async fn run(client: &Client, flags: Flags) -> Result<ExitCode, Failure> {
+    if let Some(id) = &flags.endpoint {
+        // Of one that is not there nothing would ever come.
+        client.get(&client.path(&["endpoints", id])?).await?;
+    }
     let mut last_id: Option<String> = None;
     let mut connected = false;
     loop {
@@ -70,7 +75,7 @@ async fn watch(
     if let Some(id) = last_id {
         request = request.header("last-event-id", id.as_str());
     }
-    let mut response = client.send(request).await?;
+    let mut response = client.open(request, "text/event-stream").await?;
     *connected = true;
     let mut parser = Parser::default();
     while let Ok(Some(chunk)) = response.chunk().await {

@@ -3,6 +3,7 @@ use std::{fs, path::Path};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
+use crate::cli::authoring::world;
 use crate::domain::PluginName;
 use crate::plugins::Keep;
 
@@ -76,6 +77,7 @@ impl Manifest {
         if PluginName::parse(&manifest.name).is_none() {
             bail!("{}: `{}` is no plugin's name: {NAME_FORM}", path.display(), manifest.name);
         }
+        world::interfaces(&manifest.kind).with_context(|| path.display().to_string())?;
         let other = manifest.lang == Lang::Other;
         if other != (manifest.component.is_some() && !manifest.build.is_empty()) {
             bail!(
@@ -109,6 +111,19 @@ mod tests {
             let text = format!("name = \"{name}\"\nkind = \"filter\"\n");
             fs::write(folder.path().join("hookgate-plugin.toml"), text).unwrap();
             assert_eq!(Manifest::read(folder.path()).is_ok(), fits, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_kind_is_made_of_hooks() {
+        let folder = tempfile::tempdir().unwrap();
+        for (kind, fits) in
+            [("filter", true), ("filter + sign", true), ("fliter", false), ("", false)]
+        {
+            let text = format!("name = \"a\"\nkind = \"{kind}\"\n");
+            fs::write(folder.path().join("hookgate-plugin.toml"), text).unwrap();
+            let read = Manifest::read(folder.path());
+            assert_eq!(read.is_ok(), fits, "{kind}: {read:?}");
         }
     }
 }

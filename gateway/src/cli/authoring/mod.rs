@@ -6,7 +6,7 @@ mod manifest;
 pub use manifest::{Lang, Manifest};
 
 mod new;
-pub use new::{Kind, new};
+pub use new::{Kind, check, new};
 
 mod build;
 pub use build::{Built, build};

@@ -23,18 +23,27 @@ pub enum Kind {
     Sign,
 }
 
-/// Makes a folder for a plugin. It has all it needs and builds anywhere.
+/// Whether there can be such a plugin.
 ///
 /// # Errors
-/// When the name is none, the folder is there already, it cannot be written, or there is no
-/// template.
-pub fn new(name: &str, lang: Lang, kind: Kind, folder: &Path) -> Result<()> {
+/// When the name is none, or there is no template.
+pub fn check(name: &str, lang: Lang, kind: Kind) -> Result<()> {
     if PluginName::parse(name).is_none() {
         bail!("`{name}` is no plugin's name: {NAME_FORM}");
     }
     if lang == Lang::Rust && name.as_bytes()[0].is_ascii_digit() {
         bail!("`{name}` is no crate's name: write a-z first");
     }
+    templates::find(lang, kind).map(drop)
+}
+
+/// Makes a folder for a plugin. It has all it needs and builds anywhere.
+///
+/// # Errors
+/// When the name is none, the folder is there already, it cannot be written, or there is no
+/// template.
+pub fn new(name: &str, lang: Lang, kind: Kind, folder: &Path) -> Result<()> {
+    check(name, lang, kind)?;
     if folder.exists() {
         bail!("{} is there already", folder.display());
     }

@@ -25,8 +25,9 @@ pub(super) fn build(folder: &Path, manifest: &Manifest) -> Result<PathBuf> {
         false => Command::new("componentize-py"),
     };
     command.arg("--wit-path").arg(&wit).args(["--world", "plugin", "componentize", module]);
-    // What is not there must not be asked for: stubs in place of WASI.
-    command.arg("--stub-wasi").arg("--python-path").arg(folder).arg("--output").arg(&path);
+    // With WASI as it is, not stubs of it: what is printed, and the trace of an exception, become
+    // lines of the log.
+    command.arg("--python-path").arg(folder).arg("--output").arg(&path);
     tools::run(command.current_dir(folder), REMEDY)?;
     Ok(path)
 }

@@ -82,7 +82,9 @@ fn javascript(kind: Kind) -> Vec<File> {
 }
 
 const PYTHON: &str = "The code is `plugin.py`. Building needs componentize-py: `python3 -m venv \
-                      .venv && .venv/bin/pip install componentize-py==0.25.1`.";
+                      .venv && .venv/bin/pip install componentize-py==0.25.1`. The component \
+                      has about 18 MB, more than a gateway takes unless its operator starts it \
+                      with `--plugin-component-mib 32`.";
 
 fn python(kind: Kind) -> Vec<File> {
     let module = match kind {
