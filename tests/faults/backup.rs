@@ -1,4 +1,7 @@
-use std::{collections::BTreeSet, fs, path::Path, process::Command, time::Duration};
+use std::{
+    collections::BTreeSet, fs, os::unix::fs::PermissionsExt, path::Path, process::Command,
+    time::Duration,
+};
 
 use hookgate_tests::{Ledger, OPERATOR_KEY, binary};
 
@@ -42,10 +45,16 @@ async fn a_backup_under_load_is_whole_and_starts_elsewhere() {
         |from: &Path| run(&["store", "restore", text(from), "--data-dir", text(&elsewhere)], "");
     let mut bytes = fs::read(&backup).unwrap();
     let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
     let damaged = folder.path().join("damaged");
+    fs::write(&damaged, [&bytes[..], b"x"].concat()).unwrap();
+    assert_eq!(restore(&damaged).0, Some(65), "one with something behind it is refused");
+    bytes[middle] ^= 1;
     fs::write(&damaged, &bytes).unwrap();
     assert_eq!(restore(&damaged).0, Some(65), "a damaged backup is refused");
+    for (path, expected) in [(&data, 0o700), (&backup, 0o600)] {
+        let mode = path.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, expected, "{} is for nobody else", path.display());
+    }
     assert!(!elsewhere.join("store").exists());
     let (code, said) = restore(&backup);
     assert_eq!(code, Some(0), "{said}");

@@ -1,6 +1,7 @@
 use std::{
     fs::File,
     io::{BufReader, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -169,7 +170,10 @@ impl Drop for Partial {
 fn begin(folder: &Path) -> Result<(File, Partial), Failure> {
     let now = SystemClock.now().to_string().replace([':', '-'], "");
     let path = folder.join(format!("hookgate-{now}.partial"));
-    let made = std::fs::create_dir_all(folder).and_then(|()| File::create_new(&path));
+    // As the data directory, a copy of it is for nobody else to read.
+    let mut file = File::options();
+    let file = file.write(true).create_new(true).mode(0o600);
+    let made = std::fs::create_dir_all(folder).and_then(|()| file.open(&path));
     match made {
         Ok(file) => Ok((file, Partial(path))),
         Err(error) => Err(Failure::other(format!("{}: {error}", path.display()))),

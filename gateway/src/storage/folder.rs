@@ -1,4 +1,9 @@
-use std::{fs, fs::File, io, path::Path};
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::DirBuilderExt,
+    path::Path,
+};
 
 /// Creates a folder and those above it that are missing, each of them safe from a power failure:
 /// without a sync of the folder above, a whole store can be gone afterwards, and nothing tells.
@@ -11,7 +16,8 @@ pub fn create_folder(folder: &Path) -> io::Result<()> {
     }
     let above = folder.parent().unwrap_or(Path::new(""));
     create_folder(above)?;
-    match fs::create_dir(folder) {
+    // What lies there is the tenants' data.
+    match fs::DirBuilder::new().mode(0o700).create(folder) {
         // Somebody else was faster.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
         created => created?,

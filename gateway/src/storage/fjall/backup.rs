@@ -144,6 +144,9 @@ fn read_backup(
     if told != rows || u128::from_le_bytes(from.take().map_err(broken)?) != checksum {
         return Err(Error::corrupt("the backup's checksum is wrong"));
     }
+    if from.inner.read(&mut [0]).map_err(broken)? > 0 {
+        return Err(Error::corrupt("something stands behind the backup's end"));
+    }
     Ok((shards, rows))
 }
 
