@@ -98,6 +98,10 @@ async fn types_and_replays_by_command() {
     let dry: Vec<_> = create.iter().copied().chain(["--dry-run"]).collect();
     let counted = shell.json(&dry);
     assert_eq!(counted, json!({ "endpoint": "mine", "events": 3, "exact": true }));
+    register(&gateway, &endpoint, json!({ "id": "paid", "event_types": ["order.paid"] })).await;
+    let paid = ["replays", "create", "paid", "--since", since, "--dry-run"];
+    let counted = shell.json(&paid);
+    assert_eq!(counted["events"], 2, "what it does not ask for is not sent to it: {counted}");
     assert_eq!(gateway.get("replays").await["data"], json!([]), "nothing was sent");
     let replay = shell.json(&create);
     assert_eq!((&replay["status"], &replay["replayed"]), (&json!("finished"), &json!(3)));

@@ -326,6 +326,30 @@ async fn the_scheme_of_a_key_has_no_case() {
 }
 
 #[tokio::test]
+async fn an_empty_variable_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let mut doctor = std::process::Command::new(hookgate_tests::binary());
+    for name in [
+        "RETENTION",
+        "SHARDS",
+        "EGRESS_PROXY",
+        "ALLOW_HTTP",
+        "ALLOW_CIDR",
+        "CONFIG",
+        "OPERATOR_KEY",
+        "MASTER_KEY",
+        "MASTER_KEY_FILE",
+        "SERVER",
+    ] {
+        doctor.env(format!("HOOKGATE_{name}"), "");
+    }
+    let listen = ["doctor", "--resolve", "localhost", "--listen", "127.0.0.1:0", "--data-dir"];
+    let told = doctor.args(listen).arg(data).output().unwrap();
+    assert!(told.status.success(), "{told:?}");
+}
+
+#[tokio::test]
 async fn a_yes_in_the_environment_may_be_written_as_people_do() {
     let folder = tempfile::tempdir().unwrap();
     for (number, (text, allowed)) in (0..).zip([("1", true), ("YES", true), ("off", false)]) {

@@ -10,8 +10,6 @@ use crate::cli::resources::{Page, list, show};
 use crate::cli::{output, values};
 
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// A dry run counts no further: who replays more than this knows that it is a lot.
-const COUNTED_MAX: usize = 100_000;
 
 /// Events of the past, once more.
 #[derive(Debug, Subcommand)]
@@ -64,7 +62,6 @@ pub(super) async fn run(client: &Client, command: Replays) -> Result<ExitCode, F
             list(client, "replays", &page, &[], &columns).await
         }
         Replays::Get { id } => show(client, &["replays", &id]).await,
-        Replays::Create(it) if it.dry_run => count(client, &it).await,
         Replays::Create(it) => create(client, it).await,
         Replays::Cancel { id } => {
             let path = client.path(&["replays", &id])?;
@@ -86,6 +83,14 @@ async fn create(client: &Client, it: Create) -> Result<ExitCode, Failure> {
     }
     if it.undelivered {
         body.insert("only".to_owned(), "undelivered".into());
+    }
+    if it.dry_run {
+        body.insert("dry_run".to_owned(), true.into());
+        let preview = client.post(&client.path(&["replays"])?, &body.into()).await?;
+        let (endpoint, events) = (&preview["endpoint"], &preview["matching"]);
+        let told = json!({ "endpoint": endpoint, "events": events, "exact": preview["exact"] });
+        output::one(client.json, &told);
+        return Ok(ExitCode::SUCCESS);
     }
     let mut replay = client.post(&client.path(&["replays"])?, &body.into()).await?;
     if !it.detach {
@@ -109,40 +114,4 @@ async fn follow(client: &Client, mut replay: Value) -> Result<Value, Failure> {
     }
     bar.finish_and_clear();
     Ok(replay)
-}
-
-/// Counts the events of the range. What an endpoint has received already is not known without
-/// looking each up, so that then it is the most that there can be.
-async fn count(client: &Client, it: &Create) -> Result<ExitCode, Failure> {
-    // An endpoint that is not there is told now, not when it counts.
-    client.get(&client.path(&["endpoints", &it.endpoint])?).await?;
-    let patterns: Vec<_> = match it.event_types.is_empty() {
-        true => vec![None],
-        false => it.event_types.iter().map(Some).collect(),
-    };
-    let mut ids = std::collections::BTreeSet::new();
-    for pattern in patterns {
-        let mut cursor: Option<String> = None;
-        loop {
-            let mut query = url::form_urlencoded::Serializer::new(String::new());
-            query.append_pair("limit", "250").append_pair("since", &it.since);
-            let more =
-                [("until", it.until.as_ref()), ("type", pattern), ("cursor", cursor.as_ref())];
-            for (name, value) in more {
-                query.extend_pairs(value.map(|it| (name, it)));
-            }
-            let path = format!("{}?{}", client.path(&["events"])?, query.finish());
-            let page = client.get(&path).await?;
-            let events = page["data"].as_array().into_iter().flatten();
-            ids.extend(events.filter_map(|it| it["id"].as_str().map(str::to_owned)));
-            cursor = page["next_cursor"].as_str().map(str::to_owned);
-            if cursor.is_none() || ids.len() >= COUNTED_MAX {
-                break;
-            }
-        }
-    }
-    let events = ids.len();
-    let exact = !it.undelivered && events < COUNTED_MAX;
-    output::one(client.json, &json!({ "endpoint": it.endpoint, "events": events, "exact": exact }));
-    Ok(ExitCode::SUCCESS)
 }

@@ -2,6 +2,7 @@ use std::process::ExitCode;
 
 use clap::{
     CommandFactory, FromArgMatches,
+    builder::Resettable,
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
@@ -45,11 +46,21 @@ pub fn main() -> ExitCode {
 }
 
 fn parse() -> clap::error::Result<Cli> {
-    let matches = Cli::command().try_get_matches()?;
+    let matches = without_empty(Cli::command()).try_get_matches()?;
     let cli = Cli::from_arg_matches(&matches);
     let mut cli = cli.map_err(|it| it.format(&mut Cli::command()))?;
     cli.client.settle(&matches);
     Ok(cli)
+}
+
+/// An empty variable of the environment is as if it were not set: so compose files and shells write
+/// what is not given.
+fn without_empty(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|it| {
+        let value = it.get_env().and_then(std::env::var_os);
+        if value.is_some_and(|it| it.is_empty()) { it.env(Resettable::Reset) } else { it }
+    });
+    command.mut_subcommands(without_empty)
 }
 
 /// The command line without what only the gateway itself calls.

@@ -115,6 +115,9 @@ fn show(json: bool, event: &SseEvent, data: &Value) {
                 (code, _) => format!("{code} in {}", text("duration")),
             },
         ),
+        _ if data["attempts"] == true => {
+            "attempts that ended meanwhile are not shown: hookgate deliveries list".to_owned()
+        }
         _ => format!("some were missed: {data}"),
     };
     output::line(&shown);
