@@ -247,9 +247,13 @@ async fn what_is_deleted_is_not_shown_any_more() {
     }
     let open = "hookgate_breakers_open";
     await_value(&gateway, open, 1.0).await;
-    let delivery = gateway.get(&format!("events/{last}/deliveries")).await;
-    let path = format!("deliveries/{}/cancel", delivery["data"][0]["id"].as_str().unwrap());
-    assert_eq!(gateway.call(Method::POST, &path, None).await.0, 200);
+    let deliveries = format!("events/{last}/deliveries");
+    let known = crate::until(&gateway, &deliveries, |it| it["data"][0]["id"].is_string()).await;
+    let path = format!("deliveries/{}/cancel", known["data"][0]["id"].as_str().unwrap());
+    // 409 while an attempt is under way.
+    while gateway.call(Method::POST, &path, None).await.0 != 200 {
+        tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+    }
     await_value(&gateway, CANCELLED, 1.0).await;
     let path = format!("endpoints/{id}");
     assert_eq!(gateway.call(Method::DELETE, &path, None).await.0, 204);
