@@ -2,6 +2,7 @@
 
 use reqwest::{Method, header};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::{bench, publish, register};
 use hookgate_tests::{Gateway, OPERATOR_KEY, TestEndpoint, plugin};
@@ -106,6 +107,46 @@ async fn plugins_come_newest_first_and_are_tried_on_one_kind_of_events() {
     let both = json!({ "events": [{ "type": "a.b", "data": {} }], "recent": 1 });
     let (status, problem) = gateway.call(Method::POST, "plugins/a-first/invoke", Some(both)).await;
     assert_eq!((status, pointers(&problem)), (422, vec!["/recent"]), "{problem}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_changes_at_once_leave_nothing_half() {
+    const AT_ONCE: usize = 25;
+    const PLUGIN: &str = "/v1/tenants/default/plugins/one";
+    let (_folder, gateway, _endpoint) = bench().await;
+    let url = "https://shop.example/hooks";
+    gateway.post("endpoints", json!({ "id": "mine", "url": url })).await;
+    let mut patches = JoinSet::new();
+    for n in 0..AT_ONCE {
+        let path = format!("{ENDPOINTS}/mine");
+        let patch = json!({ "metadata": { format!("k{n}"): "1" } });
+        let request = gateway.request(Method::PATCH, &path, OPERATOR_KEY).json(&patch);
+        patches.spawn(request.send());
+    }
+    while let Some(answer) = patches.join_next().await {
+        assert_eq!(answer.unwrap().unwrap().status(), 200);
+    }
+    let kept = gateway.get("endpoints/mine").await;
+    assert_eq!(kept["metadata"].as_object().unwrap().len(), AT_ONCE, "{kept}");
+    for _ in 0..3 {
+        assert_eq!(gateway.upload("one", plugin::example("redact")).await.0 / 100, 2);
+        let endpoint = json!({ "url": url, "plugins": [{ "plugin": "one" }] });
+        let mut calls = JoinSet::new();
+        for _ in 0..AT_ONCE {
+            let made = gateway.request(Method::POST, ENDPOINTS, OPERATOR_KEY).json(&endpoint);
+            calls.spawn(made.send());
+            calls.spawn(gateway.request(Method::DELETE, PLUGIN, OPERATOR_KEY).send());
+        }
+        while calls.join_next().await.is_some() {}
+        let gone = gateway.call(Method::GET, "plugins/one", None).await.0 == 404;
+        let users = gateway.get("endpoints?limit=250").await;
+        let users = users["data"].as_array().unwrap().iter();
+        let users = users.filter(|it| it["plugins"][0]["plugin"] == "one").count();
+        assert!(!gone || users == 0, "{users} endpoints use a plugin that is gone");
+        if !gone {
+            break;
+        }
+    }
 }
 
 #[tokio::test]

@@ -122,6 +122,29 @@ async fn exit_codes_tell_what_is_wrong() {
 }
 
 #[tokio::test]
+async fn a_store_keeps_its_shards_and_none_is_made_where_none_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let mut gateway = Gateway::start_with(&data, &["--shards", "2"]);
+    let event = publish(&gateway, "a.b", json!(1)).await;
+    assert!(gateway.terminate().await.success());
+    let mut gateway = Gateway::start(&data);
+    assert_eq!(gateway.get(&format!("events/{event}")).await["data"], 1);
+    assert!(gateway.terminate().await.success());
+    let run = |arguments: &[&str], data: &std::path::Path| {
+        let output = Command::new(binary()).args(arguments).arg("--data-dir").arg(data).output();
+        let output = output.unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, text) = run(&["serve", "--listen", "127.0.0.1:0", "--shards", "3"], &data);
+    assert!(code == Some(64) && text.contains("shards"), "{text}");
+    let nowhere = folder.path().join("nowhere");
+    let (code, text) = run(&["store", "verify", "--accept-loss"], &nowhere);
+    assert!(code == Some(74) && text.contains("no store"), "{text}");
+    assert!(!nowhere.exists());
+}
+
+#[tokio::test]
 async fn private_addresses_need_leave() {
     let folder = tempfile::tempdir().unwrap();
     let gateway = Gateway::start_with(&folder.path().join("data"), &[]);

@@ -47,7 +47,7 @@ async fn read_within(
     headers: &HeaderMap,
     mut body: Body,
     bytes_max: usize,
-    mut held: Option<Held>,
+    mut held: Option<Held<'_>>,
 ) -> Result<Bytes> {
     let too_large = || Problem::too_large(format!("the body is over {bytes_max} bytes"));
     if headers.get(header::CONTENT_ENCODING).is_some_and(|it| it != "identity" && !it.is_empty()) {

@@ -22,15 +22,15 @@ pub struct BodyMemory(Arc<Semaphore>);
 
 /// What one body has taken.
 #[derive(Debug)]
-pub(super) struct Held {
-    of: BodyMemory,
+pub(super) struct Held<'a> {
+    of: &'a BodyMemory,
     permit: Option<OwnedSemaphorePermit>,
 }
 
 /// A body that counts until nothing of it is left.
 struct Counted {
     bytes: Bytes,
-    _held: Held,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl AsRef<[u8]> for Counted {
@@ -45,12 +45,12 @@ impl BodyMemory {
         Self(Arc::new(Semaphore::new(bytes_max / STEP_BYTES)))
     }
 
-    pub(super) fn hold(&self) -> Held {
-        Held { of: self.clone(), permit: None }
+    pub(super) fn hold(&self) -> Held<'_> {
+        Held { of: self, permit: None }
     }
 }
 
-impl Held {
+impl Held<'_> {
     /// Takes what a body of so many bytes needs; waits for others where there is too little.
     pub(super) async fn grow_to(&mut self, bytes: usize) -> Result<()> {
         let missing = self.missing(bytes);
@@ -71,7 +71,7 @@ impl Held {
     pub(super) fn with(self, bytes: Bytes) -> Bytes {
         match self.permit {
             None => bytes,
-            Some(_) => Bytes::from_owner(Counted { bytes, _held: self }),
+            Some(permit) => Bytes::from_owner(Counted { bytes, _permit: permit }),
         }
     }
 

@@ -92,8 +92,8 @@ impl Gateway {
         let id = shown.id.as_deref()?;
         let key = self.key(id)?;
         let now = self.clock.now();
-        let made = key.maker.as_deref().map(|it| self.key(it).filter(|it| !it.has_expired(now)));
-        if matches!(made, Some(None)) {
+        let has_ended = |id: &String| self.key(id).is_none_or(|it| it.has_expired(now));
+        if key.maker.as_ref().is_some_and(has_ended) {
             return None;
         }
         let old =

@@ -287,11 +287,7 @@ fn read_many(bytes: &Bytes, limits: &Limits, read: Read) -> Result<Vec<NewEvent>
     for (place, text) in texts.into_iter().enumerate() {
         let base = format!("/{place}");
         match read(bytes, text.get().as_bytes(), &base, limits.data_bytes_max) {
-            Ok(mut event) => {
-                // On its own, so that one event does not keep the whole body in memory.
-                event.data = Bytes::copy_from_slice(&event.data);
-                events.push(event);
-            }
+            Ok(event) => events.push(event),
             Err(problem) => errors.extend(problem.into_errors(&base)?),
         }
     }

@@ -227,9 +227,6 @@ fn add_answer(responses: &mut Map<String, Value>, answer: &Answer, schemas: &Map
     }
 }
 
-/// Bodies that say where deliveries go, and how.
-const ADDRESSED: [&str; 3] = ["NewEndpoint", "EndpointPatch", "NewWebhook"];
-
 /// What is refused by the head of a request alone, wherever it leads.
 const OF_EVERY_HEAD: [(u16, &str); 3] =
     [(400, "ambiguous_request"), (414, "uri_too_long"), (431, "headers_too_large")];
@@ -269,10 +266,13 @@ fn refusals(route: &Route) -> Vec<(u16, &'static str)> {
         all.extend([(415, "unsupported_media_type"), (415, "unsupported_encoding")]);
         all.extend([(422, "invalid_field"), (422, "json_limits")]);
     }
-    if bodies.iter().any(|(_, schema)| ADDRESSED.contains(schema)) {
+    let takes = |schemas: &[&str]| bodies.iter().any(|(_, schema)| schemas.contains(schema));
+    if takes(&["NewEndpoint", "EndpointPatch", "NewWebhook"]) {
         let codes = ["url_invalid", "url_scheme", "url_port", "url_blocked_address"];
-        let more = ["header_not_allowed", "plugin_no_hook"];
-        all.extend(codes.into_iter().chain(more).map(|it| (422, it)));
+        all.extend(codes.map(|it| (422, it)));
+    }
+    if takes(&["NewEndpoint", "EndpointPatch"]) {
+        all.extend([(422, "header_not_allowed"), (422, "plugin_no_hook")]);
     }
     all.push((500, "internal"));
     all.extend(refusals);

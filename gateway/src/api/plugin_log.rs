@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, header};
 use tokio::sync::watch;
 
 use crate::api::caller::Access;
-use crate::api::gateway::{Gateway, STOPPING};
+use crate::api::gateway::Gateway;
 use crate::api::page::{Query, cursor, page};
 use crate::api::problem::{Problem, Result};
 use crate::api::{plugin_follow, plugin_wire};
@@ -76,7 +76,6 @@ struct Following {
     shown_to: u64,
     last: watch::Receiver<u64>,
     waiting: VecDeque<String>,
-    unready: watch::Receiver<Option<&'static str>>,
 }
 
 /// A stream of server-sent events, one for each line; its id lets a reader come back.
@@ -97,7 +96,6 @@ fn follow(
         since: wanted.since,
         shown_to: from,
         waiting: VecDeque::from([": watching\nretry: 2000\n\n".to_owned()]),
-        unready: gateway.unready.clone(),
         gateway,
         access,
     };
@@ -127,7 +125,7 @@ impl Following {
             tokio::select! {
                 biased;
                 // A stopping gateway ends its streams; the reader comes back to the next one.
-                _ = self.unready.wait_for(|it| *it == Some(STOPPING)) => return None,
+                () = self.gateway.stopping() => return None,
                 // The plugin was deleted, and its log with it.
                 changed = self.last.changed() => changed.ok()?,
                 () = tokio::time::sleep(PING_EVERY) => {

@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::api::caller::{Access, Need};
 use crate::api::events_out::parse_pattern;
-use crate::api::gateway::{Gateway, STOPPING};
+use crate::api::gateway::Gateway;
 use crate::api::page::{EXAMINED_MAX, Query};
 use crate::api::problem::Result;
 use crate::api::route::{Route, get};
@@ -51,7 +51,6 @@ struct Watching {
     /// Events from before the connection, and notices that wait to be sent.
     waiting: VecDeque<String>,
     shown_to: Seq,
-    unready: tokio::sync::watch::Receiver<Option<&'static str>>,
     beat: Beat,
     _counted: Counted,
 }
@@ -108,7 +107,6 @@ async fn tail(
         notices: access.shard.watch(),
         shown_to: access.shard.last_seq(),
         waiting: VecDeque::from([": watching\nretry: 2000\n\n".to_owned()]),
-        unready: gateway.unready.clone(),
         beat: Beat::new(),
         _counted: Counted::new(),
         gateway,
@@ -184,7 +182,7 @@ impl Watching {
             let notice = tokio::select! {
                 biased;
                 // A stopping gateway ends its streams; the reader comes back to the next one.
-                _ = self.unready.wait_for(|it| *it == Some(STOPPING)) => return None,
+                () = self.gateway.stopping() => return None,
                 notice = self.beat.or(self.notices.recv()) => notice,
             };
             let Some(notice) = notice else {

@@ -413,6 +413,30 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_whole_in_one_place() {
+        let twice = config("master_key = \"a\"\nmaster_key_file = \"b\"").unwrap_err();
+        assert!(twice.contains("master_key") && twice.contains("twice"), "{twice}");
+        let flags = Overrides { master_key_file: Some("mine".into()), ..Overrides::default() };
+        let file = toml::from_str("master_key = \"a\"").unwrap();
+        let config_of = |it| Config::new(it, plugins::Compiler::InProcess).unwrap();
+        let config = config_of(flags.or(file));
+        assert!(matches!(config.master_key, KeySource::File(path) if path.ends_with("mine")));
+        for (key, fits) in [
+            ("sixteen visible!", false),
+            ("k\u{e9}k\u{e9}k\u{e9}k\u{e9}k\u{e9}k\u{e9}k\u{e9}k\u{e9}", false),
+            ("                    ", false),
+            ("sixteen-visibles", true),
+        ] {
+            let given = Overrides { operator_key: Some(key.to_owned()), ..Overrides::default() };
+            let made = Config::new(given, plugins::Compiler::InProcess);
+            assert_eq!(made.is_ok(), fits, "{key}");
+        }
+        let ended =
+            Overrides { operator_key: Some("sixteen-visibles\n".into()), ..Overrides::default() };
+        assert_eq!(config_of(ended).operator_key.unwrap(), "sixteen-visibles");
+    }
+
+    #[test]
     fn what_is_said_first_wins() {
         let flags = Overrides { shards: Some(2), ..Overrides::default() };
         let file = toml::from_str("shards = 3\nin_flight_max = 7").unwrap();
