@@ -204,13 +204,8 @@ async fn a_replay_that_is_only_tried_tells_what_it_would_send() {
     let id = register(&gateway, &endpoint, json!({ "event_types": ["a.*"] })).await;
     for n in 0..8 {
         let event = publish(&gateway, if n < 3 { "a.x" } else { "z.z" }, json!(n)).await;
-        match n {
-            ..3 => drop(gateway.await_status(&event, "delivered").await),
-            // What is not fanned out yet is no part of a replay.
-            _ => {
-                let path = format!("events/{event}/explain");
-                crate::until(&gateway, &path, |it| it["fanned_out"] == true).await;
-            }
+        if n < 3 {
+            gateway.await_status(&event, "delivered").await;
         }
     }
     let wish = json!({ "endpoint": id, "since": "2020-01-01T00:00:00Z", "dry_run": true });

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use axum::{
     body::Body,
     extract::{Path, State},
@@ -98,6 +100,8 @@ fn patterns(it: &Value) -> std::result::Result<Vec<Pattern>, String> {
 
 /// What a replay would do, without doing it.
 async fn preview(access: &Access, replay: Replay) -> Result {
+    // As the replay itself waits: until then nobody knows what the endpoint gets anyway.
+    access.shard.targets_known(replay.last).await?;
     let seen = access.shard.preview_replay(access.no, replay, EXAMINED_MAX).await?;
     let mut body = render(&seen);
     let members = body.as_object_mut().expect("it is an object");
@@ -122,7 +126,9 @@ async fn start(
     let endpoint = fields.need("endpoint", endpoint);
     let since = fields.parsed("since", form, wire::parse_time);
     let since = fields.need("since", since);
-    let until = fields.parsed("until", form, wire::parse_time).unwrap_or(now);
+    let wished = fields.parsed("until", form, wire::parse_time);
+    // The end of this millisecond: what was acknowledged within it has happened.
+    let until = wished.unwrap_or(now + Duration::from_millis(1));
     let event_types = fields.read("event_types", patterns);
     let dry_run = fields.boolean("dry_run");
     let only = fields.parsed("only", "all or undelivered", |it| match it {
@@ -136,8 +142,10 @@ async fn start(
     fields.finish().map_err(Problem::invalid_fields)?;
     let endpoint = access.endpoint(endpoint.as_ref().map_or("", EndpointId::as_str))?;
     let since = since.unwrap_or_default();
-    // What is not fanned out yet reaches the endpoint anyway.
-    let last = access.shard.seq_at(until)?.0.saturating_sub(1).min(access.shard.fanned_out().0);
+    let last = match wished {
+        Some(until) => Seq(access.shard.seq_at(until)?.0.saturating_sub(1)),
+        None => access.shard.last_seq(),
+    };
     let first = access.shard.seq_at(since)?;
     let replay = Replay {
         id: TypeId::new("rpl", now, random).to_string(),
@@ -150,7 +158,7 @@ async fn start(
         undelivered_only: only.unwrap_or(false),
         state: ReplayState::Running,
         first,
-        last: Seq(last),
+        last,
         cursor: Seq(first.0.saturating_sub(1)),
         examined: 0,
         replayed: 0,
