@@ -1,101 +1,138 @@
-use std::sync::Arc;
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use axum::{
     extract::{FromRequestParts, RawPathParams, Request},
-    middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::MethodRouter,
 };
+use futures_util::future::BoxFuture;
 use http::{StatusCode, request::Parts};
 use tokio::time::Instant;
+use tower::Service;
 
 use crate::api::caller::{Access, Caller, Need};
 use crate::api::gateway::Gateway;
 use crate::api::page::Query;
 use crate::api::problem::Problem;
-use crate::api::route::Route;
+use crate::api::route::{Route, Run};
 use crate::api::router::RequestId;
 use crate::api::timed::Timed;
-use crate::api::{audit, events_in};
+use crate::api::{audit, events_in, unpack};
 use crate::domain::{ApiKey, RateLimit, Scope};
 use crate::storage::Author;
 
 /// How often a key's refusals are written down.
 const REFUSALS_TOLD: RateLimit = RateLimit { per_second: 0.1, burst: 20 };
 
+/// An operation behind its door: nobody reaches its handler without what the table asks for. One
+/// service, not a handler in layers, each of which would cost a request a box and a clone of all
+/// that lies within.
+#[derive(Clone)]
+pub(super) struct Guarded(Arc<Operation>);
+
+struct Operation {
+    gateway: Gateway,
+    door: Arc<Door>,
+    timed: Arc<Timed>,
+    run: Run,
+    unpacks: bool,
+}
+
 /// What the door needs to know of the operation behind it.
-#[derive(Debug, Clone)]
-pub(super) struct Door {
+#[derive(Debug)]
+struct Door {
     name: &'static str,
     need: Need,
-    query: Arc<[&'static str]>,
-    timed: Arc<Timed>,
+    query: Vec<&'static str>,
 }
 
-/// Puts a door before the operation: nobody reaches its handler without what the table asks for.
-pub(super) fn guarded(gateway: &Gateway, route: Route) -> MethodRouter<Gateway> {
-    let door = Door {
-        name: route.doc.name,
-        need: route.need,
-        query: route.doc.query.into(),
-        timed: Arc::new(Timed::new(&route.method, route.path)),
-    };
-    let gateway = gateway.clone();
-    let admit = move |params: RawPathParams, request: Request, next: Next| {
-        admit(gateway.clone(), door.clone(), params, request, next)
-    };
-    route.handler.route_layer(middleware::from_fn(admit))
+/// Who passed the door, for those who take it out of the request.
+#[derive(Clone)]
+struct Passed {
+    door: Arc<Door>,
+    access: Option<Access>,
 }
 
-async fn admit(
-    gateway: Gateway,
-    door: Door,
-    params: RawPathParams,
-    request: Request,
-    next: Next,
-) -> Response {
-    let timed = door.timed.clone();
-    let mut response = pass(gateway, door, params, request, next).await;
-    response.extensions_mut().insert(timed);
-    response
+impl Guarded {
+    pub(super) fn new(gateway: &Gateway, route: Route) -> Self {
+        let (name, need, query) = (route.doc.name, route.need, route.doc.query);
+        Self(Arc::new(Operation {
+            gateway: gateway.clone(),
+            timed: Arc::new(Timed::new(&route.method, route.path)),
+            door: Arc::new(Door { name, need, query }),
+            run: route.run,
+            unpacks: route.unpacks,
+        }))
+    }
 }
 
-async fn pass(
-    gateway: Gateway,
-    door: Door,
-    params: RawPathParams,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let slug = params.iter().find(|(name, _)| *name == "tenant").map(|(_, slug)| slug);
-    let brings_events = door.need == Need::Scope(Scope::Produce);
-    let admitted = match gateway.admit(door.need, request.headers(), slug) {
-        Ok(admitted) => admitted,
-        Err(problem) => {
-            if brings_events {
-                events_in::count_refused(request.headers(), problem.code());
+impl Service<Request> for Guarded {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let operation = self.0.clone();
+        Box::pin(async move {
+            let mut response = operation.admit(request).await;
+            response.extensions_mut().insert(operation.timed.clone());
+            Ok(response)
+        })
+    }
+}
+
+impl Operation {
+    async fn admit(&self, request: Request) -> Response {
+        let (gateway, door) = (&self.gateway, &self.door);
+        let (mut head, body) = request.into_parts();
+        let params = match RawPathParams::from_request_parts(&mut head, &()).await {
+            Ok(params) => params,
+            Err(refused) => return refused.into_response(),
+        };
+        let slug = params.iter().find(|(name, _)| *name == "tenant").map(|(_, slug)| slug);
+        let mut request = Request::from_parts(head, body);
+        let brings_events = door.need == Need::Scope(Scope::Produce);
+        let admitted = match gateway.admit(door.need, request.headers(), slug) {
+            Ok(admitted) => admitted,
+            Err(problem) => {
+                if brings_events {
+                    events_in::count_refused(request.headers(), problem.code());
+                }
+                let refusal = problem.into_response();
+                if refusal.status() == StatusCode::FORBIDDEN
+                    && let Ok(Caller::Key(key)) = gateway.caller(request.headers())
+                {
+                    let author = door.author_of(&Caller::Key(key.clone()), &request);
+                    tell_refusal(gateway, &key, author).await;
+                }
+                return refusal;
             }
-            let refusal = problem.into_response();
-            if refusal.status() == StatusCode::FORBIDDEN
-                && let Ok(Caller::Key(key)) = gateway.caller(request.headers())
-            {
-                let author = door.author_of(&Caller::Key(key.clone()), &request);
-                tell_refusal(&gateway, &key, author).await;
-            }
-            return refusal;
+        };
+        let author = admitted.as_ref().and_then(|it| door.author(&it.caller, &request));
+        if brings_events && admitted.as_ref().is_some_and(|it| it.access.is_none()) {
+            events_in::count_refused(request.headers(), "tenant_not_found");
         }
-    };
-    let author = admitted.as_ref().and_then(|it| door.author(&it.caller, &request));
-    if brings_events && admitted.as_ref().is_some_and(|it| it.access.is_none()) {
-        events_in::count_refused(request.headers(), "tenant_not_found");
-    }
-    request.extensions_mut().insert(door);
-    if let Some(access) = admitted.and_then(|it| it.access) {
-        request.extensions_mut().insert(access);
-    }
-    match author {
-        Some(author) => author.makes(next.run(request)).await,
-        None => next.run(request).await,
+        let passed = Passed { door: door.clone(), access: admitted.and_then(|it| it.access) };
+        request.extensions_mut().insert(passed);
+        let request = match self.unpacks {
+            true => unpack::unpacked(request),
+            false => Ok(request),
+        };
+        let ran = match request {
+            Ok(request) => (self.run)(request, gateway.clone()),
+            Err(problem) => return problem.into_response(),
+        };
+        match author {
+            Some(author) => author.makes(ran).await,
+            None => ran.await,
+        }
     }
 }
 
@@ -137,7 +174,9 @@ impl<S: Sync> FromRequestParts<S> for Access {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        parts.extensions.remove::<Self>().ok_or_else(|| Problem::not_found("tenant_not_found"))
+        let passed = parts.extensions.get_mut::<Passed>();
+        let access = passed.and_then(|it| it.access.take());
+        access.ok_or_else(|| Problem::not_found("tenant_not_found"))
     }
 }
 
@@ -146,7 +185,7 @@ impl<S: Sync> FromRequestParts<S> for Query {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let door = parts.extensions.get::<Door>();
-        Self::parse(&parts.uri, door.map_or(&[], |it| &it.query))
+        let passed = parts.extensions.get::<Passed>();
+        Self::parse(&parts.uri, passed.map_or(&[], |it| &it.door.query))
     }
 }

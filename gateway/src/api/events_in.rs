@@ -52,10 +52,10 @@ pub(super) fn routes() -> Vec<Route> {
 
 /// What became of an event.
 #[derive(Serialize)]
-pub(super) struct Answer {
-    id: String,
+struct Answer<'a> {
+    id: &'a str,
     #[serde(rename = "type")]
-    event_type: String,
+    event_type: &'a str,
     timestamp: String,
     status: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -256,7 +256,7 @@ fn answer(
             // A conflict follows, which is what to tell.
             Appended::NotStored => continue,
         };
-        let (id, event_type) = (id.to_string(), event_type.to_string());
+        let (id, event_type) = (id.as_str(), event_type.as_str());
         answers.push(Answer { id, event_type, timestamp: timestamp.to_string(), status, warnings });
     }
     let status =

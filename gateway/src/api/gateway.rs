@@ -45,8 +45,7 @@ impl Default for Limits {
     }
 }
 
-/// What the routes work with. A request clones it once for each layer that it passes, so it is one
-/// pointer.
+/// What the routes work with. Each request clones it, so it is one pointer.
 #[derive(Clone)]
 pub struct Gateway(Arc<Parts>);
 

@@ -14,7 +14,7 @@ mod route;
 mod timed;
 mod admission;
 mod router;
-pub use router::router;
+pub use router::Api;
 
 mod openapi;
 pub use openapi::document;

@@ -2,16 +2,17 @@
 //! handler, and what the OpenAPI document says of it. The router, the admission of callers and
 //! the document are all made from these rows, so none can tell another story than the others.
 
-use axum::{
-    handler::Handler,
-    middleware,
-    routing::{MethodFilter, MethodRouter, on},
-};
+use std::sync::Arc;
+
+use axum::{extract::Request, handler::Handler, response::Response};
+use futures_util::future::BoxFuture;
 use http::Method;
 
 use crate::api::caller::Need;
 use crate::api::gateway::Gateway;
-use crate::api::unpack;
+
+/// An operation's handler, whatever it takes out of a request.
+pub(super) type Run = Arc<dyn Fn(Request, Gateway) -> BoxFuture<'static, Response> + Send + Sync>;
 
 /// One operation of the API.
 pub(super) struct Route {
@@ -19,7 +20,9 @@ pub(super) struct Route {
     pub(super) path: &'static str,
     pub(super) need: Need,
     pub(super) doc: Doc,
-    pub(super) handler: MethodRouter<Gateway>,
+    pub(super) run: Run,
+    /// Whether its body may come compressed.
+    pub(super) unpacks: bool,
 }
 
 /// What the document says of an operation, beyond method, path and need.
@@ -72,7 +75,7 @@ where
     H: Handler<T, Gateway>,
     T: 'static,
 {
-    Route::new((Method::GET, path), need, on(MethodFilter::GET, handler), said)
+    Route::new((Method::GET, path), need, running(handler), said)
 }
 
 pub(super) fn put<H, T>(path: &'static str, need: Need, handler: H, said: Said) -> Route
@@ -80,7 +83,7 @@ where
     H: Handler<T, Gateway>,
     T: 'static,
 {
-    Route::new((Method::PUT, path), need, on(MethodFilter::PUT, handler), said)
+    Route::new((Method::PUT, path), need, running(handler), said)
 }
 
 pub(super) fn post<H, T>(path: &'static str, need: Need, handler: H, said: Said) -> Route
@@ -88,7 +91,7 @@ where
     H: Handler<T, Gateway>,
     T: 'static,
 {
-    Route::new((Method::POST, path), need, on(MethodFilter::POST, handler), said)
+    Route::new((Method::POST, path), need, running(handler), said)
 }
 
 pub(super) fn patch<H, T>(path: &'static str, need: Need, handler: H, said: Said) -> Route
@@ -96,7 +99,7 @@ where
     H: Handler<T, Gateway>,
     T: 'static,
 {
-    Route::new((Method::PATCH, path), need, on(MethodFilter::PATCH, handler), said)
+    Route::new((Method::PATCH, path), need, running(handler), said)
 }
 
 pub(super) fn delete<H, T>(path: &'static str, need: Need, handler: H, said: Said) -> Route
@@ -104,17 +107,26 @@ where
     H: Handler<T, Gateway>,
     T: 'static,
 {
-    Route::new((Method::DELETE, path), need, on(MethodFilter::DELETE, handler), said)
+    Route::new((Method::DELETE, path), need, running(handler), said)
+}
+
+fn running<H, T>(handler: H) -> Run
+where
+    H: Handler<T, Gateway>,
+    T: 'static,
+{
+    Arc::new(move |request, gateway| Box::pin(handler.clone().call(request, gateway)))
 }
 
 impl Route {
     fn new(
         (method, path): (Method, &'static str),
         need: Need,
-        handler: MethodRouter<Gateway>,
+        run: Run,
         (name, summary): Said,
     ) -> Self {
-        Self { method, path, need, handler, doc: Doc { name, summary, ..Doc::default() } }
+        let doc = Doc { name, summary, ..Doc::default() };
+        Self { method, path, need, doc, run, unpacks: false }
     }
 
     /// Query parameters, described in `schemas/parameters.json`.
@@ -198,7 +210,7 @@ impl Route {
 
     /// Its body may come compressed; limits count what it unpacks to.
     pub(super) fn compressible(mut self) -> Self {
-        self.handler = self.handler.layer(middleware::from_fn(unpack::unpacked));
+        self.unpacks = true;
         self.refuses(400, "body_broken").refuses(415, "unsupported_encoding")
     }
 

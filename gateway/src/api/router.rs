@@ -3,14 +3,15 @@ use std::{panic::AssertUnwindSafe, sync::Arc};
 use axum::{
     Router,
     extract::Request,
-    middleware::{self, Next},
     response::{IntoResponse, Response},
+    routing::{MethodFilter, on_service},
 };
 use futures_util::FutureExt;
 use http::{HeaderValue, StatusCode, header};
 use tokio::time::Instant;
+use tower::Service;
 
-use crate::api::admission::guarded;
+use crate::api::admission::Guarded;
 use crate::api::gateway::Gateway;
 use crate::api::problem::Problem;
 use crate::api::rest::{self, Rest};
@@ -64,22 +65,30 @@ pub(super) fn table() -> Vec<Route> {
     rooms.into_iter().flatten().collect()
 }
 
-/// All routes, each behind its door.
-pub fn router(gateway: Gateway) -> Router {
-    let world = (gateway.clock.clone(), gateway.entropy.clone());
-    let mut router = Router::new();
-    for route in table() {
-        router = router.route(route.path, guarded(&gateway, route));
-    }
-    around(router, world).with_state(gateway)
+/// The API: all routes, each behind its door, and what every answer goes through, be it of an
+/// operation or of none. What surrounds the routes is no layer of theirs: each layer costs every
+/// request a box and a clone of all that lies within.
+#[derive(Clone)]
+pub struct Api {
+    routes: Router,
+    world: World,
 }
 
-/// What every answer goes through, be it of an operation or of none. One layer: each further one
-/// costs every request a box and a clone of all that lies within.
-fn around<S: Clone + Send + Sync + 'static>(router: Router<S>, world: World) -> Router<S> {
-    router
-        .fallback(async || Problem::not_found("route_not_found"))
-        .layer(middleware::from_fn(move |request, next| answer(world.clone(), request, next)))
+impl Api {
+    /// The API of a gateway.
+    pub fn of(gateway: &Gateway) -> Self {
+        let mut routes = Router::new();
+        for route in table() {
+            let method = MethodFilter::try_from(route.method.clone()).expect("it is a usual one");
+            let path = route.path;
+            routes = routes.route(path, on_service(method, Guarded::new(gateway, route)));
+        }
+        Self::around(routes, (gateway.clock.clone(), gateway.entropy.clone()))
+    }
+
+    fn around(routes: Router, world: World) -> Self {
+        Self { routes: routes.fallback(async || Problem::not_found("route_not_found")), world }
+    }
 }
 
 /// Refuses a head that two readers could understand in two ways, which is how a request is smuggled
@@ -139,63 +148,72 @@ fn is_json(response: &Response) -> bool {
     content_type.is_some_and(|it| it.as_bytes().ends_with(b"json"))
 }
 
-/// Runs the operation. A panic in it is its own request's end and nobody else's.
-async fn run(request: Request, next: Next) -> Response {
-    AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| {
-        tracing::error!("a request's handler panicked");
-        let detail = "this is a fault of the gateway; its log tells more";
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail).into_response()
-    })
-}
-
-/// Runs the operation; who is refused while still writing is heard to the end first.
-async fn run_heard(request: Request, next: Next) -> Response {
-    let (request, rest) = Rest::of(request);
-    let response = run(request, next).await;
-    if let Some(rest) = rest.filter(|_| rest::is_owed(response.status())) {
-        rest.drain().await;
+impl Api {
+    /// Answers in the form that all answers have, and under the request's name: the caller's own,
+    /// or a new one.
+    pub async fn answer(self, mut request: Request) -> Response {
+        let name = self.name(&request);
+        request.extensions_mut().insert(RequestId(name.clone()));
+        let (started, method) = (Instant::now(), request.method().clone());
+        let had = etag::had(&request);
+        let mut response = match refused_head(&request) {
+            Some(problem) => {
+                let mut response = problem.into_response();
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+                response
+            }
+            None => as_problem(self.run_heard(request).await),
+        };
+        etag::spare(had.as_deref(), &mut response);
+        let timed = response.extensions_mut().remove::<Arc<Timed>>();
+        // What no operation answered has no route.
+        let timed = timed.unwrap_or_else(|| Arc::new(Timed::new(&method, "other")));
+        timed.note(response.status(), started.elapsed());
+        let (status, route) = (response.status().as_u16(), timed.route());
+        let request_id = name.to_str().unwrap_or_default();
+        tracing::debug!(request_id, %method, route, status, "a request was answered");
+        response.headers_mut().insert(REQUEST_ID, name);
+        response
     }
-    response
-}
 
-/// Answers in the form that all answers have, and under the request's name: the caller's own, or a
-/// new one.
-async fn answer((clock, entropy): World, mut request: Request, next: Next) -> Response {
-    let given = request.headers().get(REQUEST_ID).filter(|it| it.len() <= REQUEST_ID_CHARS_MAX);
-    let name = given.cloned().unwrap_or_else(|| {
-        let tail = u128::from(entropy.draw());
-        let name = TypeId::new("req", clock.now(), tail).to_string();
-        HeaderValue::from_str(&name).expect("it is plain")
-    });
-    request.extensions_mut().insert(RequestId(name.clone()));
-    let (started, method) = (Instant::now(), request.method().clone());
-    let had = etag::had(&request);
-    let mut response = match refused_head(&request) {
-        Some(problem) => {
-            let mut response = problem.into_response();
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(header::CONNECTION, close);
-            response
+    fn name(&self, request: &Request) -> HeaderValue {
+        let given = request.headers().get(REQUEST_ID).filter(|it| it.len() <= REQUEST_ID_CHARS_MAX);
+        given.cloned().unwrap_or_else(|| {
+            let (clock, entropy) = &self.world;
+            let name = TypeId::new("req", clock.now(), entropy.draw().into()).to_string();
+            HeaderValue::from_str(&name).expect("it is plain")
+        })
+    }
+
+    /// Runs the operation; who is refused while still writing is heard to the end first.
+    async fn run_heard(self, request: Request) -> Response {
+        let (request, rest) = Rest::of(request);
+        let response = self.run(request).await;
+        if let Some(rest) = rest.filter(|_| rest::is_owed(response.status())) {
+            rest.drain().await;
         }
-        None => as_problem(run_heard(request, next).await),
-    };
-    etag::spare(had.as_deref(), &mut response);
-    let timed = response.extensions_mut().remove::<Arc<Timed>>();
-    // What no operation answered has no route.
-    let timed = timed.unwrap_or_else(|| Arc::new(Timed::new(&method, "other")));
-    timed.note(response.status(), started.elapsed());
-    let (status, route) = (response.status().as_u16(), timed.route());
-    let request_id = name.to_str().unwrap_or_default();
-    tracing::debug!(request_id, %method, route, status, "a request was answered");
-    response.headers_mut().insert(REQUEST_ID, name);
-    response
+        response
+    }
+
+    /// Runs the operation. A panic in it is its own request's end and nobody else's.
+    async fn run(mut self, request: Request) -> Response {
+        let ran = AssertUnwindSafe(self.routes.call(request)).catch_unwind().await;
+        ran.map_or_else(
+            |_| {
+                tracing::error!("a request's handler panicked");
+                let detail = "this is a fault of the gateway; its log tells more";
+                Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail).into_response()
+            },
+            |Ok(response)| response,
+        )
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use axum::{body::Body, routing::get};
     use http_body_util::BodyExt;
-    use tower::ServiceExt;
 
     use super::*;
     use crate::domain::Timestamp;
@@ -208,11 +226,11 @@ mod tests {
         let router = Router::new()
             .route("/panics", get(async || -> &'static str { panic!("of its own accord") }))
             .route("/well", get(async || "well"));
-        let router = around(router, world).with_state(());
+        let api = Api::around(router, world);
         let ask = async |path: &str| {
             let request = Request::builder().uri(path).header(REQUEST_ID, "mine");
             let request = request.body(Body::empty()).unwrap();
-            let response = router.clone().oneshot(request).await.unwrap();
+            let response = api.clone().answer(request).await;
             assert_eq!(response.headers()[REQUEST_ID], "mine");
             let status = response.status();
             (status, response.into_body().collect().await.unwrap().to_bytes())

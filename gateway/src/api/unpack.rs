@@ -5,18 +5,13 @@ use std::{error::Error, fmt, io};
 
 use async_compression::tokio::bufread::{GzipDecoder, ZstdDecoder};
 use async_compression::zstd::DParameter;
-use axum::{
-    body::Body,
-    extract::Request,
-    middleware::Next,
-    response::{IntoResponse, Response},
-};
+use axum::{body::Body, extract::Request};
 use futures_util::TryStreamExt;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::io::AsyncRead;
 use tokio_util::io::{ReaderStream, StreamReader};
 
-use crate::api::problem::Problem;
+use crate::api::problem::{Problem, Result};
 
 /// The largest window of a zstd frame, as a power of two: 8 MiB, which is what
 /// [RFC 9659](https://www.rfc-editor.org/rfc/rfc9659) lets a frame ask for in HTTP. It is memory
@@ -39,8 +34,11 @@ impl fmt::Display for WindowTooLarge {
 
 impl Error for WindowTooLarge {}
 
-/// Unpacks the body of a request before its handler reads it.
-pub(super) async fn unpacked(request: Request, next: Next) -> Response {
+/// The request with a body that is unpacked while it is read.
+pub(super) fn unpacked(request: Request) -> Result<Request> {
+    if !request.headers().contains_key(header::CONTENT_ENCODING) {
+        return Ok(request);
+    }
     let (mut head, body) = request.into_parts();
     let body = match encoding(&head.headers).as_deref() {
         Some("" | "identity") => body,
@@ -55,12 +53,11 @@ pub(super) async fn unpacked(request: Request, next: Next) -> Response {
             decoder.multiple_members(true);
             body_of(decoder)
         }
-        _ => return unsupported("`Content-Encoding` may be gzip or zstd").into_response(),
+        _ => return Err(unsupported("`Content-Encoding` may be gzip or zstd")),
     };
-    if head.headers.remove(header::CONTENT_ENCODING).is_some() {
-        head.headers.remove(header::CONTENT_LENGTH);
-    }
-    next.run(Request::from_parts(head, body)).await
+    head.headers.remove(header::CONTENT_ENCODING);
+    head.headers.remove(header::CONTENT_LENGTH);
+    Ok(Request::from_parts(head, body))
 }
 
 /// Why a body did not come to its end.

@@ -1,11 +1,8 @@
-use std::{io, net::SocketAddr, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, time::Duration};
 
-use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use axum::body::Body;
+use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpSocket, TcpStream},
@@ -14,6 +11,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::api::Api;
 use crate::app::descriptors::files_max;
 use crate::app::watched::Watched;
 
@@ -72,7 +70,7 @@ pub(super) fn listen_with(socket: TcpSocket) -> io::Result<TcpListener> {
 }
 
 /// Serves until told to stop, then ends each connection behind the request it is at.
-pub(super) async fn serve(listener: TcpListener, router: Router, stopping: CancellationToken) {
+pub(super) async fn serve(listener: TcpListener, api: Api, stopping: CancellationToken) {
     let (mut connections, mut refusals) = (JoinSet::new(), JoinSet::new());
     let connections_max = CONNECTIONS_MAX.min(files_max() / 2);
     let refusals_max = REFUSALS_MAX.min(files_max() / 8);
@@ -87,7 +85,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stopping: Cance
                     refusals.spawn(timeout(REFUSAL_PATIENCE, refuse(stream, REFUSAL)));
                 }
                 Ok((stream, _)) => {
-                    connections.spawn(serve_one(stream, router.clone(), stopping.clone()));
+                    connections.spawn(serve_one(stream, api.clone(), stopping.clone()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection cannot be accepted");
@@ -108,11 +106,11 @@ async fn refuse(mut stream: TcpStream, answer: &[u8]) -> std::io::Result<()> {
     Ok(())
 }
 
-async fn serve_one(stream: TcpStream, router: Router, stopping: CancellationToken) {
+async fn serve_one(stream: TcpStream, api: Api, stopping: CancellationToken) {
     // An answer is one write; waiting for more would only delay it.
     let _ = stream.set_nodelay(true);
     let mut watched = Watched { stream, begun: false };
-    let ended = answer(&mut watched, router, stopping).await;
+    let ended = answer(&mut watched, api, stopping).await;
     let Err(error) = ended else { return };
     tracing::debug!(%error, "a connection ended badly");
     // Who had not begun, and only kept the connection, would take it for another's answer.
@@ -121,18 +119,18 @@ async fn serve_one(stream: TcpStream, router: Router, stopping: CancellationToke
     }
 }
 
-async fn answer(
-    stream: &mut Watched,
-    router: Router,
-    stopping: CancellationToken,
-) -> hyper::Result<()> {
+async fn answer(stream: &mut Watched, api: Api, stopping: CancellationToken) -> hyper::Result<()> {
+    let answered = service_fn(|request: Request<Incoming>| {
+        let answer = api.clone().answer(request.map(Body::new));
+        async { Ok::<_, Infallible>(answer.await) }
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_PATIENCE)
         .max_buf_size(HEAD_BYTES_MAX)
         // Who says that it has sent everything still waits for the answer.
         .half_close(true)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), answered);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
         biased;

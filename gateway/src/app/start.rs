@@ -9,7 +9,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Pace, Parts, STOPPING, hash_key, new_key, router};
+use crate::api::{Api, Pace, Parts, STOPPING, hash_key, new_key};
 use crate::app::descriptors::files_max;
 use crate::app::disk::watch_space;
 use crate::app::{Config, master_key, server};
@@ -135,7 +135,7 @@ impl App {
         };
         let stopping_front = CancellationToken::new();
         let mut front = keep_watch(config.data_dir, metrics, &unready, &stopping_front);
-        front.spawn(server::serve(listener, router(parts.into()), stopping_front.clone()));
+        front.spawn(server::serve(listener, Api::of(&parts.into()), stopping_front.clone()));
         Ok(Self {
             address,
             made_operator_key,

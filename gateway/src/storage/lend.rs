@@ -92,7 +92,7 @@ impl Shard {
         let record = Record::FannedOut { upto: last.seq.0, targets };
         self.send(Command::Note { record, leased: false }).await?;
         let now = self.clock.now();
-        let made = events.iter().map(|(_, endpoints)| endpoints.len() as u64).sum();
+        let made: u64 = events.iter().map(|(_, endpoints)| endpoints.len() as u64).sum();
         DELIVERIES_CREATED.count(made, &[]);
         let mut queue = self.queue();
         for (event, endpoints) in events {
@@ -109,7 +109,9 @@ impl Shard {
         // While the queue is held: whoever looks there sees all that this tells of.
         self.fanned_out.store(last.seq.0, std::sync::atomic::Ordering::Release);
         drop(queue);
-        self.queue_changed.notify_one();
+        if made > 0 {
+            self.queue_changed.notify_one();
+        }
         Ok(())
     }
 
