@@ -103,7 +103,9 @@ async fn lines_that_cannot_be_taken_are_told() {
     assert_eq!(told["rejected"][1]["error"]["code"], "invalid_json");
     assert_eq!(ids(&export(&other, &[])), [good]);
     let done = hookgate(&other, &["events", "export", "--after", "nothing"], b"");
-    assert_eq!(done.status.code(), Some(4), "{}", String::from_utf8_lossy(&done.stderr));
+    let errors = String::from_utf8_lossy(&done.stderr);
+    assert_eq!(done.status.code(), Some(4), "{errors}");
+    assert!(errors.contains("--from") && !errors.contains("is whole"), "{errors}");
     let (status, problem) = other.call(reqwest::Method::GET, "events?after=x", None).await;
     assert_eq!((status, &problem["code"]), (400, &json!("invalid_parameter")));
     let (status, problem) = other.call(reqwest::Method::GET, "events?order=best", None).await;

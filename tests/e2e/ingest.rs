@@ -26,7 +26,7 @@ export default {
 "#;
 
 /// A script with these hooks.
-fn script(hooks: &[&str]) -> Vec<u8> {
+pub(crate) fn script(hooks: &[&str]) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().join("script");
     authoring::new("script", Lang::Javascript, Kind::Ingest, &folder).unwrap();

@@ -3,6 +3,7 @@
 
 mod api;
 mod archive;
+mod asked;
 mod command_line;
 mod commands;
 mod servers;

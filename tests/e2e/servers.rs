@@ -161,6 +161,17 @@ fn what_is_no_gateway_has_done_nothing() {
 }
 
 #[test]
+fn what_takes_no_events_says_why() {
+    let home = tempfile::tempdir().unwrap();
+    let problem = r#"{"detail":"the disk is nearly full","code":"unavailable"}"#;
+    let full = Stub::answering("503 Service Unavailable", "application/problem+json", problem);
+    let shell = Shell { server: &full.server, home: home.path() };
+    let (code, text, errors) = shell.run(&["ready"]);
+    assert_eq!((code, text.as_str()), (6, ""), "{errors}");
+    assert!(errors.contains("the disk is nearly full"), "{errors}");
+}
+
+#[test]
 fn lines_without_an_answer_are_told() {
     let home = tempfile::tempdir().unwrap();
     let lines = "{\"type\":\"a.b\",\"data\":1}\n\n".repeat(3);

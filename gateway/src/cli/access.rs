@@ -8,6 +8,7 @@ use serde_json::{Map, json};
 
 use crate::cli::client::{Client, Failure, path_of};
 use crate::cli::resources::{Page, delete, list, parse};
+use crate::cli::sure::Sure;
 use crate::cli::{output, values};
 
 type Outcome = Result<ExitCode, Failure>;
@@ -29,7 +30,11 @@ pub(super) enum Tenants {
         quota: Option<String>,
     },
     /// Delete a tenant with all that is its own
-    Delete { tenant: String },
+    Delete {
+        tenant: String,
+        #[command(flatten)]
+        sure: Sure,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -54,7 +59,11 @@ pub(super) enum Keys {
         burst: Option<u32>,
     },
     /// Revoke a key at once
-    Revoke { id: String },
+    Revoke {
+        id: String,
+        #[command(flatten)]
+        sure: Sure,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -93,7 +102,11 @@ pub(super) async fn tenants(client: &Client, command: Tenants) -> Outcome {
             output::one(client.json, &client.json(request.json(&body)).await?);
             Ok(ExitCode::SUCCESS)
         }
-        Tenants::Delete { tenant } => delete(client, &path_of(&["tenants", &tenant])?).await,
+        Tenants::Delete { tenant, sure } => {
+            let path = path_of(&["tenants", &tenant])?;
+            sure.of_all_in(client, "tenant", &tenant)?;
+            delete(client, &path).await
+        }
     }
 }
 
@@ -117,7 +130,11 @@ pub(super) async fn keys(client: &Client, command: Keys) -> Outcome {
             output::one(client.json, &client.post(&client.path(&["keys"])?, &body).await?);
             Ok(ExitCode::SUCCESS)
         }
-        Keys::Revoke { id } => delete(client, &client.path(&["keys", &id])?).await,
+        Keys::Revoke { id, sure } => {
+            let path = client.path(&["keys", &id])?;
+            sure.of(client, "key", &id)?;
+            delete(client, &path).await
+        }
     }
 }
 

@@ -83,12 +83,16 @@ pub(super) async fn import(client: &Client, it: Import) -> Result<ExitCode, Fail
 pub(super) async fn export(client: &Client, it: Export) -> Result<ExitCode, Failure> {
     let style = ProgressStyle::with_template("{spinner} {pos} events ({per_sec}), up to {msg}");
     let bar = ProgressBar::new_spinner().with_style(style.expect("a template"));
-    let (mut last, mut cursor) = (it.after.clone(), None);
+    let (mut last, mut cursor) = (None, None);
     loop {
         let page = read(client, &it, cursor.as_deref()).await;
-        let page = page.map_err(|failure| match &last {
-            Some(id) => failure.with_help(format!("what was written is whole: --after {id}")),
-            None => failure,
+        let page = page.map_err(|failure| match (&last, &it.after) {
+            (Some(id), _) => failure.with_help(format!("what was written is whole: --after {id}")),
+            (None, Some(id)) if failure.is_missing() => failure.with_help(format!(
+                "if {id} is an event of another tenant, give --tenant; if it is too old to be kept \
+                 still, go on by time: --from"
+            )),
+            (None, _) => failure,
         })?;
         for event in &page.data {
             let event: Line<'_> = serde_json::from_str(event.get())

@@ -5,8 +5,8 @@ use clap_complete::Shell;
 
 use crate::cli::bench::Bench;
 use crate::cli::{
-    access, deliveries, demo, doctor, event_types, login, plugin, replays, resources, send, serve,
-    store, tail, values,
+    access, deliveries, demo, doctor, event_types, ingest, login, plugin, portal_sessions, replays,
+    resources, send, serve, store, tail, values,
 };
 
 /// A webhook gateway: durable events, sandboxed Wasm plugins, signed deliveries with retries.
@@ -110,12 +110,18 @@ pub(super) enum Command {
     /// Make and revoke a tenant's keys (operator)
     #[command(subcommand)]
     Keys(access::Keys),
+    /// Let a tenant's own people in for a while
+    #[command(subcommand)]
+    PortalSessions(portal_sessions::PortalSessions),
     /// Who changed what
     #[command(subcommand)]
     Audit(access::Audit),
     /// Write, build, test and deploy plugins
     #[command(subcommand)]
     Plugin(plugin::Plugin),
+    /// The plugins that see each event before it is stored
+    #[command(subcommand)]
+    Ingest(ingest::Ingest),
     /// Check a store, back it up and restore it
     #[command(subcommand)]
     Store(store::Store),
@@ -127,6 +133,8 @@ pub(super) enum Command {
     #[command(subcommand)]
     Context(login::Command),
     Doctor(Box<doctor::Doctor>),
+    /// Tell whether the gateway can take events: exit 0, or 6 with the reason why not
+    Ready,
     /// Show how much the gateway logs, or change it until its next start (operator)
     LogLevel {
         /// A level, or levels by part: `info,hookgate::dispatch=debug`

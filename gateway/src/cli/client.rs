@@ -68,9 +68,19 @@ impl Failure {
         self.what.ends_with("(insufficient_scope)")
     }
 
+    /// Whether the gateway knows the key, and the tenant is not there.
+    pub(super) fn is_of_tenant(&self) -> bool {
+        self.what.ends_with("(tenant_not_found)")
+    }
+
     /// Whether it was refused for its size.
     pub(super) fn is_of_size(&self) -> bool {
         self.what.ends_with("(body_too_large)") || self.what.ends_with("(plugin_too_large)")
+    }
+
+    /// Whether what was asked for is not there.
+    pub(super) fn is_missing(&self) -> bool {
+        self.code == 4
     }
 
     /// Whether trying again would be refused again: the key is no longer one, or what was asked

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::cli::client::{Client, Failure};
 use crate::cli::output;
 use crate::cli::resources::{Page, delete, list, show};
+use crate::cli::sure::Sure;
 
 /// The catalogue of event types.
 #[derive(Debug, Subcommand)]
@@ -36,6 +37,8 @@ pub(super) enum EventTypes {
     Delete {
         /// Its name
         name: String,
+        #[command(flatten)]
+        sure: Sure,
     },
 }
 
@@ -56,7 +59,11 @@ pub(super) async fn run(client: &Client, command: EventTypes) -> Result<ExitCode
             output::one(client.json, &client.json(request.json(&body)).await?);
             Ok(ExitCode::SUCCESS)
         }
-        EventTypes::Delete { name } => delete(client, &client.path(&["event-types", &name])?).await,
+        EventTypes::Delete { name, sure } => {
+            let path = client.path(&["event-types", &name])?;
+            sure.of(client, "event type", &name)?;
+            delete(client, &path).await
+        }
     }
 }
 

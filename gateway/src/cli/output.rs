@@ -44,6 +44,12 @@ pub(super) fn note(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
+/// Asks whoever watches; the answer comes behind the question.
+pub(super) fn ask(question: &str) {
+    let mut stderr = std::io::stderr().lock();
+    let _ = write!(stderr, "{question}").and_then(|()| stderr.flush());
+}
+
 /// Tells what went wrong and how to mend it.
 pub(super) fn complain(failure: &Failure) {
     note(&format!("error: {failure}"));

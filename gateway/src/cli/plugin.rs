@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::cli::authoring::{self, Kind, Lang, Manifest};
 use crate::cli::client::{Client, Failure};
 use crate::cli::plugin_cases::Cases;
+use crate::cli::sure::Sure;
 use crate::cli::{output, plugin_life, plugin_logs, plugin_run, resources};
 
 /// Write, build, test and deploy plugins
@@ -64,7 +65,11 @@ pub(super) enum Plugin {
     /// What it logged, newest first
     Logs(plugin_logs::Flags),
     /// Delete a plugin that no endpoint uses
-    Delete { name: String },
+    Delete {
+        name: String,
+        #[command(flatten)]
+        sure: Sure,
+    },
 }
 
 pub(super) async fn run(client: &Client, command: Plugin) -> Result<ExitCode, Failure> {
@@ -94,8 +99,10 @@ pub(super) async fn run(client: &Client, command: Plugin) -> Result<ExitCode, Fa
         Plugin::Run(flags) => plugin_run::run(client, flags).await,
         Plugin::Life(command) => plugin_life::run(client, command).await,
         Plugin::Logs(flags) => plugin_logs::run(client, flags).await,
-        Plugin::Delete { name } => {
-            resources::delete(client, &client.path(&["plugins", &name])?).await
+        Plugin::Delete { name, sure } => {
+            let path = client.path(&["plugins", &name])?;
+            sure.of(client, "plugin", &name)?;
+            resources::delete(client, &path).await
         }
     }
 }
@@ -142,11 +149,7 @@ async fn deploy(client: &Client, folder: &Path, activate: bool) -> Result<ExitCo
         output::line(&format!("{name} version {version}, sha256 {sha256}"));
         let kind = plugin["kind"].as_str().unwrap_or_default();
         let next = match activate {
-            true => format!(
-                "{}{}",
-                attaching(&client.tenant, name, kind),
-                plugin_life::undo(name, version)
-            ),
+            true => format!("{}{}", attaching(name, kind), plugin_life::undo(name, version)),
             false => format!(
                 "what would differ: hookgate plugin diff {name} --to {version} · \
                  let it run: hookgate plugin activate {name} {version}"
@@ -158,14 +161,14 @@ async fn deploy(client: &Client, folder: &Path, activate: bool) -> Result<ExitCo
 }
 
 /// How a plugin with these hooks comes to be asked.
-fn attaching(tenant: &str, name: &str, kind: &str) -> String {
+fn attaching(name: &str, kind: &str) -> String {
     let create = format!("attach it: hookgate endpoints create URL --plugin {name}");
     let has = |hook: &str| kind.split('+').any(|it| it == hook);
     match (has("sign"), kind == "ingest") {
         (true, _) => format!(r#"{create} --with '{{"signature":{{"scheme":"plugin"}}}}'"#),
         (_, true) => format!(
-            "let it see each event before it is stored: PUT /v1/tenants/{tenant}/ingest \
-             {{\"plugins\":[{{\"plugin\":\"{name}\"}}]}}"
+            "let it see each event before it is stored, in place of what does so now: \
+             hookgate ingest set {name}"
         ),
         _ => create,
     }
@@ -198,11 +201,11 @@ mod tests {
     fn what_comes_next_goes_by_the_hooks() {
         for (kind, expected) in [
             ("filter", "--plugin it"),
-            ("ingest", "/v1/tenants/shop/ingest {\"plugins\":[{\"plugin\":\"it\"}]}"),
+            ("ingest", "hookgate ingest set it"),
             ("filter+ingest", "--plugin it"),
             ("sign", "--plugin it --with '{\"signature\":{\"scheme\":\"plugin\"}}'"),
         ] {
-            let told = attaching("shop", "it", kind);
+            let told = attaching("it", kind);
             assert!(told.ends_with(expected), "{kind}: {told}");
         }
     }

@@ -7,6 +7,7 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use crate::cli::client::{Client, Failure};
+use crate::cli::sure::Sure;
 use crate::cli::{archive, output, values};
 use crate::domain::{DeadReason, Format};
 
@@ -73,7 +74,11 @@ pub(super) enum Endpoints {
         patch: String,
     },
     /// Delete an endpoint
-    Delete { id: String },
+    Delete {
+        id: String,
+        #[command(flatten)]
+        sure: Sure,
+    },
     /// Show its signing secret
     Secret { id: String },
     /// Make a new signing secret; the old one signs along for a while
@@ -83,7 +88,7 @@ pub(super) enum Endpoints {
         #[arg(long, default_value = "24h")]
         grace: String,
     },
-    /// Send a test event and show the answer
+    /// Send a test event and show the answer; exit 1 if the endpoint did not take it
     Test { id: String },
     /// What came of its attempts lately, and how it does
     Stats {
@@ -151,7 +156,11 @@ pub(super) enum DeadLetters {
         until: Option<String>,
     },
     /// Throw one away
-    Delete { id: String },
+    Delete {
+        id: String,
+        #[command(flatten)]
+        sure: Sure,
+    },
 }
 
 pub(super) async fn events(client: &Client, command: Events) -> Outcome {
@@ -191,12 +200,20 @@ pub(super) async fn endpoints(client: &Client, command: Endpoints) -> Outcome {
             let patch = parse(&patch)?;
             client.json(client.request(Method::PATCH, &at(&id)?).json(&patch)).await?
         }
-        Endpoints::Delete { id } => return delete(client, &at(&id)?).await,
+        Endpoints::Delete { id, sure } => {
+            let path = at(&id)?;
+            sure.of(client, "endpoint", &id)?;
+            return delete(client, &path).await;
+        }
         Endpoints::Secret { id } => client.get(&of(&id, &["secret"])?).await?,
         Endpoints::RotateSecret { id, grace } => {
             client.post(&of(&id, &["secret", "rotate"])?, &json!({ "grace": grace })).await?
         }
-        Endpoints::Test { id } => client.post(&of(&id, &["test"])?, &json!({})).await?,
+        Endpoints::Test { id } => {
+            let attempt = client.post(&of(&id, &["test"])?, &json!({})).await?;
+            output::one(client.json, &attempt);
+            return tested(&attempt);
+        }
         Endpoints::Stats { id, window } => {
             let query = query_of(&[("window", Some(window))]);
             client.get(&format!("{}?{query}", of(&id, &["stats"])?)).await?
@@ -204,6 +221,16 @@ pub(super) async fn endpoints(client: &Client, command: Endpoints) -> Outcome {
     };
     output::one(client.json, &answer);
     Ok(ExitCode::SUCCESS)
+}
+
+/// A test that was not taken is none that a script may go on behind.
+fn tested(attempt: &Value) -> Outcome {
+    if attempt["outcome"] == "delivered" {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let said = attempt["error"].as_str().or(attempt["outcome"].as_str());
+    let said = said.unwrap_or("nobody says why");
+    Err(Failure::other(format!("the endpoint did not take the test: {said}")))
 }
 
 impl Create {
@@ -236,7 +263,7 @@ impl Create {
 }
 
 /// `redact@2:fields=card,keep=4`; a value may hold commas as long as no `=` follows.
-fn plugin_use(text: &str) -> Result<Value, Failure> {
+pub(super) fn plugin_use(text: &str) -> Result<Value, Failure> {
     let (name, config) = text.split_once(':').unwrap_or((text, ""));
     let (name, version) = match name.split_once('@') {
         Some((name, version)) => {
@@ -284,7 +311,11 @@ pub(super) async fn dead_letters(client: &Client, command: DeadLetters) -> Outco
             output::one(client.json, &answer);
             Ok(ExitCode::SUCCESS)
         }
-        DeadLetters::Delete { id } => delete(client, &client.path(&["dead-letters", &id])?).await,
+        DeadLetters::Delete { id, sure } => {
+            let path = client.path(&["dead-letters", &id])?;
+            sure.of(client, "dead letter", &id)?;
+            delete(client, &path).await
+        }
     }
 }
 

@@ -9,8 +9,8 @@ use clap::{
 use crate::cli::args::{Cli, Command};
 use crate::cli::client::{Client, Failure};
 use crate::cli::{
-    access, bench, deliveries, demo, doctor, event_types, explain, login, output, plugin, replays,
-    resources, send, serve, store, system, tail,
+    access, bench, deliveries, demo, doctor, event_types, explain, ingest, login, output, plugin,
+    portal_sessions, replays, resources, send, serve, store, system, tail,
 };
 use crate::plugins::compiler_main;
 
@@ -101,12 +101,15 @@ async fn dispatch(command: Command, client: &Client) -> Result<ExitCode, Failure
         Command::DeadLetters(it) => resources::dead_letters(client, it).await,
         Command::Tenants(it) => access::tenants(client, it).await,
         Command::Keys(it) => access::keys(client, it).await,
+        Command::PortalSessions(it) => portal_sessions::run(client, it).await,
         Command::Audit(it) => access::audit(client, it).await,
         Command::Plugin(it) => plugin::run(client, it).await,
+        Command::Ingest(it) => ingest::run(client, it).await,
         Command::EventTypes(it) => event_types::run(client, it).await,
         Command::Replays(it) => replays::run(client, it).await,
         Command::Login(it) => login::run(client, it).await,
         Command::Doctor(it) => doctor::run(client, *it).await,
+        Command::Ready => system::ready(client).await,
         Command::LogLevel { level } => system::log_level(client, level).await,
         Command::Serve(_)
         | Command::Store(_)

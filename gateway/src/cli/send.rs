@@ -7,7 +7,9 @@ use std::{
     },
 };
 
+use bytes::Buf;
 use clap::Args;
+use futures_util::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::{Body, Method};
 use serde::Serialize;
@@ -18,6 +20,8 @@ use tokio_util::io::ReaderStream;
 
 use crate::cli::client::{Client, Failure};
 use crate::cli::{output, values};
+
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// Publish one event, or a file of them as NDJSON
 ///
@@ -105,16 +109,27 @@ pub(super) async fn stream_file(client: &Client, path: &PathBuf) -> Result<ExitC
         (Box::new(tokio::io::stdin()), None)
     } else {
         let file = tokio::fs::File::open(path).await.map_err(failed)?;
-        let bytes = file.metadata().await.map_err(failed)?.len();
-        (Box::new(file), Some(bytes))
+        let about = file.metadata().await.map_err(failed)?;
+        if about.is_dir() {
+            return Err(Failure::usage(format!("{} is a folder", path.display()))
+                .with_help("name a file with an event a line, or - for stdin"));
+        }
+        // How much comes through a pipe nobody knows.
+        (Box::new(file), about.is_file().then(|| about.len()))
     };
     let bar = progress(bytes);
     let (sent_bytes, sent) = (bar.clone(), Arc::new(AtomicU64::new(0)));
     let (counted, mut begun) = (sent.clone(), false);
-    let source = futures_util::StreamExt::inspect(ReaderStream::new(source), move |chunk| {
-        let Ok(chunk) = chunk else { return };
+    let mut at_begin = true;
+    let source = ReaderStream::new(source).map(move |chunk| {
+        let mut chunk = chunk?;
         sent_bytes.inc(chunk.len() as u64);
-        counted.fetch_add(count_lines(chunk, &mut begun), Ordering::Relaxed);
+        // Some editors put this mark before the first line; it is no JSON (RFC 8259, 8.1).
+        if std::mem::take(&mut at_begin) && chunk.starts_with(BYTE_ORDER_MARK) {
+            chunk.advance(BYTE_ORDER_MARK.len());
+        }
+        counted.fetch_add(count_lines(&chunk, &mut begun), Ordering::Relaxed);
+        Ok::<_, std::io::Error>(chunk)
     });
     let (tally, broken) = pour(client, Body::wrap_stream(source), |tally| {
         bar.set_message(format!("{} accepted, {} rejected", tally.accepted, tally.rejected.len()));

@@ -68,15 +68,28 @@ pub(super) async fn run(command: Store, client: ClientArgs) -> ExitCode {
         Store::Backup { folder, data_dir: None } => {
             report_backup(download(client, &folder).await, json)
         }
-        Store::Restore { backup, place } => match offline::restore(&backup, &place.data_dir) {
+        Store::Restore { backup, place } => match restore(&backup, &place.data_dir) {
             Ok(rows) => {
                 let data_dir = place.data_dir.display().to_string();
                 output::one(json, &json!({ "data_dir": data_dir, "rows": rows }));
                 ExitCode::SUCCESS
             }
-            Err(error) => refuse(&error),
+            Err(failure) => {
+                output::complain(&failure);
+                failure.exit_code()
+            }
         },
     }
+}
+
+fn restore(backup: &Path, data_dir: &Path) -> Result<u64, Failure> {
+    // Nothing is written before all of it is known to be whole, so that it is read twice.
+    let file = std::fs::metadata(backup).map(|it| it.is_file());
+    if backup.as_os_str() == "-" || file.is_ok_and(|it| !it) {
+        return Err(Failure::usage(format!("{} is no file", backup.display()))
+            .with_help("a backup is read twice: give the file itself, not a pipe or its folder"));
+    }
+    offline::restore(backup, data_dir).map_err(|it| Failure::of_store(&it))
 }
 
 fn verify(folder: &Path, accept_loss: bool, json: bool) -> ExitCode {
