@@ -64,7 +64,7 @@ async fn what_is_deleted_on_a_terminal_is_asked_about_first() {
     assert_eq!(shell.run(&["endpoints", "delete", "mine"]).0, 0);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_test_that_fails_is_no_success() {
     let (folder, gateway, endpoint) = bench().await;
     let shell = Shell { server: &gateway.server, home: folder.path() };

@@ -115,7 +115,7 @@ pub(super) async fn stream_file(client: &Client, path: &PathBuf) -> Result<ExitC
                 .with_help("name a file with an event a line, or - for stdin"));
         }
         // How much comes through a pipe nobody knows.
-        (Box::new(file), about.is_file().then(|| about.len()))
+        (Box::new(file), about.is_file().then_some(about.len()))
     };
     let bar = progress(bytes);
     let (sent_bytes, sent) = (bar.clone(), Arc::new(AtomicU64::new(0)));
