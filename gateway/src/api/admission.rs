@@ -119,7 +119,11 @@ impl Operation {
         if brings_events && admitted.as_ref().is_some_and(|it| it.access.is_none()) {
             events_in::count_refused(request.headers(), "tenant_not_found");
         }
-        let passed = Passed { door: door.clone(), access: admitted.and_then(|it| it.access) };
+        let access = admitted.and_then(|it| it.access);
+        // Only the log wants it.
+        let wanted = tracing::enabled!(tracing::Level::DEBUG);
+        let tenant = access.as_ref().filter(|_| wanted).map(|it| it.slug.clone());
+        let passed = Passed { door: door.clone(), access };
         request.extensions_mut().insert(passed);
         let request = match self.unpacks {
             true => unpack::unpacked(request),
@@ -129,10 +133,14 @@ impl Operation {
             Ok(request) => (self.run)(request, gateway.clone()),
             Err(problem) => return problem.into_response(),
         };
-        match author {
+        let mut response = match author {
             Some(author) => author.makes(ran).await,
             None => ran.await,
+        };
+        if let Some(tenant) = tenant {
+            response.extensions_mut().insert(tenant);
         }
+        response
     }
 }
 
@@ -146,10 +154,9 @@ impl Door {
 
     fn author_of(&self, caller: &Caller, request: &Request) -> Author {
         let name = request.extensions().get::<RequestId>();
-        let name = name.and_then(|it| it.0.to_str().ok()).unwrap_or_default();
         Author {
             by: caller.name().to_owned(),
-            request_id: name.to_owned(),
+            request_id: name.map(RequestId::as_str).unwrap_or_default().to_owned(),
             operation: self.name,
             render: audit::render,
         }

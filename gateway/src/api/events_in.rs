@@ -1,4 +1,7 @@
-use axum::{body::Body, extract::State};
+use axum::{
+    body::Body,
+    extract::{Extension, State},
+};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
@@ -11,8 +14,9 @@ use crate::api::incoming_trace::{self, Taking};
 use crate::api::page::json_response;
 use crate::api::problem::{FieldError, Problem, Result};
 use crate::api::route::{Route, post};
+use crate::api::router::RequestId;
 use crate::api::{body, cloud_event, event_body, examine, hops, ndjson};
-use crate::domain::{Budget, EventType, RateLimit, Scope};
+use crate::domain::{Budget, EventType, RateLimit, Scope, TraceContext};
 use crate::storage::{Appended, NewEvent};
 use crate::telemetry::{EVENT_SIZE, EVENTS_ACCEPTED, EVENTS_REJECTED};
 
@@ -64,6 +68,7 @@ struct Answer<'a> {
 
 async fn accept(
     State(gateway): State<Gateway>,
+    Extension(request): Extension<RequestId>,
     access: Access,
     headers: HeaderMap,
     body: Body,
@@ -71,7 +76,7 @@ async fn accept(
     let form = Form::of(&headers);
     let protocol = form.as_ref().map_or("json", |it| it.protocol());
     let outcome = match form {
-        Ok(form) => accept_any(gateway, access, (&headers, form), body).await,
+        Ok(form) => accept_any(gateway, access, (request, &headers, form), body).await,
         Err(problem) => Err(problem),
     };
     outcome.inspect_err(|it| EVENTS_REJECTED.count(1, &[protocol, it.code()]))
@@ -86,13 +91,14 @@ pub(super) fn count_refused(headers: &HeaderMap, code: &'static str) {
 async fn accept_any(
     gateway: Gateway,
     access: Access,
-    (headers, form): (&HeaderMap, Form),
+    (request, headers, form): (RequestId, &HeaderMap, Form),
     body: Body,
 ) -> Result {
     gateway.ready()?;
     let hops = hops::of(&gateway, &access, headers)?;
     if form == Form::Lines {
         let said = ndjson::Said {
+            request,
             trace: incoming_trace::of(headers),
             hops,
             idempotency_key: idempotency_key(headers)?,
@@ -133,12 +139,12 @@ async fn accept_any(
     let mut events = ingested(&gateway, &access, events, many).await?;
     let warnings = check_types(&access, &events, many).await?;
     let types: Vec<_> = events.iter().map(|it| it.event_type.clone()).collect();
-    let sizes: Vec<_> = events.iter().map(|it| it.data.len()).collect();
     let taking = Taking::begin(incoming_trace::of(headers), &mut events);
+    let facts: Vec<_> = events.iter().map(Facts::of).collect();
     let appended = access.shard.append(&access.slug, events, true).await?;
     taking.end(&access, &appended);
-    for (appended, size) in appended.iter().zip(sizes) {
-        count_new(&access, form.protocol(), appended, size);
+    for (appended, facts) in appended.iter().zip(facts) {
+        count_new(&access, (form.protocol(), &request), appended, facts);
     }
     answer(&types, &appended, warnings, many)
 }
@@ -174,13 +180,36 @@ enum Form {
     Binary,
 }
 
-/// Counts an event that is stored now.
-pub(super) fn count_new(access: &Access, protocol: &'static str, appended: &Appended, size: usize) {
+/// What is told of an event that is stored.
+pub(super) struct Facts {
+    bytes: usize,
+    trace: Option<TraceContext>,
+}
+
+impl Facts {
+    pub(super) fn of(event: &NewEvent) -> Self {
+        Self { bytes: event.data.len(), trace: event.trace }
+    }
+}
+
+/// Counts an event that is stored now, and which a request brought by this protocol.
+pub(super) fn count_new(
+    access: &Access,
+    (protocol, request): (&'static str, &RequestId),
+    appended: &Appended,
+    facts: Facts,
+) {
     if let Appended::New { id, .. } = appended {
-        let tenant = access.slug.as_str();
-        tracing::debug!(tenant, event_id = id.as_str(), bytes = size, "an event was accepted");
+        tracing::debug!(
+            tenant = access.slug.as_str(),
+            request_id = request.as_str(),
+            event_id = id.as_str(),
+            trace_id = facts.trace.map(|it| it.trace_id()),
+            bytes = facts.bytes,
+            "an event was accepted"
+        );
         EVENTS_ACCEPTED.count_for(&[protocol], access.slug.as_str(), None);
-        EVENT_SIZE.observe(size as f64, &[]);
+        EVENT_SIZE.observe(facts.bytes as f64, &[]);
     }
 }
 
@@ -284,14 +313,24 @@ fn read_many(bytes: &Bytes, limits: &Limits, read: Read) -> Result<Vec<NewEvent>
         return Err(Problem::too_large(detail));
     }
     let (mut events, mut errors) = (Vec::with_capacity(texts.len()), Vec::new());
+    let mut codes = Vec::new();
     for (place, text) in texts.into_iter().enumerate() {
         let base = format!("/{place}");
         match read(bytes, text.get().as_bytes(), &base, limits.data_bytes_max) {
             Ok(event) => events.push(event),
-            Err(problem) => errors.extend(problem.into_errors(&base)?),
+            Err(problem) => {
+                codes.push(problem.code_among());
+                errors.extend(problem.into_errors(&base)?);
+            }
         }
     }
-    if errors.is_empty() { Ok(events) } else { Err(Problem::invalid_fields(errors)) }
+    codes.dedup();
+    match codes[..] {
+        [] => Ok(events),
+        // What is wrong with all of them is what is wrong with each.
+        [code] => Err(Problem::fields(code, errors)),
+        _ => Err(Problem::invalid_fields(errors)),
+    }
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>> {

@@ -99,7 +99,8 @@ fn read_use(
     Ok(name.map(|plugin| IngestUse { plugin, version, config, on_error }))
 }
 
-fn render(chain: &[IngestUse]) -> Value {
+/// The chain as it is set.
+pub(super) fn render(chain: &[IngestUse]) -> Value {
     let one = |it: &IngestUse| {
         json!({
             "plugin": it.plugin.as_str(),

@@ -13,10 +13,11 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::api::caller::Access;
-use crate::api::events_in::{count_new, name_within};
+use crate::api::events_in::{Facts, count_new, name_within};
 use crate::api::gateway::{Gateway, STOPPING};
 use crate::api::incoming_trace::Taking;
 use crate::api::problem::{FieldError, Problem};
+use crate::api::router::RequestId;
 use crate::api::{event_body, examine, unpack};
 use crate::domain::{Budget, TraceContext};
 use crate::storage::{Appended, NewEvent};
@@ -37,6 +38,8 @@ const IDLE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// What the head of the request says of all its lines.
 pub(super) struct Said {
+    /// Its name.
+    pub(super) request: RequestId,
     /// What the whole stream belongs to.
     pub(super) trace: Option<TraceContext>,
     /// How many deliveries led to it.
@@ -271,15 +274,15 @@ impl Incoming {
             }
         }
         let ready = self.gateway.ready();
-        let sizes: Vec<_> = events.iter().map(|it| it.data.len()).collect();
         let taking = Taking::begin(self.said.trace, &mut events);
+        let facts: Vec<_> = events.iter().map(Facts::of).collect();
         let appended = match ready {
             Ok(()) => self.access.shard.append(&self.access.slug, events, false).await,
             Err(_) => Err(crate::storage::Error::Unavailable("it is stopping".to_owned())),
         };
         taking.end(&self.access, appended.as_deref().unwrap_or_default());
-        for (appended, size) in appended.iter().flatten().zip(sizes) {
-            count_new(&self.access, PROTOCOL, appended, size);
+        for (appended, facts) in appended.iter().flatten().zip(facts) {
+            count_new(&self.access, (PROTOCOL, &self.said.request), appended, facts);
         }
         let mut appended = appended.map(Vec::into_iter);
         let mut answers = Vec::with_capacity(64 * places.len());

@@ -141,6 +141,15 @@ impl Problem {
         problem
     }
 
+    /// The code under which it stands among those of several events: its own, where it is about
+    /// what an event says, as it would be alone.
+    pub(super) fn code_among(&self) -> &'static str {
+        match self.0.status {
+            StatusCode::UNPROCESSABLE_ENTITY => self.0.code,
+            _ => "invalid_field",
+        }
+    }
+
     /// How long to wait until a limit lets more through, if it is one of pace.
     pub(super) fn wait(&self) -> Option<std::time::Duration> {
         self.0.limit.map(|it| it.wait)

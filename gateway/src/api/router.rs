@@ -22,7 +22,7 @@ use crate::api::{
     events_out, explain, ingest, keys, ops, plugins, portal, replays, short, stats, system, tail,
     tenants,
 };
-use crate::domain::TypeId;
+use crate::domain::{Slug, TypeId};
 use crate::world::{Clock, Entropy};
 
 const REQUEST_ID: &str = "x-request-id";
@@ -32,7 +32,13 @@ const HEADER_BYTES_MAX: usize = 32 * 1024 + 1;
 
 /// The name of a request: the caller's own, or a new one.
 #[derive(Debug, Clone)]
-pub(super) struct RequestId(pub(super) HeaderValue);
+pub(super) struct RequestId(HeaderValue);
+
+impl RequestId {
+    pub(super) fn as_str(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
+}
 
 /// What names of requests are drawn with.
 type World = (Arc<dyn Clock>, Arc<dyn Entropy>);
@@ -169,10 +175,18 @@ impl Api {
         let timed = response.extensions_mut().remove::<Arc<Timed>>();
         // What no operation answered has no route.
         let timed = timed.unwrap_or_else(|| Arc::new(Timed::new(&method, "other")));
-        timed.note(response.status(), started.elapsed());
-        let (status, route) = (response.status().as_u16(), timed.route());
-        let request_id = name.to_str().unwrap_or_default();
-        tracing::debug!(request_id, %method, route, status, "a request was answered");
+        let took = started.elapsed();
+        timed.note(response.status(), took);
+        let tenant = response.extensions_mut().remove::<Slug>();
+        tracing::debug!(
+            request_id = name.to_str().unwrap_or_default(),
+            tenant = tenant.as_ref().map(Slug::as_str),
+            %method,
+            route = timed.route(),
+            status = response.status().as_u16(),
+            duration_us = took.as_micros() as u64,
+            "a request was answered"
+        );
         response.headers_mut().insert(REQUEST_ID, name);
         response
     }

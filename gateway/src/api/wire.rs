@@ -58,7 +58,7 @@ pub(super) fn event(it: &Event, with_data: bool) -> Value {
         "accepted_at": it.accepted_at.to_string(),
         "ordering_key": it.ordering_key,
         "metadata": it.metadata,
-        "trace_id": it.trace.map(|it| format!("{:032x}", u128::from_be_bytes(it.trace))),
+        "trace_id": it.trace.map(|it| it.trace_id()),
         "hops": it.hops,
     });
     if with_data {

@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 use crate::dispatch::attempt;
 use crate::dispatch::bulletins::Death;
 use crate::dispatch::capacity::Begun;
+use crate::dispatch::deaths::log_death;
 use crate::dispatch::floor::{Floor, count_death};
 use crate::dispatch::lane::{Limits, Told};
-use crate::dispatch::traced::log_death;
 use crate::domain::{Claim, DeadReason, Endpoint};
 use crate::plugins::Host;
 use crate::storage::{Lease, Result, Shard};
@@ -172,7 +172,7 @@ impl Dispatcher {
             return attempt::make(self, lease, &endpoint, ended).await;
         };
         count_death(&endpoint, reason);
-        log_death(&lease, &endpoint, reason);
+        log_death(&lease, &endpoint, reason, None);
         ended.death = Death::of(&lease, &endpoint, reason);
         self.shard.give_up(lease, reason).await
     }

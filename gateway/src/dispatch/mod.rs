@@ -23,5 +23,6 @@ mod plugin_chain;
 mod plugin_link;
 mod plugin_watch;
 mod traced;
+mod deaths;
 mod sending;
 mod request;

@@ -3,9 +3,9 @@
 use opentelemetry::trace::SpanKind;
 
 use crate::dispatch::Dispatcher;
+use crate::dispatch::deaths::log_death;
 use crate::domain::{
-    Attempt, DeadReason, Endpoint, Timestamp, TraceContext, TracePolicy, Trigger, Verdict,
-    delivery_id,
+    Attempt, Endpoint, Timestamp, TraceContext, TracePolicy, Trigger, Verdict, delivery_id,
 };
 use crate::storage::Lease;
 use crate::telemetry::{Cause, Span, ended};
@@ -79,26 +79,13 @@ impl Traced {
             outcome = it.outcome.name,
             status_code = it.outcome.status_code,
             duration_ms = it.duration.as_millis() as u64,
-            trace_id =
-                lease.event.trace.map(|it| format!("{:032x}", u128::from_be_bytes(it.trace))),
+            trace_id = lease.event.trace.map(|it| it.trace_id()),
             "an attempt ended"
         );
         if let Verdict::Dead(reason) = it.verdict {
-            log_death(lease, endpoint, reason);
+            log_death(lease, endpoint, reason, Some(it));
         }
     }
-}
-
-/// A delivery is given up: the one thing about deliveries that is always logged.
-pub(super) fn log_death(lease: &Lease, endpoint: &Endpoint, reason: DeadReason) {
-    tracing::warn!(
-        tenant = endpoint.tenant.as_str(),
-        event_id = lease.event.id.as_str(),
-        delivery_id = delivery_id(lease.key, lease.event.accepted_at),
-        endpoint_id = endpoint.id.as_str(),
-        reason = reason.name(),
-        "a delivery became a dead letter"
-    );
 }
 
 fn facts(span: &mut Span, (lease, endpoint): (&Lease, &Endpoint), it: &Attempt) {

@@ -13,6 +13,11 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
+    /// The trace, as people and collectors write it.
+    pub fn trace_id(&self) -> String {
+        format!("{:032x}", u128::from_be_bytes(self.trace))
+    }
+
     /// Reads a `traceparent`. Whatever is malformed or all zero is as if it were not there. A later
     /// version may have more behind what is known of it.
     pub fn parse(text: &str) -> Option<Self> {

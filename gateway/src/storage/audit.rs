@@ -51,8 +51,8 @@ pub struct Author {
     pub request_id: String,
     /// The operation, as the API names it.
     pub operation: &'static str,
-    /// The noun as the API shows it, secrets left out.
-    pub render: fn(Noun<'_>) -> Value,
+    /// The noun before and after, as the API shows it, secrets left out.
+    pub render: fn(Option<Noun<'_>>, Option<Noun<'_>>) -> [Option<Value>; 2],
 }
 
 tokio::task_local! {
@@ -115,8 +115,8 @@ impl Shard {
     /// The record of a change, to be committed with it.
     pub(super) fn audited(&self, change: &Change<'_>) -> Record {
         let author = Author::current();
-        let render = author.as_ref().map(|it| it.render);
-        let shown = |it: Option<Noun<'_>>| Some(render?(it?).to_string());
+        let shown = author.as_ref().map(|it| (it.render)(change.before, change.after));
+        let [before, after] = shown.unwrap_or_default().map(|it| it.map(|it| it.to_string()));
         let tenant = change.tenant.map(|(slug, no)| (slug.to_string(), no.0));
         let (by, request_id, operation) = match &author {
             Some(it) => (it.by.clone(), it.request_id.clone(), it.operation.to_owned()),
@@ -129,8 +129,8 @@ impl Shard {
             request_id,
             operation,
             subject: change.subject.clone(),
-            before: shown(change.before),
-            after: shown(change.after),
+            before,
+            after,
         })
     }
 

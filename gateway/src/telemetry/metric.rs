@@ -36,6 +36,13 @@ pub struct Label {
     pub values: Values,
 }
 
+impl Label {
+    /// One that has the same value as long as the process lives.
+    pub(super) const fn one(name: &'static str) -> Self {
+        Self { name, values: Values::AtMost(1) }
+    }
+}
+
 /// The values of a label: never as many as tenants, endpoints or events.
 #[derive(Debug, Clone, Copy)]
 pub enum Values {

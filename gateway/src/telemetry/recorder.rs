@@ -10,6 +10,13 @@ use crate::telemetry::{
 /// each is kept by itself.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
+/// What it was built of. Whoever builds it says so; asking git would fail where there is none, and
+/// make every commit a new build.
+const COMMIT: &str = match option_env!("HOOKGATE_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
+
 /// Renders the metrics of the process.
 #[derive(Clone)]
 pub struct Rendering {
@@ -61,7 +68,7 @@ pub fn install(owners: Owners) -> Rendering {
                 metrics::counter!(EVENTS_ACCEPTED.name, labels).absolute(0);
             }
         }
-        BUILD_INFO.show(1.0, &[env!("CARGO_PKG_VERSION")]);
+        BUILD_INFO.show(1.0, &[env!("CARGO_PKG_VERSION"), COMMIT, env!("HOOKGATE_RUSTC")]);
         let process = metrics_process::Collector::default();
         process.describe();
         Rendering { handle, process }

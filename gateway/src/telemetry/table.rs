@@ -1,5 +1,5 @@
-//! Every metric of the gateway, each once. `deploy/` names no others, and `/metrics` shows each of
-//! them from the start (beside `process_…`, which `metrics-process` describes).
+//! Every metric of the gateway, each once. `deploy/` names no others. `/metrics` shows from the start
+//! all whose labels' values are known, and `process_…`, which `metrics-process` describes.
 
 use crate::telemetry::buckets::{LONG, REQUEST, SHORT, SIZES};
 use crate::telemetry::{Kind, Label, Metric, Unit, Values};
@@ -13,8 +13,8 @@ const RUNTIME: Label = label("runtime", &["front", "deliver"]);
 
 /// Which gateway it is.
 pub const BUILD_INFO: Metric =
-    Metric::gauge("hookgate_build_info", Unit::Count, "Always 1; its version is the label.")
-        .by(&[Label { name: "version", values: Values::AtMost(1) }]);
+    Metric::gauge("hookgate_build_info", Unit::Count, "Always 1; what it is, the labels say.")
+        .by(&[Label::one("version"), Label::one("commit"), Label::one("rustc")]);
 
 /// Whether it can take events.
 pub const READY: Metric =
