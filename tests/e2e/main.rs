@@ -7,6 +7,7 @@ mod asked;
 mod command_line;
 mod commands;
 mod servers;
+mod bounds;
 mod contract;
 mod crash;
 mod delivery;

@@ -215,6 +215,10 @@ impl Attributes {
 
     fn put(&mut self, name: &str, text: String) {
         let plain = name.bytes().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit());
+        if name == "data" {
+            self.refuse(name, "is no name for an attribute; the data is the body");
+            return;
+        }
         let known = name == "datacontenttype";
         if !plain || name.is_empty() || (name.len() > EXTENSION_CHARS_MAX && !known) {
             self.refuse(name, "is no attribute: 1 to 20 of a-z0-9");

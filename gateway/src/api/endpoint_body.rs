@@ -22,6 +22,10 @@ const DELAY_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 const ATTEMPTS_MAX: u32 = 50;
 const IN_FLIGHT_MAX: u32 = 1024;
 const PLUGINS_MAX: usize = 8;
+const DESCRIPTION_CHARS_MAX: usize = 4096;
+/// Names and values together: each list of endpoints carries them all.
+const METADATA_BYTES_MAX: usize = 16 * 1024;
+
 /// What a tenant may say of an endpoint.
 #[derive(Debug, Clone)]
 pub(super) struct Wish {
@@ -84,8 +88,8 @@ impl Wish {
         let wish = Self {
             id,
             url: url.unwrap_or_default(),
-            description: fields.string("description").unwrap_or_default(),
-            metadata: fields.strings("metadata").unwrap_or_default(),
+            description: fields.text("description", DESCRIPTION_CHARS_MAX).unwrap_or_default(),
+            metadata: read_metadata(&mut fields),
             event_types,
             filter,
             plugins,
@@ -180,6 +184,15 @@ pub(super) fn merge(target: &mut Value, patch: Value) {
             merge(members.entry(name).or_insert(Value::Null), value);
         }
     }
+}
+
+fn read_metadata(fields: &mut Fields) -> BTreeMap<String, String> {
+    let metadata = fields.strings("metadata").unwrap_or_default();
+    let bytes: usize = metadata.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if bytes > METADATA_BYTES_MAX {
+        fields.refuse("metadata", format!("has at most {METADATA_BYTES_MAX} bytes"));
+    }
+    metadata
 }
 
 fn patterns(fields: &mut Fields, values: &[Value]) -> Vec<Pattern> {

@@ -14,7 +14,7 @@ use crate::api::endpoint_body::{Surroundings, Wish, render};
 use crate::api::etag::{Belief, tagged};
 use crate::api::fields::Fields;
 use crate::api::gateway::Gateway;
-use crate::api::page::{Query, cursor, json_response, made_at, page};
+use crate::api::page::{Query, cursor, json_response, made_at, page, secret_response};
 use crate::api::problem::{FieldError, Problem, Result};
 use crate::api::route::{Route, delete, get, patch, post};
 use crate::api::trust_body::read_secret;
@@ -227,7 +227,7 @@ async fn remove(access: Access, Path((_, id)): Path<(String, String)>, belief: B
 async fn secret(access: Access, Path((_, id)): Path<(String, String)>) -> Result {
     let endpoint = access.endpoint(&id)?;
     can_be_sent_to(&endpoint)?;
-    Ok(json_response(StatusCode::OK, &render_secret(&endpoint)))
+    Ok(secret_response(StatusCode::OK, &render_secret(&endpoint)))
 }
 
 fn can_be_sent_to(endpoint: &Endpoint) -> Result<()> {
@@ -290,7 +290,7 @@ async fn rotate(
         Refused::Invalid(detail) => Problem::conflict("rotation_limit", detail),
         other => Problem::named(other, "endpoint_not_found"),
     })?;
-    Ok(json_response(StatusCode::OK, &render_secret(&rotated)))
+    Ok(secret_response(StatusCode::OK, &render_secret(&rotated)))
 }
 
 async fn test(

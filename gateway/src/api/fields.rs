@@ -53,6 +53,11 @@ impl Fields {
         self.errors.push(FieldError { pointer, detail: detail.into() });
     }
 
+    /// Whether something was refused already.
+    pub(super) fn refused(&self) -> bool {
+        !self.errors.is_empty()
+    }
+
     pub(super) fn refuse_all(&mut self, errors: Vec<FieldError>) {
         self.errors.extend(errors);
     }
@@ -69,6 +74,12 @@ impl Fields {
 
     pub(super) fn string(&mut self, name: &str) -> Option<String> {
         self.read(name, |it| it.as_str().map(str::to_owned).ok_or("must be a string".to_owned()))
+    }
+
+    /// A string of at most so many characters.
+    pub(super) fn text(&mut self, name: &str, chars_max: usize) -> Option<String> {
+        let form = format!("a string of at most {chars_max} characters");
+        self.parsed(name, &form, |it| (it.chars().count() <= chars_max).then(|| it.to_owned()))
     }
 
     /// A string that `parse` makes something of; `form` tells what it should be.

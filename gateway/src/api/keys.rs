@@ -13,12 +13,14 @@ use crate::api::caller::{hash_key, new_key};
 use crate::api::endpoint_body::read_rate;
 use crate::api::fields::Fields;
 use crate::api::gateway::Gateway;
-use crate::api::page::{Query, cursor, json_response, page};
+use crate::api::page::{Query, cursor, page, secret_response};
 use crate::api::problem::{Problem, Result};
 use crate::api::route::{Route, delete, get, post};
 use crate::api::{body, wire};
 use crate::domain::{ApiKey, Scope, TypeId};
 
+/// How long what people call a key or a tenant may be.
+pub(super) const NAME_CHARS_MAX: usize = 256;
 const GRACE_DEFAULT: Duration = Duration::from_secs(24 * 3600);
 const GRACE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -64,7 +66,7 @@ async fn create(
     body: Body,
 ) -> Result {
     let mut fields = body::object(&headers, body, gateway.limits.body_bytes_max).await?;
-    let name = fields.string("name");
+    let name = fields.text("name", NAME_CHARS_MAX);
     let scopes = read_scopes(&mut fields);
     let rate_limit = read_rate(&mut fields);
     let expires_at = fields.parsed("expires_at", "a time of RFC 3339", wire::parse_time);
@@ -90,7 +92,7 @@ async fn create(
     access.shard.put_key(&key).await.map_err(|it| Problem::named(it, "tenant_not_found"))?;
     let mut rendered = wire::key(&key);
     rendered["key"] = text.into();
-    Ok(json_response(StatusCode::CREATED, &rendered))
+    Ok(secret_response(StatusCode::CREATED, &rendered))
 }
 
 pub(super) fn read_scopes(fields: &mut Fields) -> Option<Vec<Scope>> {
@@ -136,7 +138,7 @@ async fn rotate(
     let key = changed.map_err(|it| Problem::named(it, "key_not_found"))?;
     let mut rendered = wire::key(&key);
     rendered["key"] = text.into();
-    Ok(json_response(StatusCode::OK, &rendered))
+    Ok(secret_response(StatusCode::OK, &rendered))
 }
 
 async fn list(access: Access, query: Query) -> Result {

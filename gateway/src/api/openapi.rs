@@ -89,6 +89,7 @@ fn headers() -> Value {
         "RateLimit": text("What is left of the limit, and when it is whole again."),
         "RateLimit-Policy": text("The limit that applies."),
         "Allow": text("The methods that the route takes."),
+        "WWW-Authenticate": text("`Bearer`: send a key."),
         "Location": text("Where to read what was made."),
     })
 }
@@ -173,6 +174,7 @@ fn responses(route: &Route, schemas: &Map<String, Value>) -> Value {
             });
         }
         let further: &[&str] = match status {
+            401 => &["WWW-Authenticate"],
             429 => &["Retry-After", "RateLimit", "RateLimit-Policy"],
             503 => &["Retry-After"],
             _ => &[],

@@ -121,6 +121,15 @@ pub(super) fn made_at(path: &str, mut response: Response) -> Response {
     response
 }
 
+/// A JSON answer with a secret in it: nobody on its way, nor a browser, may keep it (RFC 9111,
+/// 5.2.2.5).
+pub(super) fn secret_response(status: StatusCode, body: &impl Serialize) -> Response {
+    let mut response = json_response(status, body);
+    let never = HeaderValue::from_static("no-store");
+    response.headers_mut().insert(header::CACHE_CONTROL, never);
+    response
+}
+
 /// A JSON answer.
 pub(super) fn json_response(status: StatusCode, body: &impl Serialize) -> Response {
     (status, axum::Json(body)).into_response()

@@ -5,7 +5,7 @@ use http::{HeaderMap, StatusCode};
 
 use crate::api::caller::{Access, Caller, Need, hash_key, new_key};
 use crate::api::gateway::Gateway;
-use crate::api::page::json_response;
+use crate::api::page::secret_response;
 use crate::api::problem::{Problem, Result};
 use crate::api::route::{Route, post};
 use crate::api::{body, keys, wire};
@@ -68,5 +68,5 @@ async fn open(
     access.shard.put_key(&key).await.map_err(|it| Problem::named(it, "tenant_not_found"))?;
     let mut shown = wire::key(&key);
     shown["token"] = token.into();
-    Ok(json_response(StatusCode::CREATED, &shown))
+    Ok(secret_response(StatusCode::CREATED, &shown))
 }

@@ -48,6 +48,9 @@ pub(super) fn read(fields: &mut Fields, config: &Config) -> Option<Quota> {
         retention: quota.parsed("retention", RETENTION, Retention::parse),
         plugins,
     };
+    if read.burst.is_some() && read.events_per_second.is_none() && !quota.refused() {
+        quota.refuse("burst", "goes with `events_per_second`, which is not given");
+    }
     quota.finish().map_err(|errors| fields.refuse_all(errors)).ok();
     Some(read)
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::api::body;
 use crate::api::caller::{Access, Need};
 use crate::api::gateway::Gateway;
-use crate::api::page::{Query, json_response, made_at, page};
+use crate::api::page::{Query, made_at, page, secret_response};
 use crate::api::problem::{FieldError, Problem, Result};
 use crate::api::route::{Route, delete, get, post};
 use crate::domain::{Endpoint, Scope};
@@ -56,7 +56,7 @@ async fn register(
     let mut rendered = render(&endpoint);
     rendered["secret"] = endpoint.secrets[0].secret.reveal().as_str().into();
     let place = format!("/v1/tenants/{}/endpoints/{}", access.slug, endpoint.id);
-    Ok(made_at(&place, json_response(StatusCode::CREATED, &rendered)))
+    Ok(made_at(&place, secret_response(StatusCode::CREATED, &rendered)))
 }
 
 /// Problems point to the fields of this API, not to those of the endpoint.

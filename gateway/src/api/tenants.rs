@@ -8,13 +8,12 @@ use http::{HeaderMap, StatusCode};
 use crate::api::caller::{Access, Need};
 use crate::api::etag::{Belief, tagged};
 use crate::api::gateway::Gateway;
+use crate::api::keys::NAME_CHARS_MAX;
 use crate::api::page::{Query, cursor, page};
 use crate::api::problem::{Problem, Result};
 use crate::api::route::{Route, delete, get, put};
 use crate::api::{body, quota_body, wire};
 use crate::domain::{Scope, Slug, Tenant};
-
-const NAME_CHARS_MAX: usize = 256;
 
 const TENANT: &str = "/v1/tenants/{tenant}";
 
@@ -80,8 +79,7 @@ async fn put_tenant(
         Problem::unprocessable("invalid_tenant", "a tenant is [a-z0-9][a-z0-9_-]{0,63}")
     })?;
     let mut fields = body::object(&headers, body, gateway.limits.body_bytes_max).await?;
-    let fits = |it: &str| (it.len() <= NAME_CHARS_MAX).then(|| it.to_owned());
-    let name = fields.parsed("name", "a string of at most 256 bytes", fits);
+    let name = fields.text("name", NAME_CHARS_MAX);
     let said = fields.has("quota");
     let quota = quota_body::read(&mut fields, gateway.plugins.config()).unwrap_or_default();
     // What only the gateway writes may come back as it was read.

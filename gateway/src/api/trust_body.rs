@@ -24,7 +24,9 @@ pub(super) fn read_headers(
             *code = "header_not_allowed";
             fields.refuse("headers", format!("`{name}` must not be set so"));
         }
-        headers.insert(lower, value);
+        if headers.insert(lower, value).is_some() {
+            fields.refuse("headers", format!("`{name}` comes twice: case makes no difference"));
+        }
     }
     if headers.len() > HEADERS_MAX {
         fields.refuse("headers", format!("at most {HEADERS_MAX}"));
@@ -36,6 +38,13 @@ pub(super) fn read_headers(
 fn may_be_set(name: &str) -> bool {
     // What the body is, its format and plugins say.
     name != "content-type" && !name.starts_with("webhook-") && !header::is_reserved(name)
+}
+
+/// Whether a signature may stand in this header: it would take the place of what the gateway itself
+/// says there.
+fn may_sign(name: &str) -> bool {
+    let said = ["traceparent", "tracestate", "user-agent"].contains(&name);
+    may_be_set(name) && !said && !name.starts_with("ce-")
 }
 
 pub(super) fn read_signature(fields: &mut Fields, code: &mut &'static str) -> Signature {
@@ -81,12 +90,12 @@ fn is_prefix(text: &str) -> bool {
         && text.bytes().all(plain)
         && !text.ends_with('-')
         // The three headers of this prefix are ours to set; nothing else is.
-        && (text == Signature::USUAL_PREFIX || may_be_set(&format!("{text}-id")))
+        && (text == Signature::USUAL_PREFIX || may_sign(&format!("{text}-id")))
 }
 
 fn read_name(fields: &mut Fields, field: &str, code: &mut &'static str) -> Option<String> {
     let name = fields.string(field)?.to_ascii_lowercase();
-    if !may_be_set(&name) {
+    if !may_sign(&name) {
         *code = "header_not_allowed";
         fields.refuse(field, format!("`{name}` must not be set so"));
     }

@@ -101,11 +101,15 @@ fn push_member(body: &mut String, name: &str, value: &str) {
     body.push_str(&format!("\"{name}\":{escaped},"));
 }
 
-/// The attributes of an event, those that it came with included.
+/// The attributes of an event, those that it came with included. `source` and `id` together are
+/// what a CloudEvent is known by: with the producer's source goes the producer's id, be it one that
+/// could not be ours.
 fn attributes(event: &Event) -> Vec<(&str, String)> {
+    let brought = |name: &str| event.metadata.get(name).filter(|it| !it.is_empty());
+    let id = brought("ce-source").and_then(|_| brought("ce-id"));
     let mut attributes = vec![
         ("specversion", "1.0".to_owned()),
-        ("id", event.id.to_string()),
+        ("id", id.cloned().unwrap_or_else(|| event.id.to_string())),
         ("type", event.event_type.to_string()),
         ("time", event.timestamp.to_string()),
     ];
@@ -217,7 +221,7 @@ mod tests {
         let header = |name: &str| payload.headers.iter().find(|(it, _)| it == name);
         assert_eq!(header("ce-source").unwrap().1, "/shop/%E2%82%AC");
         assert_eq!(header("ce-subject").unwrap().1, "a%20%22b%22%20100%25");
-        assert_eq!(header("ce-id").unwrap().1, event.id.as_str());
+        assert_eq!(header("ce-id").unwrap().1, "another");
         assert_eq!(payload.headers.len(), 6);
         let payload = render(Format::CloudEvents, &event, &data, None);
         let body: serde_json::Value = serde_json::from_slice(&payload.body).unwrap();
@@ -226,6 +230,10 @@ mod tests {
             (&"/shop/\u{20ac}".into(), &serde_json::json!({}))
         );
         assert_eq!(body["subject"], "a \"b\" 100%");
+        event.metadata.remove("ce-source");
+        let payload = render(Format::CloudEventsBinary, &event, &data, None);
+        let id = payload.headers.iter().find(|(it, _)| it == "ce-id");
+        assert_eq!(id.unwrap().1, event.id.as_str(), "of our source, our id");
         event.metadata.clear();
         let payload = render(Format::CloudEvents, &event, &data, None);
         let body: serde_json::Value = serde_json::from_slice(&payload.body).unwrap();
