@@ -109,7 +109,9 @@ impl Gateway {
     /// Uploads a plugin.
     pub async fn upload(&self, name: &str, component: Vec<u8>) -> (u16, Value) {
         let path = format!("/v1/tenants/default/plugins/{name}");
-        let request = self.request(Method::PUT, &path, OPERATOR_KEY);
+        // Making it may have taken longer than a connection that rests is kept.
+        let request = reqwest::Client::new().put(format!("{}{path}", self.server));
+        let request = request.bearer_auth(OPERATOR_KEY);
         let request = request.header("content-type", "application/wasm").body(component);
         read_answer(request.send().await.expect("an answer")).await
     }
