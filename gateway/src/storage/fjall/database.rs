@@ -20,7 +20,7 @@ use crate::world::reach;
 
 const MIB: u64 = 1024 * 1024;
 /// Bytes of components that are kept in memory until they are written to their table.
-const COMPONENTS_MEMTABLE: u64 = 4 * MIB;
+const COMPONENTS_MEMTABLE: u64 = MIB;
 
 /// How much memory and disk the store may use for itself.
 #[derive(Debug, Clone)]
