@@ -39,5 +39,8 @@ async fn trim(store: &Store, keep: Keep) -> Result<()> {
         }
     }
     EVENTS_OLDEST.show(oldest.as_secs_f64(), &[]);
+    for shard in store.shards() {
+        shard.note_time().await?;
+    }
     Ok(())
 }

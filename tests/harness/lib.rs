@@ -1,7 +1,7 @@
 //! What the suites share: a gateway in a bottle, and the real binary with real receivers.
 
 mod sim;
-pub use sim::{Mood, Received, Receiver, Sim};
+pub use sim::{Machine, Mood, Received, Receiver, Sim};
 
 mod binary;
 pub use binary::{Gateway, OPERATOR_KEY, binary};

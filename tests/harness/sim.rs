@@ -1,6 +1,9 @@
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,7 +23,7 @@ use hookgate::{
     storage::{Appended, Config, Keep, NewEvent, Shard, Store, conformance, memory::Disk},
     world::{
         Clock, Entropy, FailureClass, Request, Response, SeededEntropy, SendResult, SimClock,
-        Timings, Transport,
+        SteadyClock, Timings, Transport,
     },
 };
 
@@ -35,6 +38,10 @@ pub struct Sim {
     pub keep: Keep,
     /// How much is attempted at once.
     pub config: dispatch::Config,
+    /// The machine's clock, which may be wrong.
+    pub machine: Machine,
+    /// Whether the next start is told that it is right.
+    pub trust_clock: bool,
     disk: Disk,
     clock: Arc<dyn Clock>,
     entropy: Arc<SeededEntropy>,
@@ -42,6 +49,30 @@ pub struct Sim {
     plugins: Option<TempDir>,
     running: Option<(Store, JoinSet<()>)>,
     host: Option<Host>,
+}
+
+/// The machine's clock: right, unless it is set ahead or back.
+#[derive(Clone)]
+pub struct Machine(Arc<(SimClock, AtomicI64)>);
+
+impl Default for Machine {
+    fn default() -> Self {
+        let right = SimClock::starting_at(Timestamp(1_800_000_000_000));
+        Self(Arc::new((right, AtomicI64::new(0))))
+    }
+}
+
+impl Machine {
+    /// So many milliseconds ahead of what is right.
+    pub fn be_ahead(&self, millis: i64) {
+        self.0.1.store(millis, Ordering::Relaxed);
+    }
+}
+
+impl Clock for Machine {
+    fn now(&self) -> Timestamp {
+        Timestamp(self.0.0.now().0.saturating_add_signed(self.0.1.load(Ordering::Relaxed)))
+    }
 }
 
 /// Fuel of a plugin's call: a hundred times what the examples need.
@@ -64,8 +95,10 @@ impl Sim {
             acknowledged: BTreeMap::new(),
             keep: Keep::default(),
             config: dispatch::Config { in_flight_max: 16, ..Default::default() },
+            machine: Machine::default(),
+            trust_clock: false,
             disk: Disk::default(),
-            clock: Arc::new(SimClock::starting_at(Timestamp(1_800_000_000_000))),
+            clock: Arc::new(Machine::default()),
             entropy,
             plugins: None,
             running: None,
@@ -81,7 +114,8 @@ impl Sim {
 
     /// Opens the store and starts all rooms.
     pub async fn start(&mut self) {
-        let config = Config { shards: 2, ..Config::default() };
+        let config = Config { shards: 2, trust_clock: self.trust_clock, ..Config::default() };
+        self.clock = Arc::new(SteadyClock::following(self.machine.clone()));
         let world = (self.clock.clone(), self.entropy.clone() as Arc<dyn Entropy>);
         let (store, writers) = Store::simulated(&self.disk, &config, world).expect("the disk");
         self.host = self.plugins.as_ref().map(|cache| {
@@ -90,6 +124,7 @@ impl Sim {
         });
         let mut tasks = JoinSet::new();
         writers.into_futures().for_each(|it| drop(tasks.spawn(it)));
+        store.note_start().await.expect("the disk");
         let trimming = retention::run(store.clone(), self.keep, CancellationToken::new());
         tasks.spawn(trimming);
         for shard in store.shards() {

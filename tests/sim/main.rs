@@ -3,6 +3,7 @@
 //! `cargo test -p hookgate-tests --test sim -- --seeds 5000`.
 
 mod changes;
+mod clock;
 mod idempotency;
 mod plugins;
 mod retention;
@@ -73,6 +74,12 @@ fn main() -> ExitCode {
         test!(changes::what_is_asked_for_is_held_while_the_endpoint_is_disabled),
         test!(changes::a_pause_outlives_a_restart),
         test!(changes::a_redrive_at_a_disabled_endpoint_is_as_old_as_the_wish),
+        test!(clock::a_start_with_a_clock_that_is_ahead_ends_nothing),
+        test!(clock::a_clock_set_back_while_it_is_doubted_ends_nothing),
+        test!(clock::a_long_outage_ends_by_itself),
+        test!(clock::a_clock_that_is_behind_does_not_take_time_back),
+        test!(clock::who_says_that_the_clock_is_right_is_believed),
+        test!(clock::a_jump_changes_no_wait),
         test!(scheduling::a_hundred_thousand_endpoints_with_a_retry_each),
     ];
     let trials = tests.into_iter().map(|(name, test)| {

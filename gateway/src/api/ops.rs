@@ -92,6 +92,11 @@ async fn readyz(State(gateway): State<Gateway>) -> Response {
     if held > 0 {
         warnings.push(format!("{held} endpoints are held: their secrets cannot be opened"));
     }
+    if gateway.store.doubts_clock() {
+        let what = "the machine's clock is far ahead of when the store was last in use; for an \
+                    hour nothing expires and no event is trimmed";
+        warnings.push(what.to_owned());
+    }
     json_response(StatusCode::OK, &json!({ "status": "ready", "warnings": warnings }))
 }
 

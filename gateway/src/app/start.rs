@@ -103,6 +103,7 @@ impl App {
         let (store, writers) =
             Store::open(&config.data_dir, &config.storage, masters.clone(), world)?;
         let writers = writers.start(&store)?;
+        store.note_start().await?;
         master_key::adopt(&config, &store, &masters).await?;
         let made_operator_key = prepare(&store, &config, &*entropy).await?;
         let plugins = Host::start(config.plugins.clone(), &*entropy)?;

@@ -120,13 +120,17 @@ pub(super) struct Flags {
     /// Start on what is left of a damaged store, and write down what is lost
     #[arg(long)]
     accept_loss: bool,
+    /// The machine's clock is right, though the store was last in use long ago, or is said to have
+    /// been later than now
+    #[arg(long)]
+    trust_clock: bool,
     #[command(flatten)]
     plugins: PluginSettings,
 }
 
 impl Flags {
     pub(super) fn into_config(self) -> Result<(Config, bool), ConfigError> {
-        let accept_loss = self.accept_loss;
+        let (accept_loss, trust_clock) = (self.accept_loss, self.trust_clock);
         let file = self.config.as_deref().map(FileConfig::read).transpose()?;
         let flags = Overrides {
             data_dir: self.data_dir,
@@ -167,8 +171,9 @@ impl Flags {
             }
         };
         let mut config = Config::new(merged, compiler())?;
-        // A flag alone: in a file it would stay there.
+        // Flags alone: in a file they would stay there.
         config.storage.fjall.accept_loss = accept_loss;
+        config.storage.trust_clock = trust_clock;
         Ok((config, json))
     }
 }

@@ -22,7 +22,7 @@ use crate::world::Timings;
 const INTERNAL_MAX: u32 = 5;
 /// The longest that an endpoint as a whole is left alone because it asked for it; a delivery may
 /// wait longer.
-const PAUSE_MAX: Duration = Duration::from_secs(3600);
+pub(super) const PAUSE_MAX: Duration = Duration::from_secs(3600);
 
 /// Makes one attempt and settles it. When it cannot be made yet, the delivery goes back to its
 /// place, and `ended` tells until when its endpoint rests.
@@ -49,7 +49,8 @@ pub(super) async fn make(
         Chained::Send(made) => {
             let (lease, chain) = (&lease, &chain);
             let trace = traced.told(work, endpoint, lease.event.trace);
-            Sending { work, lease, endpoint, chain, started_at, trace }.send(&made).await
+            let signed_at = work.clock.wall();
+            Sending { work, lease, endpoint, chain, signed_at, trace }.send(&made).await
         }
         Chained::Dropped(reason) => Finished {
             verdict: Some(Verdict::Filtered(reason.clone())),
@@ -109,7 +110,7 @@ fn decide(work: &Dispatcher, lease: &Lease, endpoint: &Endpoint, it: &Finished) 
         attempts: lease.round + 1,
         status: it.status.filter(|_| !it.refused),
         retry_after: it.retry_after,
-        now: work.clock.wall(),
+        now: work.clock.now(),
         chance: work.entropy.fraction(),
     });
     match verdict {

@@ -14,7 +14,7 @@ use crate::dispatch::capacity::Begun;
 use crate::dispatch::deaths::log_death;
 use crate::dispatch::floor::{Floor, count_death};
 use crate::dispatch::lane::{Limits, Told};
-use crate::domain::{Claim, DeadReason, Endpoint};
+use crate::domain::{Claim, DeadReason, Endpoint, Timestamp};
 use crate::plugins::Host;
 use crate::storage::{Lease, Result, Shard};
 use crate::telemetry::DELIVERIES;
@@ -180,7 +180,8 @@ impl Dispatcher {
     /// Why there is to be no attempt.
     fn hopeless(&self, lease: &Lease) -> Option<DeadReason> {
         let live = matches!(lease.share, Claim::First | Claim::Retry);
-        if live && self.clock.now() - lease.event.accepted_at >= self.config.expire_after {
+        let old = |at: Timestamp| at - lease.event.accepted_at >= self.config.expire_after;
+        if live && old(self.clock.now()) && self.shard.time_of_expiry().is_some_and(old) {
             return Some(DeadReason::Expired);
         }
         self.shard.is_poison(lease.key).then_some(DeadReason::InternalError)

@@ -157,7 +157,10 @@ impl Floor {
         if !self.scheduler.may_look(no) {
             return;
         }
-        let (keep, at) = (self.work.config.expire_after, self.work.clock.now());
+        let keep = self.work.config.expire_after;
+        let Some(at) = self.work.shard.time_of_expiry() else {
+            return self.scheduler.rest(no, now + EXPIRY_EVERY);
+        };
         let mut left = None;
         while left.is_none() {
             let allowed = Allowance::of(EXPIRED_MAX);
@@ -228,6 +231,11 @@ impl Floor {
         let endpoint = self.work.shard.catalog().endpoint(no).cloned();
         let Some(endpoint) = endpoint else { return };
         if let Some(Tiding::Hopeless { since, failures }) = change.tiding {
+            let at = self.work.shard.time_of_expiry();
+            if at.is_none_or(|it| it - since < self.work.config.disable_after) {
+                // By a clock that may be wrong; the next failure tells again.
+                return;
+            }
             let reason = format!("nothing but failures since {since}, {failures} in a row");
             let work = self.work.clone();
             self.scheduler.notice(no, false);

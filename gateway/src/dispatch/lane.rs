@@ -1,5 +1,6 @@
 use tokio::time::{Duration, Instant};
 
+use crate::dispatch::attempt::PAUSE_MAX;
 use crate::dispatch::breaker::Breaker;
 use crate::dispatch::pace::Pace;
 use crate::dispatch::shares::InFlight;
@@ -153,7 +154,8 @@ impl Lane {
         let open = health.breaker != BreakerState::Closed;
         let mut pace = Pace::default();
         if let Some(until) = health.paused_until.filter(|it| *it > at) {
-            pace.pause(now + (until - at));
+            // A clock may have been wrong then.
+            pace.pause(now + (until - at).min(PAUSE_MAX));
         }
         Self {
             pace,
@@ -283,7 +285,8 @@ impl Lane {
         let was_open = self.breaker.probe_at().is_some();
         let opened = self.breaker.failed(now);
         let failures = self.breaker.failures;
-        let since = *self.failing_since.get_or_insert(at);
+        // A clock may have been wrong then.
+        let since = *self.failing_since.insert(self.failing_since.map_or(at, |it| it.min(at)));
         let mut change = Change { opened: i8::from(opened && !was_open), ..Change::default() };
         if failures >= WARNED {
             let warned = WARNINGS.iter().filter(|it| at - since >= **it).count() as u8;

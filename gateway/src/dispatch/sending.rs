@@ -19,7 +19,8 @@ pub(super) struct Sending<'a> {
     pub(super) lease: &'a Lease,
     pub(super) endpoint: &'a Endpoint,
     pub(super) chain: &'a Chain<'a>,
-    pub(super) started_at: Timestamp,
+    /// By the machine's clock, which receivers compare with their own.
+    pub(super) signed_at: Timestamp,
     /// What the endpoint is told of the trace.
     pub(super) trace: Option<TraceContext>,
 }
@@ -65,7 +66,7 @@ impl Sending<'_> {
             Err(error) => return Finished::failed("internal", error),
         };
         let sent = self.work.transport.send(request).await;
-        let finished = Finished::answered(sent, self.work.clock.now());
+        let finished = Finished::answered(sent, self.work.clock.wall());
         let mut finished = self.understand(event, finished).await;
         // What went wrong should show what was sent; of what went well it is not worth its bytes.
         // It is made again rather than copied each time.
@@ -78,7 +79,7 @@ impl Sending<'_> {
     }
 
     fn request(&self, event: &Event, part: &Rewritten) -> Result<Request, String> {
-        let at = (self.work.shard.number(), self.started_at);
+        let at = (self.work.shard.number(), self.signed_at);
         let request = request::build(self.endpoint, event, part, at)?;
         let request = request::traced(request, self.trace);
         Ok(request::marked(request, self.lease.trigger))
@@ -107,10 +108,10 @@ impl Sending<'_> {
             .map(|it| it[Position::BeforePath..Position::AfterQuery].to_owned());
         let text = |it: &http::HeaderValue| String::from_utf8_lossy(it.as_bytes()).into_owned();
         let headers = request.headers.iter().map(|(name, it)| (name.to_string(), text(it)));
-        let secrets = self.endpoint.secrets_at(self.started_at);
+        let secrets = self.endpoint.secrets_at(self.signed_at);
         let question = RequestIn {
             id: event.id.to_string(),
-            timestamp: self.started_at.as_secs(),
+            timestamp: self.signed_at.as_secs(),
             path: path.unwrap_or_default(),
             headers: headers.collect(),
             body: request.body.clone(),

@@ -16,7 +16,7 @@ pub struct Judgement<'a> {
     pub status: Option<u16>,
     /// What the answer's `Retry-After` asks for.
     pub retry_after: Option<Duration>,
-    /// When the attempt ended.
+    /// When the attempt ended, by the clock that tells what is due.
     pub now: Timestamp,
     /// Chance in `0..1`, for the jitter.
     pub chance: f64,

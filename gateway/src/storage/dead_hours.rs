@@ -18,20 +18,28 @@ impl DeadHours {
         *first = seq.min(*first);
     }
 
-    /// The first event of which a delivery died at `cutoff` or later, to the hour.
-    pub(super) fn first_since(&self, tenant: TenantNo, cutoff: Timestamp) -> Option<Seq> {
-        let since = (tenant.0, cutoff.0 / HOUR);
-        self.0.range(since..=(tenant.0, u64::MAX)).map(|(_, seq)| *seq).min()
+    /// The first event of which a delivery died between `cutoff` and now, to the hour. What died
+    /// later than now did so by a clock that was wrong, and goes with its event.
+    pub(super) fn first_since(
+        &self,
+        tenant: TenantNo,
+        cutoff: Timestamp,
+        now: Timestamp,
+    ) -> Option<Seq> {
+        let (since, now) = ((tenant.0, cutoff.0 / HOUR), (tenant.0, now.0 / HOUR));
+        let since = since.min(now);
+        self.0.range(since..=now).map(|(_, seq)| *seq).min()
     }
 
-    /// The hours that were over before what `cutoff` tells for their tenant.
-    pub(super) fn before(
+    /// The hours that were over before what `cutoff` tells for their tenant, and those to come.
+    pub(super) fn outside(
         &self,
         cutoff: impl Fn(TenantNo) -> Option<Timestamp>,
+        now: Timestamp,
     ) -> Vec<(TenantNo, u64)> {
         let hours = self.0.keys().map(|(tenant, hour)| (TenantNo(*tenant), *hour));
         let over = |(tenant, hour): &(TenantNo, u64)| {
-            cutoff(*tenant).is_some_and(|it| *hour < it.0 / HOUR)
+            *hour > now.0 / HOUR || cutoff(*tenant).is_some_and(|it| *hour < it.0 / HOUR)
         };
         hours.filter(over).collect()
     }
@@ -110,12 +118,15 @@ mod tests {
         for (tenant, hour, seq) in [(one, 1, 9), (one, 3, 7), (one, 3, 8), (other, 1, 1)] {
             hours.note(tenant, Timestamp(hour * HOUR + 5), Seq(seq));
         }
-        assert_eq!(hours.first_since(one, Timestamp(0)), Some(Seq(7)));
-        assert_eq!(hours.first_since(one, Timestamp(3 * HOUR + 9)), Some(Seq(7)), "to the hour");
-        assert_eq!(hours.first_since(one, Timestamp(4 * HOUR)), None);
+        let first = |since, now| hours.first_since(one, Timestamp(since), Timestamp(now));
+        assert_eq!(first(0, 4 * HOUR), Some(Seq(7)));
+        assert_eq!(first(3 * HOUR + 9, 3 * HOUR + 10), Some(Seq(7)), "to the hour");
+        assert_eq!(first(4 * HOUR, 5 * HOUR), None);
+        assert_eq!(first(0, 2 * HOUR), Some(Seq(9)), "the other died by a wrong clock");
         let cutoff = |it: TenantNo| (it == one).then_some(Timestamp(3 * HOUR));
-        assert_eq!(hours.before(cutoff), [(one, 1)]);
+        assert_eq!(hours.outside(cutoff, Timestamp(4 * HOUR)), [(one, 1)]);
         hours.forget(one, 1);
-        assert_eq!(hours.before(cutoff), []);
+        assert_eq!(hours.outside(cutoff, Timestamp(4 * HOUR)), []);
+        assert_eq!(hours.outside(cutoff, Timestamp(2 * HOUR)), [(one, 3)]);
     }
 }

@@ -13,6 +13,7 @@ use crate::storage::codec::encode;
 use crate::storage::floors::Floors;
 use crate::storage::keys::ShardNo;
 use crate::storage::record::{EventRecord, HistoryRecord, Record};
+use crate::storage::time::TimeRow;
 use crate::storage::{Changes, Table};
 
 /// The kinds of rows in the catalog.
@@ -28,6 +29,7 @@ pub(super) mod kind {
     pub(in crate::storage) const REPLAY: u8 = 7;
     pub(in crate::storage) const RETENTION: u8 = 11;
     pub(in crate::storage) const FLOORS: u8 = 12;
+    pub(in crate::storage) const TIME: u8 = 13;
 }
 
 /// The format of the store as a whole. A later one is refused.
@@ -130,6 +132,7 @@ fn fold(shard: ShardNo, meta: &mut Meta, record: &Record, changes: &mut Changes)
         Record::Trimmed(floors) => {
             changes.put(Table::Catalog, Floors::key(shard), encode(floors));
         }
+        Record::TimeNoted(row) => changes.put(Table::Catalog, TimeRow::key(shard), encode(row)),
         Record::OperatorKeySet(hash) => meta.operator_key = Some(*hash),
         Record::MasterKeySet(fingerprint) => meta.master_key = Some(*fingerprint),
         _ => {
@@ -249,6 +252,7 @@ fn fold_catalog(shard: ShardNo, meta: &mut Meta, record: &Record, changes: &mut 
         | Record::Backfilled { .. }
         | Record::Audited(_)
         | Record::Trimmed(_)
+        | Record::TimeNoted(_)
         | Record::OperatorKeySet(_)
         | Record::MasterKeySet(_) => unreachable!("folded by `fold`"),
     }

@@ -28,6 +28,7 @@ pub use floors::Floors;
 mod trim;
 pub use trim::{Keep, Trimmed};
 
+mod time;
 mod dead_hours;
 mod deleted;
 

@@ -16,6 +16,7 @@ use crate::storage::history_row::{Entry, decode_entry};
 use crate::storage::ingest::IngestUseRow;
 use crate::storage::known_row::{KnownTypeRow, ReplayRow};
 use crate::storage::plugin_row::PluginRow;
+use crate::storage::time::TimeRow;
 
 /// One change of a shard.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -70,6 +71,8 @@ pub(super) enum Record {
     RetentionPut { tenant_no: u32, kept: Option<RetentionRow> },
     /// Events up to these are beyond retention: nobody is shown them from now on.
     Trimmed(Floors),
+    /// The store was in use at this time, by a clock that was believed.
+    TimeNoted(TimeRow),
 }
 
 impl Record {
@@ -85,6 +88,7 @@ impl Record {
                 | Self::Audited(_)
                 | Self::HealthNoted { .. }
                 | Self::Trimmed(_)
+                | Self::TimeNoted(_)
         )
     }
 }

@@ -269,7 +269,8 @@ impl Shard {
     /// # Errors
     /// When storage cannot be read.
     pub fn seq_at(&self, at: Timestamp) -> Result<Seq> {
-        let (mut low, mut high) = (self.floors().shard + 1, self.last_seq().0 + 1);
+        let kept = self.floors().shard + 1..self.last_seq().0 + 1;
+        let std::ops::Range { start: mut low, end: mut high } = self.stretch(at, kept);
         while low < high {
             let middle = low + (high - low) / 2;
             match self.stored_from(Seq(middle))? {

@@ -1,6 +1,6 @@
 //! What people ask for: another attempt of a delivery, or of many, or none ever again.
 
-use std::sync::Arc;
+use std::{ops::Bound, sync::Arc};
 
 use crate::domain::{
     Claim, DeliveryKey, DeliveryState, Event, TenantNo, Timestamp, Trigger, delivery_id,
@@ -8,6 +8,7 @@ use crate::domain::{
 use crate::storage::audit::{Change, Noun};
 use crate::storage::codec::decode;
 use crate::storage::history_row::{Entry, encode_entry, reason_code, trigger_code};
+use crate::storage::keys::retry_at;
 use crate::storage::record::{HistoryRecord, Record, RetryRow, WAITING_SHARES};
 use crate::storage::shard::Shard;
 use crate::storage::taken::{Fresh, OrderingKey, Taken};
@@ -200,6 +201,38 @@ impl Shard {
         record.retry = Some((now.0, row));
         record.dead_was = history.last().and_then(dead_since);
         Ok(record)
+    }
+
+    /// Plans what waits for its time by a clock that was ahead: it is due now.
+    ///
+    /// # Errors
+    /// When the store cannot be read or has stopped.
+    pub(super) async fn plan_again(&self) -> Result<()> {
+        let (now, from, to) = (self.clock.now(), self.no.all(), self.no.end());
+        let mut wrong = Vec::new();
+        for row in self.view.range(Table::Retries, Bound::Included(&from), Bound::Excluded(&to)) {
+            let (_, due, key) = retry_at(&row?.0)?;
+            let history = if due > now { self.history(key)? } else { Vec::new() };
+            if history.last().is_some_and(|it| it.at() > now) {
+                wrong.push((key, due));
+            }
+        }
+        for keys in wrong.chunks(BATCH_MAX) {
+            let mut records = Vec::with_capacity(keys.len());
+            for (key, due) in keys {
+                let Some(event) = self.event(key.seq)? else { continue };
+                let Some(row) = self.withdraw(*key, *due)? else { continue };
+                let history = self.history(*key)?;
+                let again = (Trigger::Schedule, row.share(), Some((*due, row)));
+                let mut record = self.requeue_record(event.tenant_no, *key, &history, again)?;
+                if let Some((_, it)) = &mut record.retry {
+                    *it = RetryRow { entries: it.entries, ..row };
+                }
+                records.push(Record::Happened(record));
+            }
+            self.commit(records).await?;
+        }
+        Ok(())
     }
 
     /// Takes a delivery out of the share it waits in.

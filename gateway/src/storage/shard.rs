@@ -21,6 +21,7 @@ use crate::storage::queue::Queue;
 use crate::storage::record::Record;
 use crate::storage::stats::Stats;
 use crate::storage::tail::Tail;
+use crate::storage::time::{Doubt, TimeRow};
 use crate::storage::writer::Command;
 use crate::storage::{Config, Error, Floors, Result, Table};
 use crate::world::{Clock, Entropy};
@@ -58,6 +59,8 @@ pub struct Shard {
     pub(super) stats: Mutex<Stats>,
     pub(super) failed: watch::Sender<Option<Error>>,
     pub(super) fanned_out: AtomicU64,
+    pub(super) time: Mutex<TimeRow>,
+    pub(super) doubt: Doubt,
     floors: RwLock<Floors>,
     /// Above it nothing is gone.
     floor_highest: AtomicU64,
@@ -75,6 +78,7 @@ impl Shard {
         (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>),
         config: Config,
         (meta, masters): (&Meta, MasterKeys),
+        (time, doubt): (TimeRow, Doubt),
         commands: mpsc::Sender<Command>,
     ) -> Result<Self> {
         let catalog = Catalog::load(&*view, no, meta, masters)?;
@@ -103,6 +107,8 @@ impl Shard {
             failed: watch::Sender::new(None),
             fanned_out: AtomicU64::new(meta.fanned_out),
             floor_highest: AtomicU64::new(floors.highest().0),
+            time: Mutex::new(time),
+            doubt,
             floors: RwLock::new(floors),
             targets_known: watch::Sender::new(Seq(meta.fanned_out)),
             tail: Mutex::new(Tail::new(config.tail_bytes_max)),

@@ -12,6 +12,7 @@ use crate::storage::keyring::{MasterKey, MasterKeys};
 use crate::storage::keys::ShardNo;
 use crate::storage::memory::Disk;
 use crate::storage::shard::Shard;
+use crate::storage::time::{self, Past};
 use crate::storage::writer::{Command, Writer};
 use crate::storage::{Error, Result, Table};
 use crate::telemetry::{STORE_BYTES, STORE_COMPACTIONS};
@@ -30,6 +31,8 @@ pub struct Config {
     pub commands_max: usize,
     /// Notices a slow watcher may be behind before it misses some.
     pub notices_max: usize,
+    /// The machine's clock is right, whatever the store says of when it was last in use.
+    pub trust_clock: bool,
     /// fjall's own settings.
     pub fjall: fjall::Config,
 }
@@ -42,6 +45,7 @@ impl Default for Config {
             tail_bytes_max: 32 * 1024 * 1024,
             commands_max: 4096,
             notices_max: 4096,
+            trust_clock: false,
             fjall: fjall::Config::default(),
         }
     }
@@ -107,15 +111,21 @@ impl Store {
         open: impl Fn(ShardNo) -> Result<(Box<dyn Journal>, Box<dyn View>)>,
     ) -> Result<(Self, Writers)> {
         let (mut shards, mut writers) = (Vec::new(), Vec::new());
+        let (mut opened, mut pasts) = (Vec::new(), Vec::new());
         for no in (0..config.shards.max(1)).map(ShardNo) {
             let (journal, view) = open(no)?;
             let meta = match view.get(Table::Meta, &no.all())? {
                 Some(row) => decode(&row)?,
                 None => Meta::new(config.shards),
             };
+            pasts.push(Past::read(&*view, no, &meta)?);
+            opened.push((no, journal, view, meta));
+        }
+        let (times, doubt) = time::begin(pasts, &*world.0, config.trust_clock);
+        for ((no, journal, view, meta), time) in opened.into_iter().zip(times) {
             let (sender, commands) = mpsc::channel(config.commands_max);
-            let known = (&meta, masters.clone());
-            let shard = Shard::new(no, view, world.clone(), config.clone(), known, sender)?;
+            let (known, time) = ((&meta, masters.clone()), (time, doubt.clone()));
+            let shard = Shard::new(no, view, world.clone(), config.clone(), known, time, sender)?;
             let shard = Arc::new(shard);
             let answering = Answering::default();
             writers.push(Writer { shard: shard.clone(), journal, meta, commands, answering });

@@ -64,9 +64,12 @@ impl Shard {
     pub async fn trim(&self, keep: Keep) -> Result<Trimmed> {
         // Nobody may ask for an old delivery again between the look and the mark.
         let _one_at_a_time = self.configuring.lock().await;
-        // What is gone does not come back: where a clock was set right meanwhile, the earlier time.
-        let now = self.clock.now().min(self.clock.wall());
         let before = self.floors().clone();
+        let Some(now) = self.time_of_expiry() else {
+            let oldest = self.stored_from(Seq(before.shard + 1))?;
+            let oldest = oldest.map(|it| self.clock.now() - it.accepted_at);
+            return Ok(Trimmed { events: 0, oldest });
+        };
         let floors = self.floors_at(keep, now, &before)?;
         if floors != before {
             self.commit(vec![Record::Trimmed(floors.clone())]).await?;
@@ -162,7 +165,7 @@ impl Shard {
         }
         // Behind the lanes: what dies meanwhile is seen there or here.
         if let Some(cutoff) = stake.retention.cutoff(now) {
-            let first = self.queue().dead_hours.first_since(stake.tenant, cutoff);
+            let first = self.queue().dead_hours.first_since(stake.tenant, cutoff, now);
             floor = floor.min(first.map_or(floor, |it| Seq(it.0 - 1)));
         }
         Ok(floor)
@@ -192,7 +195,7 @@ impl Shard {
         let stakes = self.stakes(keep);
         let own: BTreeMap<_, _> = stakes.iter().map(|it| (it.tenant.0, it.retention)).collect();
         let cutoff = |it: TenantNo| own.get(&it.0).copied().unwrap_or(keep.events).cutoff(now);
-        let hours = self.queue().dead_hours.before(cutoff);
+        let hours = self.queue().dead_hours.outside(cutoff, now);
         for (tenant, hour) in hours {
             self.sweep_hour(tenant, hour, before.of(tenant)).await?;
         }

@@ -320,7 +320,7 @@ pub const REQUESTS: Metric = Metric::seconds(
 pub const CLOCK_SKEWED: Metric = Metric::gauge(
     "hookgate_clock_skewed",
     Unit::Count,
-    "1 while the machine's clock has jumped and is followed slowly.",
+    "1 while the machine's clock has jumped, or was far ahead of the store at the start.",
 );
 
 /// Threads of a runtime.

@@ -17,6 +17,10 @@ pub trait Clock: Send + Sync + 'static {
     fn wall(&self) -> Timestamp {
         self.now()
     }
+
+    /// From now on it is not before `at`, because something is known to have happened then. A
+    /// clock that shows what it is told to ignores this.
+    fn not_before(&self, _at: Timestamp) {}
 }
 
 /// The clock of the machine.
@@ -91,6 +95,11 @@ impl<C: Clock> Clock for SteadyClock<C> {
 
     fn wall(&self) -> Timestamp {
         self.machine.now()
+    }
+
+    fn not_before(&self, at: Timestamp) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.0 = last.0.max(at);
     }
 }
 
