@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use crate::deliveries;
 
 const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn hourly(it: &mut Endpoint) {
@@ -256,4 +257,37 @@ pub(crate) async fn a_redrive_at_a_disabled_endpoint_is_as_old_as_the_wish() {
     sleep(HOUR).await;
     assert_eq!(of(&sim, &endpoint)[0].1.name(), "dead", "and not for ever");
     assert_eq!(sent(&sim, &endpoint), [0]);
+}
+
+pub(crate) async fn what_is_asked_for_while_it_is_attempted_follows_at_once() {
+    let attempts = |sim: &Sim, it: &Endpoint| sim.receiver.got_by(it.no).len();
+    for last in [false, true] {
+        let mut sim = Sim::new(29, 0.0);
+        sim.start().await;
+        let once = |it: &mut Endpoint| {
+            let waits = if last { Vec::new() } else { vec![HOUR; 2] };
+            it.retry = Retry { policy: RetryPolicy::Schedule(waits), jitter: 0.0 };
+        };
+        let endpoint = sim.endpoint(once).await;
+        sim.receiver.be(endpoint.no, Some(Mood::Hangs));
+        sim.publish(1).await;
+        sleep(SECOND).await;
+        let (key, _) = of(&sim, &endpoint)[0];
+        assert!(sim.shard().under_way(key).0);
+        retry(&sim, key).await;
+        retry(&sim, key).await;
+        sim.receiver.be(endpoint.no, Some(Mood::Answers(500, None)));
+        sleep(MINUTE).await;
+        assert_eq!(attempts(&sim, &endpoint), 2, "last: {last}: another, and no third");
+        let (dead, waits) = (u64::from(last), u64::from(!last));
+        assert_eq!((sim.shard().dead(), sim.shard().unfinished()), (dead, (0, waits)));
+        sim.receiver.be(endpoint.no, Some(Mood::Hangs));
+        retry(&sim, key).await;
+        sleep(SECOND).await;
+        retry(&sim, key).await;
+        sim.receiver.be(endpoint.no, None);
+        sleep(MINUTE).await;
+        assert_eq!(of(&sim, &endpoint)[0].1, DeliveryState::Delivered, "last: {last}");
+        assert_eq!(attempts(&sim, &endpoint), 4, "last: {last}: what is delivered is enough");
+    }
 }

@@ -72,6 +72,7 @@ fn main() -> ExitCode {
         test!(changes::what_is_asked_for_is_no_debt_of_the_rate),
         test!(changes::what_is_asked_for_goes_first_wherever_it_waits),
         test!(changes::what_is_asked_for_is_held_while_the_endpoint_is_disabled),
+        test!(changes::what_is_asked_for_while_it_is_attempted_follows_at_once),
         test!(changes::a_pause_outlives_a_restart),
         test!(changes::a_redrive_at_a_disabled_endpoint_is_as_old_as_the_wish),
         test!(clock::a_start_with_a_clock_that_is_ahead_ends_nothing),

@@ -103,7 +103,6 @@ impl App {
         let (store, writers) =
             Store::open(&config.data_dir, &config.storage, masters.clone(), world)?;
         let writers = writers.start(&store)?;
-        store.note_start().await?;
         master_key::adopt(&config, &store, &masters).await?;
         let made_operator_key = prepare(&store, &config, &*entropy).await?;
         let plugins = Host::start(config.plugins.clone(), &*entropy)?;
@@ -321,6 +320,7 @@ async fn prepare(
     config: &Config,
     entropy: &dyn Entropy,
 ) -> Result<Option<String>, StartError> {
+    store.note_start().await?;
     let default = Slug::default_tenant();
     let shard = store.shard(&default);
     let keeper = &store.shards()[0];

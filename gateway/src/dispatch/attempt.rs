@@ -28,7 +28,7 @@ pub(super) const PAUSE_MAX: Duration = Duration::from_secs(3600);
 /// place, and `ended` tells until when its endpoint rests.
 pub(super) async fn make(
     work: &Dispatcher,
-    lease: Lease,
+    mut lease: Lease,
     endpoint: &Arc<Endpoint>,
     ended: &mut Ended,
 ) -> Result<()> {
@@ -58,7 +58,7 @@ pub(super) async fn make(
         },
         Chained::Failed(fault, on_error) => Finished::plugin_failed(fault, on_error),
     };
-    let verdict = decide(work, &lease, endpoint, &finished);
+    let verdict = close(work, &mut lease, endpoint, &finished);
     let duration = started.elapsed();
     count(work, (&lease, endpoint), &finished, &verdict, duration);
     learn(ended, &lease, endpoint, (&finished, &verdict), duration);
@@ -96,6 +96,19 @@ pub(super) async fn make(
 fn with_timings(spent: Spent, it: Timings) -> Spent {
     let Timings { resolve, connect, tls, first_byte, .. } = it;
     Spent { resolve, connect, tls, first_byte, ..spent }
+}
+
+/// Decides what follows; another attempt at once, where somebody asked for it meanwhile.
+fn close(work: &Dispatcher, lease: &mut Lease, endpoint: &Endpoint, it: &Finished) -> Verdict {
+    let wanted = work.shard.is_wanted_again(lease);
+    match decide(work, lease, endpoint, it) {
+        Verdict::RetryAt(_) | Verdict::Dead(DeadReason::RetriesExhausted)
+            if wanted && lease.event.only.is_none() =>
+        {
+            Verdict::RetryAt(work.clock.now())
+        }
+        verdict => verdict,
+    }
 }
 
 fn decide(work: &Dispatcher, lease: &Lease, endpoint: &Endpoint, it: &Finished) -> Verdict {

@@ -48,7 +48,7 @@ pub(super) struct Bench<'a> {
 }
 
 impl<'a> Bench<'a> {
-    fn start(open: Open<'a>) -> Result<Self> {
+    pub(super) fn start(open: Open<'a>) -> Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(SimClock::starting_at(Timestamp(1_800_000_000_000)));
         let (store, writers) = open(clock.clone())?;
         Ok(Self { open, clock, store, writers: running(writers) })

@@ -222,20 +222,8 @@ fn fold_catalog(shard: ShardNo, meta: &mut Meta, record: &Record, changes: &mut 
             let key = row(kind::DELETED_ENDPOINT, *tenant_no, &format!("{no:010}"));
             changes.put(Table::Catalog, key, encode(&(no, id)));
         }
-        Record::PluginPut { tenant_no, plugin, component } => {
-            let key = row(kind::PLUGIN, *tenant_no, &plugin.name);
-            changes.put(Table::Catalog, key, encode(plugin));
-            if let Some((version, bytes)) = component {
-                let key = shard.component(TenantNo(*tenant_no), &plugin.name, *version);
-                changes.put(Table::Components, key, bytes.clone());
-            }
-        }
-        Record::PluginDeleted { tenant_no, name, versions } => {
-            changes.remove(Table::Catalog, row(kind::PLUGIN, *tenant_no, name));
-            for version in versions {
-                let key = shard.component(TenantNo(*tenant_no), name, *version);
-                changes.remove(Table::Components, key);
-            }
+        Record::PluginPut { .. } | Record::PluginDeleted { .. } => {
+            fold_plugin(shard, record, changes);
         }
         Record::DataKeyPut { .. }
         | Record::IngestPut { .. }
@@ -255,6 +243,28 @@ fn fold_catalog(shard: ShardNo, meta: &mut Meta, record: &Record, changes: &mut 
         | Record::TimeNoted(_)
         | Record::OperatorKeySet(_)
         | Record::MasterKeySet(_) => unreachable!("folded by `fold`"),
+    }
+}
+
+fn fold_plugin(shard: ShardNo, record: &Record, changes: &mut Changes) {
+    let row = |tenant, name: &str| shard.catalog(kind::PLUGIN, TenantNo(tenant), name);
+    match record {
+        Record::PluginPut { tenant_no, plugin, component } => {
+            let key = row(*tenant_no, &plugin.name);
+            changes.put(Table::Catalog, key, encode(plugin));
+            if let Some((version, bytes)) = component {
+                let key = shard.component(TenantNo(*tenant_no), &plugin.name, *version);
+                changes.put(Table::Components, key, bytes.clone());
+            }
+        }
+        Record::PluginDeleted { tenant_no, name, versions } => {
+            changes.remove(Table::Catalog, row(*tenant_no, name));
+            for version in versions {
+                let key = shard.component(TenantNo(*tenant_no), name, *version);
+                changes.remove(Table::Components, key);
+            }
+        }
+        _ => unreachable!("folded by `fold_catalog`"),
     }
 }
 

@@ -21,6 +21,10 @@ pub(super) struct Loan {
     pub(super) key: OrderingKey,
     /// Whether it is attempted, with its ordering key to itself, and not only withdrawn.
     pub(super) attempted: bool,
+    /// Whether somebody asked for another attempt since it began.
+    pub(super) wanted: bool,
+    /// Whether it is being decided what follows: who asks now comes too late for that.
+    pub(super) closing: bool,
 }
 
 /// One endpoint's deliveries that are not finished: the head in memory, the rest on disk.
@@ -175,7 +179,9 @@ impl Lane {
 
     fn lend(&mut self, taken: &Taken, attempted: bool) {
         let (fresh, holds, key) = (matches!(taken, Taken::Fresh(..)), taken.holds(), taken.key());
-        self.loans.insert(taken.seq(), Loan { fresh, holds, key, attempted });
+        let (wanted, closing) = (false, !attempted);
+        let loan = Loan { fresh, holds, key, attempted, wanted, closing };
+        self.loans.insert(taken.seq(), loan);
         if attempted {
             self.borrow_key(key);
         }

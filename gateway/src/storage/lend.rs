@@ -38,6 +38,8 @@ pub struct Lease {
     pub due: Timestamp,
     /// Requests of it that are delivered already, where a plugin made several of the event.
     pub parts_delivered: u32,
+    /// Whether somebody asked for another attempt while this one was under way.
+    pub(super) wanted: bool,
     entries: u32,
     taken: Taken,
     shard: Arc<Shard>,
@@ -225,6 +227,7 @@ impl Shard {
             share: taken.share(),
             due,
             parts_delivered: row.parts_delivered,
+            wanted: false,
             entries: row.entries,
             event,
             taken,
@@ -339,11 +342,18 @@ impl Lease {
     }
 
     fn next(&self, attempts: u32, round: u32) -> RetryRow {
-        let keeps_order = match self.taken.share() {
-            Claim::First | Claim::Retry => true,
-            Claim::Asked => self.taken.holds(),
-            Claim::Bulk => false,
-        };
+        if self.wanted {
+            // Asked for by hand: it starts over, goes before all others, and keeps its order.
+            return RetryRow {
+                attempts,
+                entries: self.entries + 1,
+                trigger: trigger_code(Trigger::Manual),
+                ordering_key: self.taken.key().0,
+                holds: self.keeps_order(),
+                ..RetryRow::of(Claim::Asked)
+            };
+        }
+        let keeps_order = self.keeps_order();
         let share = if keeps_order { Claim::Retry } else { Claim::Bulk };
         RetryRow {
             attempts,
@@ -353,6 +363,15 @@ impl Lease {
             ordering_key: self.taken.key().0,
             holds: keeps_order,
             ..RetryRow::of(share)
+        }
+    }
+
+    /// Whether what comes later waits for what follows from it.
+    fn keeps_order(&self) -> bool {
+        match self.taken.share() {
+            Claim::First | Claim::Retry => true,
+            Claim::Asked => self.taken.holds(),
+            Claim::Bulk => false,
         }
     }
 

@@ -16,7 +16,10 @@ impl Lane {
             self.return_key(key);
         }
         match taken {
-            Taken::Fresh(Fresh { seq, .. }, share) => {
+            Taken::Fresh(Fresh { seq, .. }, mut share) => {
+                if loan.is_some_and(|it| it.wanted) && !self.closed {
+                    share = Claim::Asked;
+                }
                 self.free(key);
                 self.put_back(Fresh { seq, key }, share);
             }

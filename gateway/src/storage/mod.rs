@@ -40,6 +40,7 @@ mod lend;
 pub use lend::{Lease, Lent};
 
 mod requeue;
+mod under_way;
 
 mod look;
 pub use look::{Backlog, Overdue};

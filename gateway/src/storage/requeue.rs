@@ -1,6 +1,6 @@
 //! What people ask for: another attempt of a delivery, or of many, or none ever again.
 
-use std::{ops::Bound, sync::Arc};
+use std::{ops::Bound, sync::Arc, time::Duration};
 
 use crate::domain::{
     Claim, DeliveryKey, DeliveryState, Event, TenantNo, Timestamp, Trigger, delivery_id,
@@ -12,15 +12,19 @@ use crate::storage::keys::retry_at;
 use crate::storage::record::{HistoryRecord, Record, RetryRow, WAITING_SHARES};
 use crate::storage::shard::Shard;
 use crate::storage::taken::{Fresh, OrderingKey, Taken};
+use crate::storage::under_way::Wish;
 use crate::storage::waiting::Due;
 use crate::storage::{Error, Result, Table};
 
 /// Deliveries that are asked for again in one batch.
 const BATCH_MAX: usize = 500;
+/// How soon what follows an attempt is looked for again.
+const WRITTEN_WITHIN: Duration = Duration::from_millis(5);
 
 impl Shard {
     /// Asks for another attempt of one delivery now, whatever became of it; somebody waits for
-    /// it, so it goes before all others. False: one is coming anyway.
+    /// it, so it goes before all others. Where one is under way, another follows it unless it
+    /// delivers. False: one is coming anyway.
     ///
     /// # Errors
     /// When the store cannot be read or has stopped.
@@ -30,9 +34,29 @@ impl Shard {
         key: DeliveryKey,
         trigger: Trigger,
     ) -> Result<bool> {
+        loop {
+            let asked = self.try_requeue(tenant, key, trigger).await?;
+            if let Some(asked) = asked {
+                return Ok(asked);
+            }
+            // What follows the attempt is written with one of the next batches.
+            tokio::time::sleep(WRITTEN_WITHIN).await;
+        }
+    }
+
+    async fn try_requeue(
+        &self,
+        tenant: TenantNo,
+        key: DeliveryKey,
+        trigger: Trigger,
+    ) -> Result<Option<bool>> {
         let _one_at_a_time = self.configuring.lock().await;
         if self.event(key.seq)?.is_none() {
-            return Ok(false);
+            return Ok(Some(false));
+        }
+        let wish = self.wish(key);
+        if wish == Wish::Late {
+            return Ok(None);
         }
         let (before, due) = (self.state(key)?, self.clock.now());
         let after = match before {
@@ -40,14 +64,18 @@ impl Shard {
             _ => DeliveryState::Retrying { due },
         };
         let audited = self.about(key, &before, &after)?;
+        if wish == Wish::Noted {
+            self.commit(vec![audited]).await?;
+            return Ok(Some(true));
+        }
         let Some(record) = self.asked_again(tenant, key, trigger, Claim::Asked)? else {
             let promoted = self.promote(key, due)?;
             self.queue_changed.notify_one();
             self.commit(vec![audited]).await?;
-            return Ok(promoted);
+            return Ok(Some(promoted));
         };
         self.commit(vec![Record::Happened(record), audited]).await?;
-        Ok(true)
+        Ok(Some(true))
     }
 
     /// Lets a delivery that has no attempt yet go next; false where one is under way.

@@ -77,8 +77,7 @@ impl Shard {
         view: Box<dyn View>,
         (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>),
         config: Config,
-        (meta, masters): (&Meta, MasterKeys),
-        (time, doubt): (TimeRow, Doubt),
+        (meta, masters, (time, doubt)): (&Meta, MasterKeys, (TimeRow, Doubt)),
         commands: mpsc::Sender<Command>,
     ) -> Result<Self> {
         let catalog = Catalog::load(&*view, no, meta, masters)?;

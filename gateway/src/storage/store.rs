@@ -124,8 +124,8 @@ impl Store {
         let (times, doubt) = time::begin(pasts, &*world.0, config.trust_clock);
         for ((no, journal, view, meta), time) in opened.into_iter().zip(times) {
             let (sender, commands) = mpsc::channel(config.commands_max);
-            let (known, time) = ((&meta, masters.clone()), (time, doubt.clone()));
-            let shard = Shard::new(no, view, world.clone(), config.clone(), known, time, sender)?;
+            let known = (&meta, masters.clone(), (time, doubt.clone()));
+            let shard = Shard::new(no, view, world.clone(), config.clone(), known, sender)?;
             let shard = Arc::new(shard);
             let answering = Answering::default();
             writers.push(Writer { shard: shard.clone(), journal, meta, commands, answering });
