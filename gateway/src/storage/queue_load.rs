@@ -41,7 +41,12 @@ impl Queue {
                 for seq in seqs? {
                     lane.last = lane.last.max(seq);
                     let key = DeliveryKey { seq, endpoint: endpoint.no };
-                    lane.backlog += u64::from(!has_history(view, shard, key)?);
+                    match has_history(view, shard, key)? {
+                        // Up to the first that is not finished nothing is left to be read.
+                        true if lane.backlog == 0 => lane.loaded_to = seq,
+                        true => {}
+                        false => lane.backlog += 1,
+                    }
                 }
             }
             if lane.backlog == 0 {
@@ -180,4 +185,55 @@ fn chunks_after<'a>(
 pub(super) fn has_history(view: &dyn View, shard: ShardNo, key: DeliveryKey) -> Result<bool> {
     let first = shard.history(key, 0);
     Ok(view.get(Table::History, &first)?.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::domain::{Ordering, Quota, Slug, Verdict};
+    use crate::storage::conformance::Bench;
+    use crate::storage::memory::Disk;
+    use crate::storage::record::Record;
+    use crate::storage::{Config, Store};
+    use crate::world::{Clock, SeededEntropy};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lane_begins_behind_what_is_gone_and_what_is_finished() {
+        let (disk, tenant) = (Disk::default(), Slug::default_tenant());
+        let open = |clock: Arc<dyn Clock>| {
+            let world = (clock, Arc::new(SeededEntropy::new(1)) as _);
+            Store::simulated(&disk, &Config::default(), world)
+        };
+        let mut bench = Bench::start(&open).unwrap();
+        let made = |_: Option<&_>| Ok(("T".into(), Quota::default()));
+        bench.shard().put_tenant(&tenant, made).await.unwrap();
+        let endpoint = bench.endpoint_with(Ordering::None, 6).await.unwrap();
+        // Two are gone, of which nothing tells any more that they were finished.
+        let floors = Floors { common: 2, shard: 2, ..Floors::default() };
+        bench.shard().commit(vec![Record::Trimmed(floors)]).await.unwrap();
+        bench.crash().await.unwrap();
+        assert_eq!(bench.shard().unfinished(), (4, 0));
+        let mut leases = bench.lease(&endpoint, 4).await.unwrap();
+        let seqs: Vec<_> = leases.iter().map(|it| it.key.seq.0).collect();
+        assert_eq!(seqs, [3, 4, 5, 6]);
+
+        // One in between stays; the cursor is not saved yet.
+        drop(leases.remove(2));
+        for lease in leases {
+            bench.settle(lease, Verdict::Delivered).await.unwrap();
+        }
+        bench.written().await.unwrap();
+        bench.crash().await.unwrap();
+        assert_eq!(bench.shard().unfinished(), (1, 0));
+        {
+            let queue = bench.shard().queue();
+            let lane = queue.peek(endpoint.no).unwrap();
+            assert_eq!((lane.cursor_saved, lane.finished_up_to(Seq(6))), (Seq(2), Seq(4)));
+        }
+        let leases = bench.lease(&endpoint, 4).await.unwrap();
+        let seqs: Vec<_> = leases.iter().map(|it| it.key.seq.0).collect();
+        assert_eq!(seqs, [5]);
+    }
 }
