@@ -25,8 +25,8 @@ pub fn accept_loss(folder: &Path) -> Result<(), StartError> {
     let shards = match fjall::shards_of(folder) {
         Ok(shards) => shards,
         Err(error) if !fjall::has_store(folder) => return Err(error.into()),
-        // Without a readable file of marks there is only the default to go by.
-        Err(_) => 1,
+        // Without a readable file of marks there are only the tables to go by.
+        Err(_) => fjall::AS_THE_TABLES_TELL,
     };
     drop(Fjall::open(folder, &config, shards)?);
     Ok(())

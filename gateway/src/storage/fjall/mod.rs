@@ -11,6 +11,8 @@ mod verify;
 pub use verify::{Step, Verified, has_store, shards_of, verify};
 
 mod opening;
+pub use opening::AS_THE_TABLES_TELL;
+
 mod inspect;
 mod loss;
 mod scrub;

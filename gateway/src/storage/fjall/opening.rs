@@ -36,6 +36,9 @@ pub(super) struct Opened {
     pub(super) lock: File,
 }
 
+/// In place of a number of shards, where the marks that would tell it are lost.
+pub const AS_THE_TABLES_TELL: u16 = 0;
+
 /// The places within a data directory.
 pub(super) struct Places {
     pub(super) folder: PathBuf,
@@ -76,6 +79,10 @@ pub(super) fn open(folder: &Path, config: &Config, shards: u16, let_go: &LetGo) 
     let (database, keyspaces) = open_database(&places, config, let_go)?;
     sync_folders(folder).map_err(|it| no_folder(folder, &it))?;
     reach("during_open");
+    let shards = match shards {
+        AS_THE_TABLES_TELL => made_with(&keyspaces)?,
+        shards => shards,
+    };
     let metas = read_metas(&keyspaces, shards)?;
     for (shard, (mark, meta)) in (0..).zip(marks.iter().zip(&metas)) {
         if let Some(what) = falls_short(shard, mark, meta) {
@@ -259,6 +266,12 @@ fn while_opening(store: &Path, error: fjall::Error) -> Error {
     }
 }
 
+/// How many shards the store was made with, as the first of them remembers.
+fn made_with(keyspaces: &BTreeMap<Table, Keyspace>) -> Result<u16> {
+    let row = keyspaces[&Table::Meta].get(ShardNo(0).all())?;
+    Ok(row.map(|it| decode::<Meta>(&it)).transpose()?.map_or(1, |it| it.shards))
+}
+
 fn read_metas(keyspaces: &BTreeMap<Table, Keyspace>, shards: u16) -> Result<Vec<Meta>> {
     let mut metas = Vec::new();
     for shard in (0..shards.max(1)).map(ShardNo) {
@@ -269,7 +282,8 @@ fn read_metas(keyspaces: &BTreeMap<Table, Keyspace>, shards: u16) -> Result<Vec<
         }
         if meta.shards != shards {
             return Err(Error::Unavailable(format!(
-                "the store was made with {} shards, the configuration says {shards}",
+                "the store was made with {0} shards, the configuration says {shards}: start with \
+                 --shards {0}",
                 meta.shards
             )));
         }
@@ -371,5 +385,33 @@ mod tests {
             found.push(last);
         }
         assert!(found.is_sorted() && found.contains(&3) && found.contains(&7), "{found:?}");
+    }
+
+    #[test]
+    fn without_its_marks_a_store_still_tells_how_many_shards_it_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let (config, marks) = (Config::default(), folder.path().join("high-water"));
+        let fjall = Fjall::open(folder.path(), &config, 4).unwrap();
+        for shard in (0..4).map(ShardNo) {
+            let meta = Meta { lsn: 1, ..Meta::new(4) };
+            let mut changes = Changes::default();
+            changes.put(Table::Meta, shard.all(), encode(&meta));
+            let records = &|| panic!("this journal keeps no records");
+            let (lsn, chain, last_seq, durability) = (1, 0, 0, Durability::Disk);
+            let batch = Batch { lsn, chain, last_seq, records, changes, durability };
+            fjall.journal(shard).commit(batch).unwrap();
+        }
+        drop(fjall);
+        for lost in [Vec::new(), vec![7; 9]] {
+            match lost.is_empty() {
+                true => fs::remove_file(&marks).unwrap(),
+                false => fs::write(&marks, lost).unwrap(),
+            }
+            let config = Config { accept_loss: true, ..Config::default() };
+            drop(Fjall::open(folder.path(), &config, AS_THE_TABLES_TELL).unwrap());
+            let made_for = read_marks(&marks, 4).unwrap();
+            let Marks::Known(found) = made_for else { panic!("{made_for:?}") };
+            assert!(found.len() == 4 && found.iter().all(|it| it.lsn == 1), "{found:?}");
+        }
     }
 }
