@@ -316,3 +316,30 @@ async fn a_replay_keeps_the_order_of_a_strict_endpoint() {
     let got: Vec<_> = got.iter().map(|it| it.body["data"].clone()).collect();
     assert_eq!(got, [1, 2, 3, 1, 1, 2, 3]);
 }
+
+#[tokio::test]
+async fn statistics_outlive_a_stop_and_tell_of_a_crash() {
+    let (folder, mut gateway, endpoint) = bench().await;
+    let id = register(&gateway, &endpoint, json!({})).await;
+    let path = format!("endpoints/{id}/stats?window=1h");
+    for n in 0..3 {
+        publish(&gateway, "a.b", json!(n)).await;
+    }
+    let before = until(&gateway, &path, |it| it["delivered"] == 3).await;
+    let data = folder.path().join("data");
+    for _ in 0..2 {
+        assert!(gateway.terminate().await.success());
+        gateway = Gateway::start(&data);
+        let after = gateway.get(&path).await;
+        for field in ["delivered", "failed", "since", "latency", "success_rate"] {
+            assert_eq!(after[field], before[field], "{field}");
+        }
+    }
+    publish(&gateway, "a.b", json!(4)).await;
+    until(&gateway, &path, |it| it["delivered"] == 4).await;
+    gateway.kill();
+    let gateway = Gateway::start(&data);
+    let crashed = gateway.get(&path).await;
+    assert_eq!(crashed["delivered"], 0, "of a crash nothing is known");
+    assert!(crashed["since"].as_str() > before["since"].as_str(), "and it says so: {crashed}");
+}

@@ -230,7 +230,7 @@ impl Catalog {
             kind::REPLAY => Record::ReplayPut { tenant_no, replay: decode(value)? },
             kind::RETENTION => Record::RetentionPut { tenant_no, kept: Some(decode(value)?) },
             // Not what somebody configured: the shard reads it by itself.
-            kind::FLOORS | kind::TIME => return Ok(()),
+            kind::FLOORS | kind::TIME | kind::STATS => return Ok(()),
             other => return Err(Error::corrupt(format!("catalog row of kind {other}"))),
         };
         self.apply(&record)

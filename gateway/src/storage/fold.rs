@@ -13,6 +13,7 @@ use crate::storage::codec::encode;
 use crate::storage::floors::Floors;
 use crate::storage::keys::ShardNo;
 use crate::storage::record::{EventRecord, HistoryRecord, Record};
+use crate::storage::stats::StatsRow;
 use crate::storage::time::TimeRow;
 use crate::storage::{Changes, Table};
 
@@ -30,6 +31,7 @@ pub(super) mod kind {
     pub(in crate::storage) const RETENTION: u8 = 11;
     pub(in crate::storage) const FLOORS: u8 = 12;
     pub(in crate::storage) const TIME: u8 = 13;
+    pub(in crate::storage) const STATS: u8 = 14;
 }
 
 /// The format of the store as a whole. A later one is refused.
@@ -132,6 +134,10 @@ fn fold(shard: ShardNo, meta: &mut Meta, record: &Record, changes: &mut Changes)
         Record::Trimmed(floors) => {
             changes.put(Table::Catalog, Floors::key(shard), encode(floors));
         }
+        Record::StatsKept(Some(row)) => {
+            changes.put(Table::Catalog, StatsRow::key(shard), encode(row));
+        }
+        Record::StatsKept(None) => changes.remove(Table::Catalog, StatsRow::key(shard)),
         Record::TimeNoted(row) => changes.put(Table::Catalog, TimeRow::key(shard), encode(row)),
         Record::OperatorKeySet(hash) => meta.operator_key = Some(*hash),
         Record::MasterKeySet(fingerprint) => meta.master_key = Some(*fingerprint),
@@ -241,6 +247,7 @@ fn fold_catalog(shard: ShardNo, meta: &mut Meta, record: &Record, changes: &mut 
         | Record::Audited(_)
         | Record::Trimmed(_)
         | Record::TimeNoted(_)
+        | Record::StatsKept(_)
         | Record::OperatorKeySet(_)
         | Record::MasterKeySet(_) => unreachable!("folded by `fold`"),
     }

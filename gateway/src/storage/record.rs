@@ -16,6 +16,7 @@ use crate::storage::history_row::{Entry, decode_entry};
 use crate::storage::ingest::IngestUseRow;
 use crate::storage::known_row::{KnownTypeRow, ReplayRow};
 use crate::storage::plugin_row::PluginRow;
+use crate::storage::stats::StatsRow;
 use crate::storage::time::TimeRow;
 
 /// One change of a shard.
@@ -73,6 +74,8 @@ pub(super) enum Record {
     Trimmed(Floors),
     /// The store was in use at this time, by a clock that was believed.
     TimeNoted(TimeRow),
+    /// What was counted of attempts until a clean stop; none from the start behind it on.
+    StatsKept(Option<StatsRow>),
 }
 
 impl Record {
@@ -89,6 +92,7 @@ impl Record {
                 | Self::HealthNoted { .. }
                 | Self::Trimmed(_)
                 | Self::TimeNoted(_)
+                | Self::StatsKept(_)
         )
     }
 }

@@ -86,6 +86,7 @@ impl Shard {
         let mut queue = Queue::load(&*view, no, (&catalog, &floors), place)?;
         // What should have gone before a crash goes now.
         view.let_go(no.0, &floors);
+        let stats = Mutex::new(Stats::load(&*view, no)?);
         let healths = crate::storage::health::load(&*view, no)?;
         for (endpoint, health) in &healths {
             queue.rest(*endpoint, crate::storage::health::rests(health, clock.now()));
@@ -102,7 +103,7 @@ impl Shard {
             queue_changed: Notify::new(),
             replays_changed: Notify::new(),
             healths: Mutex::new(healths),
-            stats: Mutex::default(),
+            stats,
             failed: watch::Sender::new(None),
             fanned_out: AtomicU64::new(meta.fanned_out),
             floor_highest: AtomicU64::new(floors.highest().0),

@@ -4,8 +4,16 @@ use std::{
     time::Duration,
 };
 
-use crate::domain::{Attempt, EndpointNo, Timestamp, Verdict};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{Attempt, EndpointNo, TenantNo, Timestamp, Verdict};
+use crate::storage::codec::decode;
+use crate::storage::fold::kind;
+use crate::storage::journal::View;
+use crate::storage::keys::ShardNo;
 use crate::storage::shard::Shard;
+use crate::storage::{Result, Table};
 
 /// What one bucket covers.
 const BUCKET: Duration = Duration::from_secs(60);
@@ -19,7 +27,7 @@ const STEPS: u32 = 4;
 /// What came of an endpoint's attempts in a while.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Figures {
-    /// Since when they are counted: the window's beginning, or when the gateway started.
+    /// Since when they are counted: the window's beginning, or when the gateway began to count.
     pub since: Timestamp,
     /// Deliveries that were accepted.
     pub delivered: u64,
@@ -47,7 +55,35 @@ struct Bucket {
     latency: Vec<(u8, u32)>,
 }
 
-/// The last hour of all endpoints, in memory. It begins empty: a restart is told by `since`.
+/// What was counted of an endpoint in a minute, as a stop leaves it for the start behind it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct BucketRow {
+    endpoint: u32,
+    minute: u64,
+    delivered: u32,
+    failed: u32,
+    retried: u32,
+    dead: u32,
+    filtered: u32,
+    latency: Vec<(u8, u32)>,
+}
+
+/// All that was counted in the last hour, and since when.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct StatsRow {
+    since: u64,
+    buckets: Vec<BucketRow>,
+}
+
+impl StatsRow {
+    /// Where it lies.
+    pub(super) fn key(shard: ShardNo) -> Bytes {
+        shard.catalog(kind::STATS, TenantNo(0), "")
+    }
+}
+
+/// The last hour of all endpoints, in memory. A clean stop leaves it to the next start; behind a
+/// crash it begins empty, which is told by `since`.
 #[derive(Debug, Default)]
 pub(super) struct Stats {
     rings: BTreeMap<EndpointNo, VecDeque<Bucket>>,
@@ -57,6 +93,44 @@ pub(super) struct Stats {
 }
 
 impl Stats {
+    /// What a clean stop has left.
+    pub(super) fn load(view: &dyn View, shard: ShardNo) -> Result<Self> {
+        let row = view.get(Table::Catalog, &StatsRow::key(shard))?;
+        row.map_or_else(|| Ok(Self::default()), |it| Ok(Self::restored(decode(&it)?)))
+    }
+
+    fn restored(row: StatsRow) -> Self {
+        let mut stats = Self { started_at: Some(Timestamp(row.since)), ..Self::default() };
+        for it in row.buckets {
+            let BucketRow { endpoint, minute, delivered, failed, retried, dead, .. } = it;
+            let (endpoint, filtered, latency) = (EndpointNo(endpoint), it.filtered, it.latency);
+            let bucket = Bucket { minute, delivered, failed, retried, dead, filtered, latency };
+            stats.rings.entry(endpoint).or_default().push_back(bucket);
+            stats.order.push_back((minute, endpoint));
+        }
+        stats
+    }
+
+    /// What is left for the next start; `None` where nothing was counted.
+    fn kept(&self) -> Option<StatsRow> {
+        let mut buckets = Vec::with_capacity(self.order.len());
+        for (endpoint, ring) in &self.rings {
+            buckets.extend(ring.iter().map(|it| BucketRow {
+                endpoint: endpoint.0,
+                minute: it.minute,
+                delivered: it.delivered,
+                failed: it.failed,
+                retried: it.retried,
+                dead: it.dead,
+                filtered: it.filtered,
+                latency: it.latency.clone(),
+            }));
+        }
+        // As they were begun.
+        buckets.sort_by_key(|it| (it.minute, it.endpoint));
+        Some(StatsRow { since: self.started_at?.0, buckets })
+    }
+
     fn bucket(&mut self, endpoint: EndpointNo, at: Timestamp) -> &mut Bucket {
         self.started_at.get_or_insert(at);
         let minute = minute(at);
@@ -125,7 +199,9 @@ impl Stats {
         let mut sum = Figures { since, ..Figures::default() };
         let mut latency = BTreeMap::<u8, u64>::new();
         let ring = self.rings.get(&endpoint).into_iter().flatten();
-        for bucket in ring.filter(|it| it.minute > minute(from) || window >= KEPT) {
+        // Of the whole hour the minute that it begins in belongs to it.
+        let first = minute(from) + u64::from(window < KEPT);
+        for bucket in ring.filter(|it| it.minute >= first) {
             sum.delivered += u64::from(bucket.delivered);
             sum.failed += u64::from(bucket.failed);
             sum.retried += u64::from(bucket.retried);
@@ -178,6 +254,11 @@ impl Shard {
         self.stats().bucket(endpoint, at).dead += 1;
     }
 
+    /// What a clean stop should leave of it.
+    pub(super) fn stats_kept(&self) -> Option<StatsRow> {
+        self.stats().kept()
+    }
+
     fn stats(&self) -> MutexGuard<'_, Stats> {
         self.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -219,6 +300,17 @@ mod tests {
         assert_eq!((last.delivered, last.failed), (20, 1));
         let two = stats.figures(EndpointNo(2), now, Duration::from_secs(600));
         assert_eq!((two.failed, two.dead, two.filtered), (1, 1, 1));
+        // And so after a stop.
+        let restored = Stats::restored(stats.kept().unwrap());
+        let all = |it: &Stats| it.figures(EndpointNo(1), now, Duration::from_secs(3600));
+        assert_eq!((all(&restored), restored.kept()), (one, stats.kept()));
+        assert_eq!(Stats::default().kept(), None);
+        let later = Timestamp(now.0 + 3_600_000);
+        let late = restored.figures(EndpointNo(1), later, Duration::from_secs(3600));
+        assert_eq!((late.delivered, late.failed, late.latency.is_some()), (10, 1, true));
+        let later = Timestamp(later.0 + 120_000);
+        let late = restored.figures(EndpointNo(1), later, Duration::from_secs(3600));
+        assert_eq!((late.delivered, late.latency), (0, None), "though nothing came since");
         let none = stats.figures(EndpointNo(3), now, Duration::from_secs(600));
         assert_eq!((none.delivered, none.latency), (0, None));
     }

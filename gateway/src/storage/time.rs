@@ -207,7 +207,9 @@ impl Store {
             if shard.time().doubted {
                 shard.plan_again().await?;
             }
-            shard.commit(vec![Record::TimeNoted(shard.time_now())]).await?;
+            // What was counted is in memory from here on: a crash must not leave it as it was.
+            let found = vec![Record::TimeNoted(shard.time_now()), Record::StatsKept(None)];
+            shard.commit(found).await?;
         }
         Ok(())
     }

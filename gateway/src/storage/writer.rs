@@ -91,6 +91,9 @@ impl Writer {
                 (cursors_saved, moved) = (now(), false);
                 self.save_cursors(&mut making);
             }
+            if closed && let Some(row) = self.shard.stats_kept() {
+                making.push(Record::StatsKept(Some(row)), false);
+            }
             // What moves by this batch is saved with a later one.
             moved |= came;
             let outcome = match making.is_empty() {
