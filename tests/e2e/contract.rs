@@ -53,8 +53,10 @@ async fn repeated(gateway: &Gateway, endpoint: &TestEndpoint) -> (String, Value)
     let event = publish(gateway, "a.b", json!(1)).await;
     endpoint.await_count(2).await;
     let path = format!("{EVENTS}/{event}/deliveries");
-    let deliveries = gateway.get(&path).await["data"].as_array().unwrap().clone();
-    let often = deliveries.into_iter().find(|it| it["endpoint_id"] == "often").unwrap();
+    let both = |it: &Value| it["data"].as_array().is_some_and(|it| it.len() == 2);
+    let deliveries = crate::until(gateway, &path, both).await;
+    let mut deliveries = deliveries["data"].as_array().unwrap().iter();
+    let often = deliveries.find(|it| it["endpoint_id"] == "often").unwrap().clone();
     let delivery = format!("deliveries/{}", often["id"].as_str().unwrap());
     let attempts = format!("{delivery}/attempts");
     for made in 1..4 {
