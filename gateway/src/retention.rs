@@ -1,4 +1,5 @@
-//! Lets events go that are beyond retention, at the start and from then on again and again.
+//! Lets events go that are beyond retention, at the start and from then on again and again, and
+//! notes that the store is in use.
 //!
 //! **Invariant:** nothing is removed by hand here: the shard decides up to where its events may
 //! go, and what it decides is a record like any other.
@@ -21,10 +22,24 @@ pub async fn run(store: Store, keep: Keep, stopping: CancellationToken) {
             Some(Err(error)) => tracing::error!(%error, "what is too old stays; trying again"),
             None => return,
         }
-        if stopping.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_none() {
-            return;
+        // The start has noted its own time.
+        let later = async {
+            tokio::time::sleep(EVERY).await;
+            note_time(&store).await
+        };
+        match stopping.run_until_cancelled(later).await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => tracing::error!(%error, "the time is not noted; trying again"),
+            None => return,
         }
     }
+}
+
+async fn note_time(store: &Store) -> Result<()> {
+    for shard in store.shards() {
+        shard.note_time().await?;
+    }
+    Ok(())
 }
 
 async fn trim(store: &Store, keep: Keep) -> Result<()> {
@@ -39,8 +54,5 @@ async fn trim(store: &Store, keep: Keep) -> Result<()> {
         }
     }
     EVENTS_OLDEST.show(oldest.as_secs_f64(), &[]);
-    for shard in store.shards() {
-        shard.note_time().await?;
-    }
     Ok(())
 }

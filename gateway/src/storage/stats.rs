@@ -43,7 +43,8 @@ pub struct Figures {
     pub latency: Option<[Duration; 3]>,
 }
 
-#[derive(Debug)]
+/// What was counted of an endpoint in a minute; also as a stop leaves it for the start behind it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 struct Bucket {
     minute: u64,
     delivered: u32,
@@ -55,24 +56,12 @@ struct Bucket {
     latency: Vec<(u8, u32)>,
 }
 
-/// What was counted of an endpoint in a minute, as a stop leaves it for the start behind it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct BucketRow {
-    endpoint: u32,
-    minute: u64,
-    delivered: u32,
-    failed: u32,
-    retried: u32,
-    dead: u32,
-    filtered: u32,
-    latency: Vec<(u8, u32)>,
-}
-
 /// All that was counted in the last hour, and since when.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct StatsRow {
     since: u64,
-    buckets: Vec<BucketRow>,
+    /// Each behind its endpoint's number, as they were begun.
+    buckets: Vec<(u32, Bucket)>,
 }
 
 impl StatsRow {
@@ -101,12 +90,10 @@ impl Stats {
 
     fn restored(row: StatsRow) -> Self {
         let mut stats = Self { started_at: Some(Timestamp(row.since)), ..Self::default() };
-        for it in row.buckets {
-            let BucketRow { endpoint, minute, delivered, failed, retried, dead, .. } = it;
-            let (endpoint, filtered, latency) = (EndpointNo(endpoint), it.filtered, it.latency);
-            let bucket = Bucket { minute, delivered, failed, retried, dead, filtered, latency };
+        for (endpoint, bucket) in row.buckets {
+            let endpoint = EndpointNo(endpoint);
+            stats.order.push_back((bucket.minute, endpoint));
             stats.rings.entry(endpoint).or_default().push_back(bucket);
-            stats.order.push_back((minute, endpoint));
         }
         stats
     }
@@ -115,19 +102,9 @@ impl Stats {
     fn kept(&self) -> Option<StatsRow> {
         let mut buckets = Vec::with_capacity(self.order.len());
         for (endpoint, ring) in &self.rings {
-            buckets.extend(ring.iter().map(|it| BucketRow {
-                endpoint: endpoint.0,
-                minute: it.minute,
-                delivered: it.delivered,
-                failed: it.failed,
-                retried: it.retried,
-                dead: it.dead,
-                filtered: it.filtered,
-                latency: it.latency.clone(),
-            }));
+            buckets.extend(ring.iter().map(|it| (endpoint.0, it.clone())));
         }
-        // As they were begun.
-        buckets.sort_by_key(|it| (it.minute, it.endpoint));
+        buckets.sort_by_key(|(endpoint, it)| (it.minute, *endpoint));
         Some(StatsRow { since: self.started_at?.0, buckets })
     }
 
@@ -137,9 +114,7 @@ impl Stats {
         let ring = self.rings.entry(endpoint).or_insert_with(|| VecDeque::with_capacity(1));
         // A clock that was set back goes on in the newest bucket.
         if ring.back().is_none_or(|it| it.minute < minute) {
-            let (delivered, failed, retried, dead, filtered) = Default::default();
-            let latency = Vec::new();
-            ring.push_back(Bucket { minute, delivered, failed, retried, dead, filtered, latency });
+            ring.push_back(Bucket { minute, ..Bucket::default() });
             self.order.push_back((minute, endpoint));
             self.tidy(minute);
         }
