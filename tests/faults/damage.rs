@@ -93,6 +93,8 @@ async fn make(data: &Path) -> Expected {
         .await
         .unwrap();
     running.shutdown().await;
+    // From here on nobody merges tables, and removes those that were.
+    drop(store);
     // What was allocated ahead, a start would cut off; it would only have to be copied.
     for (file, used) in files(data) {
         if file.extension().is_some_and(|it| it == "jnl") {
