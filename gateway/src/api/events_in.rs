@@ -1,6 +1,6 @@
 use axum::{
     body::Body,
-    extract::{Extension, State},
+    extract::{Extension, Request, State},
 };
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -68,15 +68,16 @@ struct Answer<'a> {
 
 async fn accept(
     State(gateway): State<Gateway>,
-    Extension(request): Extension<RequestId>,
+    Extension(name): Extension<RequestId>,
     access: Access,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Result {
-    let form = Form::of(&headers);
+    // Whole, since headers alone would be a copy.
+    let (head, body) = request.into_parts();
+    let form = Form::of(&head.headers);
     let protocol = form.as_ref().map_or("json", |it| it.protocol());
     let outcome = match form {
-        Ok(form) => accept_any(gateway, access, (request, &headers, form), body).await,
+        Ok(form) => accept_any(gateway, access, (name, &head.headers, form), body).await,
         Err(problem) => Err(problem),
     };
     outcome.inspect_err(|it| EVENTS_REJECTED.count(1, &[protocol, it.code()]))

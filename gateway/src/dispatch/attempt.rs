@@ -100,10 +100,9 @@ fn with_timings(spent: Spent, it: Timings) -> Spent {
 
 /// Decides what follows; another attempt at once, where somebody asked for it meanwhile.
 fn close(work: &Dispatcher, lease: &mut Lease, endpoint: &Endpoint, it: &Finished) -> Verdict {
-    let wanted = work.shard.is_wanted_again(lease);
     match decide(work, lease, endpoint, it) {
         Verdict::RetryAt(_) | Verdict::Dead(DeadReason::RetriesExhausted)
-            if wanted && lease.event.only.is_none() =>
+            if lease.event.only.is_none() && work.shard.is_wanted_again(lease) =>
         {
             Verdict::RetryAt(work.clock.now())
         }

@@ -40,8 +40,8 @@ impl Shard {
         }
     }
 
-    /// The attempt is over, and what follows is about to be decided: whether somebody asked for
-    /// another one meanwhile, so that it is to be made at once. Settle it soon.
+    /// The attempt is over and did not deliver: whether somebody asked for another one meanwhile,
+    /// so that it is to be made at once. Settle it soon: who asks from now on waits for that.
     pub fn is_wanted_again(&self, lease: &mut Lease) -> bool {
         let (endpoint, seq): (EndpointNo, Seq) = (lease.key.endpoint, lease.key.seq);
         let mut queue = self.queue();
