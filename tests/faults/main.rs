@@ -11,3 +11,4 @@ mod lossy;
 mod memory;
 mod power;
 mod process;
+mod watchdog;

@@ -260,6 +260,8 @@ pub enum Mood {
     Answers(u16, Option<&'static str>),
     /// Not within the timeout.
     Hangs,
+    /// Never, whatever the timeout: the gateway itself has lost the request.
+    Lost,
     /// Well, but to a body with this text the gateway itself fails.
     Breaks(&'static str),
 }
@@ -313,6 +315,7 @@ impl Receiver {
                 tokio::time::sleep(timeout).await;
                 Err((FailureClass::Timeout, "no answer in time".to_owned()))
             }
+            Mood::Lost => std::future::pending().await,
             Mood::Breaks(_) => self.answer(),
             Mood::Answers(status, retry_after) => {
                 tokio::time::sleep(Duration::from_millis(self.entropy.draw() % 20)).await;

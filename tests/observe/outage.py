@@ -289,5 +289,6 @@ def live(gateway, server, poor, prometheus, component, folder):
     watch.until({"HookgateDown"}, 20)
     prometheus.read_again([])
     watch.until({"HookgateAbsent"}, 20)
-    alerts = set(re.findall(r"- alert: (\w+)", RULES.read_text()))
+    # A fault of the gateway's own: tests/faults has one.
+    alerts = set(re.findall(r"- alert: (\w+)", RULES.read_text())) - {"HookgateLanesForgotten"}
     check(f"each of the {len(alerts)} alerts has fired", alerts <= watch.seen, alerts - watch.seen)

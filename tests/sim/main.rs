@@ -65,6 +65,7 @@ fn main() -> ExitCode {
         test!(scheduling::days_of_nothing_but_failure_disable_an_endpoint),
         test!(scheduling::what_is_held_too_long_expires),
         test!(scheduling::what_breaks_inside_is_given_up_and_the_next_goes),
+        test!(scheduling::an_attempt_that_never_ends_is_given_up),
         test!(scheduling::of_what_tells_of_failures_nothing_is_told),
         test!(scheduling::a_redrive_keeps_to_its_share_and_what_is_asked_for_goes_first),
         test!(changes::a_changed_order_reaches_what_waits),

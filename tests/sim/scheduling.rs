@@ -289,6 +289,31 @@ pub(crate) async fn what_breaks_inside_is_given_up_and_the_next_goes() {
     assert_eq!(refused, 5, "it was tried five times");
 }
 
+pub(crate) async fn an_attempt_that_never_ends_is_given_up() {
+    let mut sim = Sim::new(9, 0.0);
+    sim.start().await;
+    let endpoint = sim.endpoint(|it| it.ordering = Ordering::Strict).await;
+    sim.receiver.be(endpoint.no, Some(Mood::Lost));
+    sim.publish(1).await;
+    sim.publish(2).await;
+    sleep(SECOND * 60).await;
+    sim.receiver.be(endpoint.no, None);
+    sleep(HOUR).await;
+    let all = deliveries(&sim);
+    assert!(all.iter().all(|it| it.2 == DeliveryState::Delivered), "{all:?}");
+    let got: Vec<_> = sim.receiver.got_by(endpoint.no).into_iter().map(|it| it.id).collect();
+    assert!(got.len() == 2 && got[0] < got[1], "in order: {got:?}");
+    let first = all.iter().find(|it| it.0 == got[0]).expect("the first").1;
+    let history = sim.shard().history(first).expect("a store");
+    let names = history.into_iter().filter_map(|it| match it {
+        Entry::Attempt(attempt) => Some((attempt.outcome.name, attempt.duration)),
+        _ => None,
+    });
+    let names: Vec<_> = names.collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+    assert!(names[0].0 == "internal" && names[0].1 < SECOND * 300, "{names:?}");
+}
+
 pub(crate) async fn of_what_tells_of_failures_nothing_is_told() {
     let mut sim = Sim::new(9, 0.0);
     sim.start().await;

@@ -8,7 +8,7 @@ use crate::dispatch::dispatcher::Ended;
 use crate::dispatch::evidence::Finished;
 use crate::dispatch::floor::disable;
 use crate::dispatch::lane::Told;
-use crate::dispatch::plugin_chain::{Chain, Chained};
+use crate::dispatch::plugin_chain::{Chain, Chained, PARTS_MAX};
 use crate::dispatch::sending::Sending;
 use crate::dispatch::traced::Traced;
 use crate::domain::{
@@ -20,6 +20,11 @@ use crate::world::Timings;
 
 /// Attempts that a fault of ours may cost a delivery.
 const INTERNAL_MAX: u32 = 5;
+/// What a request may take beside its timeout: the end of the answer's body, and plugins that sign
+/// it and read the answer, which wait for their turn.
+const AROUND_A_REQUEST: Duration = Duration::from_secs(120);
+/// What plugins may take to filter and rewrite an event, compiling them included.
+const AROUND_PLUGINS: Duration = Duration::from_secs(1800);
 /// The longest that an endpoint as a whole is left alone because it asked for it; a delivery may
 /// wait longer.
 pub(super) const PAUSE_MAX: Duration = Duration::from_secs(3600);
@@ -36,27 +41,17 @@ pub(super) async fn make(
     let mut spent = Spent { queue: started_at - lease.due, ..Spent::default() };
     let traced = Traced::begin(&lease, endpoint, started_at);
     let chain = Chain::resolve(work, endpoint, &lease);
-    let chained = chain.run(work, (endpoint, &lease.event)).await;
-    if !endpoint.plugins.is_empty() {
-        spent.plugin = Some(started.elapsed());
-    }
-    let finished = match chained {
-        Chained::Deferred(wait) => {
+    let made = try_to_deliver((work, &lease, endpoint), &chain, &traced);
+    let made = tokio::time::timeout(longest(endpoint), made).await;
+    let (plugins_took, finished) = made.unwrap_or_else(|_| (None, Ok(never_ended(&lease))));
+    spent.plugin = plugins_took;
+    let finished = match finished {
+        Ok(finished) => finished,
+        Err(wait) => {
             DEFERRED.count(1, &[]);
             ended.deferred = Some(Instant::now() + wait);
             return Ok(());
         }
-        Chained::Send(made) => {
-            let (lease, chain) = (&lease, &chain);
-            let trace = traced.told(work, endpoint, lease.event.trace);
-            let signed_at = work.clock.wall();
-            Sending { work, lease, endpoint, chain, signed_at, trace }.send(&made).await
-        }
-        Chained::Dropped(reason) => Finished {
-            verdict: Some(Verdict::Filtered(reason.clone())),
-            ..Finished::failed("filtered", reason)
-        },
-        Chained::Failed(fault, on_error) => Finished::plugin_failed(fault, on_error),
     };
     let verdict = close(work, &mut lease, endpoint, &finished);
     let duration = started.elapsed();
@@ -91,6 +86,49 @@ pub(super) async fn make(
     }
     crate::world::reach("after_2xx_before_settle");
     work.shard.settle(lease, attempt).await
+}
+
+/// Runs the endpoint's plugins and sends what they made of the event: what came of it, or for how
+/// long it cannot be made yet. And how long the plugins took, where there are some.
+async fn try_to_deliver(
+    (work, lease, endpoint): (&Dispatcher, &Lease, &Arc<Endpoint>),
+    chain: &Chain<'_>,
+    traced: &Traced,
+) -> (Option<Duration>, Result<Finished, Duration>) {
+    let started = Instant::now();
+    let chained = chain.run(work, (endpoint, &lease.event)).await;
+    let took = (!endpoint.plugins.is_empty()).then(|| started.elapsed());
+    let finished = match chained {
+        Chained::Deferred(wait) => return (took, Err(wait)),
+        Chained::Send(made) => {
+            let trace = traced.told(work, endpoint, lease.event.trace);
+            let signed_at = work.clock.wall();
+            Sending { work, lease, endpoint, chain, signed_at, trace }.send(&made).await
+        }
+        Chained::Dropped(reason) => Finished {
+            verdict: Some(Verdict::Filtered(reason.clone())),
+            ..Finished::failed("filtered", reason)
+        },
+        Chained::Failed(fault, on_error) => Finished::plugin_failed(fault, on_error),
+    };
+    (took, Ok(finished))
+}
+
+/// An attempt that is out for longer than this never ends, by a fault of ours: whatever it waits
+/// for has a shorter time of its own.
+fn longest(endpoint: &Endpoint) -> Duration {
+    let request = endpoint.timeout + AROUND_A_REQUEST;
+    match endpoint.plugins.is_empty() {
+        true => request,
+        false => request * PARTS_MAX as u32 + AROUND_PLUGINS,
+    }
+}
+
+fn never_ended(lease: &Lease) -> Finished {
+    let (endpoint, seq) = (lease.key.endpoint.0, lease.key.seq.0);
+    tracing::error!(endpoint, seq, "an attempt did not end and was given up");
+    let error = "the attempt did not end by itself: a fault of the gateway's own".to_owned();
+    Finished::failed("internal", error)
 }
 
 fn with_timings(spent: Spent, it: Timings) -> Spent {

@@ -100,6 +100,7 @@ impl Dispatcher {
         loop {
             floor.start_attempts(&mut in_flight).await;
             let (wake, idle) = (floor.wakes_at(), floor.is_idle());
+            let unwatched = floor.watchdog.sleeps();
             tokio::select! {
                 biased;
                 () = stopping.cancelled() => break,
@@ -112,6 +113,9 @@ impl Dispatcher {
                 () = floor.chores_done() => {}
                 () = changed(&mut recovered) => floor.wake_deferred(),
                 () = until(wake) => floor.wake(),
+                () = work.shard.something_waits(), if unwatched => {
+                    floor.watchdog.wake(Instant::now());
+                }
                 ready = work.shard.ready(), if idle => floor.welcome(ready),
             }
         }

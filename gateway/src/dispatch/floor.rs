@@ -12,6 +12,7 @@ use crate::dispatch::dispatcher::Ended;
 use crate::dispatch::lane::{Change, Limits, Tiding};
 use crate::dispatch::scheduler::Scheduler;
 use crate::dispatch::shares::Shares;
+use crate::dispatch::watchdog::Watchdog;
 use crate::domain::{Claim, DeadReason, Endpoint, EndpointNo, Slug, TenantNo};
 use crate::storage::{Allowance, Ready, Refused};
 use crate::telemetry::{BREAKER_TRANSITIONS, DELIVERIES, DIED, ENDPOINTS_DISABLED, IN_FLIGHT};
@@ -28,8 +29,9 @@ const LIMITS: Limits = Limits { in_flight_max: 64, rate: None };
 /// Where turns are given out and what comes of them is taken in: the one place that knows what is
 /// in flight.
 pub(super) struct Floor {
-    work: Arc<Dispatcher>,
-    scheduler: Scheduler,
+    pub(super) work: Arc<Dispatcher>,
+    pub(super) scheduler: Scheduler,
+    pub(super) watchdog: Watchdog,
     bulletins: Bulletins,
     /// What follows from attempts and is waited for by nobody: notes, events, disabling.
     chores: JoinSet<()>,
@@ -46,8 +48,8 @@ impl Floor {
                 scheduler.restore(no, tenant, &health, now);
             }
         }
-        let (bulletins, chores) = Default::default();
-        Self { work, scheduler, bulletins, chores, shown_in_flight: 0 }
+        let (watchdog, bulletins, chores) = Default::default();
+        Self { work, scheduler, watchdog, bulletins, chores, shown_in_flight: 0 }
     }
 
     /// Whether there is nothing to do before something happens.
@@ -56,11 +58,13 @@ impl Floor {
     }
 
     pub(super) fn wakes_at(&self) -> Option<Instant> {
-        self.scheduler.wakes_at().into_iter().chain(self.bulletins.wakes_at()).min()
+        let wake = [self.scheduler.wakes_at(), self.bulletins.wakes_at(), self.watchdog.wakes_at()];
+        wake.into_iter().flatten().min()
     }
 
     pub(super) fn wake(&mut self) {
         self.scheduler.wake(now());
+        self.look_after_lanes(now());
         for (tenant, data) in self.bulletins.take((now(), self.work.clock.now())) {
             self.tell(tenant, "hookgate.dead_letter", data);
         }
@@ -142,6 +146,9 @@ impl Floor {
             let begun = self.scheduler.begin(no, what, now);
             let work = self.work.clone();
             in_flight.spawn(work.guarded(lease, endpoint.clone(), (begun, limits)));
+        }
+        if begun > 0 {
+            self.note_begun(no);
         }
         let left = (lent.more, lent.retries_left, lent.bulk_left);
         self.scheduler.lent(no, (allowed.any, begun, charged), left, now);

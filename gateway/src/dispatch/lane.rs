@@ -209,6 +209,11 @@ impl Lane {
         self.out[2] > 0
     }
 
+    /// For how many epochs no attempt has begun or ended.
+    pub(super) fn quiet_for(&self, epoch: u32) -> u32 {
+        epoch.saturating_sub(self.epoch)
+    }
+
     fn shift(&mut self, epoch: u32) {
         match epoch.saturating_sub(self.epoch) {
             0 => return,

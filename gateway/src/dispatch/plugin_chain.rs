@@ -16,7 +16,7 @@ use crate::plugins::{
 use crate::storage::{Entry, Lease};
 
 /// Requests that a chain of plugins may make of one event.
-const PARTS_MAX: usize = 64;
+pub(super) const PARTS_MAX: usize = 64;
 
 /// What an endpoint's plugins made of an event.
 pub(super) enum Chained {

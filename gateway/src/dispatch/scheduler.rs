@@ -12,6 +12,7 @@ use tokio::time::{Duration, Instant};
 use crate::dispatch::lane::{Change, EPOCH, Lane};
 use crate::dispatch::shares::{InFlight, Shares};
 use crate::domain::{EndpointNo, Health, TenantNo, Timestamp};
+use crate::world::forgets;
 
 /// What a tenant may begin in one turn, by the weight of its attempts.
 const QUANTUM: i64 = 16;
@@ -88,7 +89,7 @@ impl Scheduler {
     pub(super) fn queue(&mut self, endpoint: EndpointNo, asked: bool) {
         let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
         lane.asked |= asked;
-        if std::mem::replace(&mut lane.queued, true) {
+        if std::mem::replace(&mut lane.queued, true) || forgets("turn") {
             return;
         }
         let no = lane.tenant;

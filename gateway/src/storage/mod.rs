@@ -45,6 +45,9 @@ mod under_way;
 mod look;
 pub use look::{Backlog, Overdue};
 
+mod late;
+pub use late::Late;
+
 mod taken;
 pub use taken::Allowance;
 

@@ -1,7 +1,12 @@
 //! The durable queue of deliveries, as it stands in memory: a lane for each endpoint and the
 //! retries that wait for their time. All of it is derived from the view and can be made again.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use tokio::sync::Notify;
 
 use crate::domain::{Claim, DeliveryKey, EndpointNo, Seq, TenantNo, Timestamp};
 use crate::storage::Result;
@@ -21,11 +26,13 @@ pub(super) struct Queue {
     /// By the endpoint's number, which counts up from 1.
     lanes: Vec<Option<Box<Lane>>>,
     /// Lanes that may have something to do since they were last looked at.
-    active: VecDeque<EndpointNo>,
+    pub(super) active: VecDeque<EndpointNo>,
     /// Lanes that may have something overdue: all that have, and some that had.
-    watched: BTreeSet<EndpointNo>,
+    pub(super) watched: BTreeSet<EndpointNo>,
+    /// Told when there is one where there was none.
+    pub(super) watching: Arc<Notify>,
     moved: Vec<EndpointNo>,
-    timers: Timers,
+    pub(super) timers: Timers,
     pub(super) fresh: u64,
     pub(super) retrying: u64,
     pub(super) dead: DeadCounts,
@@ -94,7 +101,7 @@ impl Queue {
             self.active.push_back(endpoint);
         }
         if !watched {
-            self.watched.insert(endpoint);
+            self.look_after(endpoint);
         }
     }
 
@@ -203,8 +210,15 @@ impl Queue {
     fn watch(&mut self, endpoint: EndpointNo) {
         let lane = self.lane(endpoint);
         if !lane.is_left_alone() && !std::mem::replace(&mut lane.watched, true) {
-            self.watched.insert(endpoint);
+            self.look_after(endpoint);
         }
+    }
+
+    fn look_after(&mut self, endpoint: EndpointNo) {
+        if self.watched.is_empty() {
+            self.watching.notify_one();
+        }
+        self.watched.insert(endpoint);
     }
 
     /// Follows a committed record; whether somebody should look for work.
@@ -356,7 +370,7 @@ impl Queue {
         self.lanes.get(endpoint.0 as usize).and_then(Option::as_deref)
     }
 
-    fn known(&mut self, endpoint: EndpointNo) -> Option<&mut Lane> {
+    pub(super) fn known(&mut self, endpoint: EndpointNo) -> Option<&mut Lane> {
         self.lanes.get_mut(endpoint.0 as usize).and_then(Option::as_deref_mut)
     }
 

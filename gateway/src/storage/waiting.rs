@@ -72,6 +72,12 @@ impl Waiting {
         self.rows.partition_point(|it| it.due <= now)
     }
 
+    /// Whether one could be attempted now: it is due and `free`, or it may be and is on disk.
+    pub(super) fn could_go(&self, now: Timestamp, free: impl Fn(&Due) -> bool) -> bool {
+        let mut ready = self.rows.iter().take_while(|it| it.due <= now);
+        ready.any(free) || self.wants_loading(now).is_some()
+    }
+
     /// Since when the first has been due.
     pub(super) fn first_due(&self) -> Option<Timestamp> {
         self.rows.front().map(|it| it.due).or(self.beyond.map(|(due, _)| due))

@@ -4,6 +4,7 @@ mod metric;
 pub use metric::{Histogram, Kind, Label, Metric, Unit, Values};
 
 mod buckets;
+mod results;
 mod series;
 mod table;
 pub use table::*;

@@ -2,6 +2,7 @@
 //! all whose labels' values are known, and `process_…`, which `metrics-process` describes.
 
 use crate::telemetry::buckets::{LONG, REQUEST, SHORT, SIZES};
+use crate::telemetry::results::ATTEMPT_RESULTS;
 use crate::telemetry::{Kind, Label, Metric, Unit, Values};
 
 const fn label(name: &'static str, values: &'static [&'static str]) -> Label {
@@ -83,36 +84,7 @@ pub const ATTEMPTS: Metric = Metric::counter(
     "Attempts that ended, by class of status or kind of failure, and by what they were.",
 )
 .by(&[
-    label(
-        "result",
-        &[
-            "2xx",
-            "3xx",
-            "4xx",
-            "5xx",
-            "timeout",
-            "dns_failed",
-            "blocked_address",
-            "connect_failed",
-            "tls_expired",
-            "tls_untrusted",
-            "tls_wrong_name",
-            "tls_handshake",
-            "connection_closed",
-            "protocol_error",
-            "response_too_large",
-            "refused",
-            "filtered",
-            "plugin_error",
-            "plugin_timeout",
-            "plugin_trap",
-            "plugin_limit",
-            "plugin_output_invalid",
-            "plugin_suspended",
-            "plugin_overloaded",
-            "internal",
-        ],
-    ),
+    label("result", ATTEMPT_RESULTS),
     label("kind", &["first", "retry", "manual", "replay", "test"]),
 ])
 .owned();
@@ -135,6 +107,13 @@ pub const END_TO_END: Metric = Metric::seconds(
 pub const DEFERRED: Metric = Metric::counter(
     "hookgate_deliveries_deferred_total",
     "Attempts put off because the tenant's plugins have no turn or rest.",
+);
+
+/// Lanes that were forgotten.
+pub const LANES_RESTARTED: Metric = Metric::counter(
+    "hookgate_lanes_restarted_total",
+    "Endpoints whose deliveries could be attempted, were not, and went once the watchdog looked: \
+     a fault of the gateway's own.",
 );
 
 /// What is not finished.
@@ -376,6 +355,7 @@ pub const TABLE: &[&Metric] = &[
     &DIED,
     &ENDPOINTS,
     &ENDPOINTS_DISABLED,
+    &LANES_RESTARTED,
     &BREAKERS_OPEN,
     &BREAKER_TRANSITIONS,
     &PLUGIN_CALLS,

@@ -10,7 +10,7 @@ mod entropy;
 pub use entropy::{Entropy, SeededEntropy, SystemEntropy};
 
 mod failpoint;
-pub use failpoint::reach;
+pub use failpoint::{forgets, reach};
 
 pub mod client;
 pub mod egress;

@@ -1,0 +1,30 @@
+//! What may become of an attempt, as labels say it.
+
+/// Classes of status, and kinds of failure.
+pub(super) const ATTEMPT_RESULTS: &[&str] = &[
+    "2xx",
+    "3xx",
+    "4xx",
+    "5xx",
+    "timeout",
+    "dns_failed",
+    "blocked_address",
+    "connect_failed",
+    "tls_expired",
+    "tls_untrusted",
+    "tls_wrong_name",
+    "tls_handshake",
+    "connection_closed",
+    "protocol_error",
+    "response_too_large",
+    "refused",
+    "filtered",
+    "plugin_error",
+    "plugin_timeout",
+    "plugin_trap",
+    "plugin_limit",
+    "plugin_output_invalid",
+    "plugin_suspended",
+    "plugin_overloaded",
+    "internal",
+];
