@@ -195,6 +195,26 @@ async fn another_list_under_the_same_key_is_another_body() {
 }
 
 #[tokio::test]
+async fn a_key_that_comes_with_a_known_event_is_a_name_of_it() {
+    let (_folder, gateway, _endpoint) = bench().await;
+    let send = async |key: &str, body: Value| {
+        let request = gateway.request(Method::POST, EVENTS, OPERATOR_KEY);
+        let answer = request.header("idempotency-key", key).json(&body).send().await.unwrap();
+        let status = answer.status().as_u16();
+        (status, answer.json::<Value>().await.unwrap()["code"].as_str().map(str::to_owned))
+    };
+    let conflict = (409, Some("id_conflict".to_owned()));
+    let (one, two) =
+        (json!({ "id": "one", "type": "a", "data": 1 }), json!({ "type": "a", "data": 2 }));
+    gateway.post("events", one.clone()).await;
+    assert_eq!(send("z", one.clone()).await, (200, None));
+    assert_eq!(send("z", two.clone()).await, conflict);
+    assert_eq!(send("z", one.clone()).await, (200, None), "it still names the first");
+    assert_eq!(send("y", two).await, (202, None));
+    assert_eq!(send("y", one).await, conflict, "it names another");
+}
+
+#[tokio::test]
 async fn a_retry_that_says_nothing_is_the_usual_one() {
     let (_folder, gateway, _endpoint) = bench().await;
     let url = "https://shop.example/hooks";

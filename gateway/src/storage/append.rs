@@ -5,8 +5,8 @@ use sha2::{Digest, Sha256};
 
 use crate::domain::{EndpointNo, EventId, EventType, Seq, Slug, TenantNo, Timestamp, TraceContext};
 use crate::storage::codec::decode;
+use crate::storage::names::compare;
 use crate::storage::shard::Shard;
-use crate::storage::writer::compare;
 use crate::storage::{Result, Table};
 
 /// An event on its way in.
@@ -63,9 +63,14 @@ impl NewEvent {
     /// The names under which it must be stored only once. Ids and keys have separate spaces.
     pub(super) fn names(&self) -> impl Iterator<Item = String> {
         let id = self.id.as_ref().map(|it| format!("i:{it}"));
-        let key = self.idempotency_key.as_ref().map(|it| format!("k:{it}"));
+        let key = self.key_name();
         let origin = self.origin.as_ref().map(|it| format!("o:{it}"));
         id.into_iter().chain(key).chain(origin)
+    }
+
+    /// The name that its idempotency key is.
+    pub(super) fn key_name(&self) -> Option<String> {
+        self.idempotency_key.as_ref().map(|it| format!("k:{it}"))
     }
 
     /// Takes the digests of events of one list: under the same key another list is another body.

@@ -11,6 +11,7 @@ use crate::domain::{
     EventType, Format, Ordering, Outcome, Quota, Retry, Secret, Seq, Signature, SigningSecret,
     Slug, Spent, Timestamp, TracePolicy, Verdict,
 };
+use crate::storage::conformance_names::a_name_is_stored_once;
 use crate::storage::conformance_retention;
 use crate::storage::{
     Allowance, Appended, Backlog, Lease, NewEvent, Refused, Result, Shard, Store, Writers,
@@ -179,25 +180,6 @@ async fn what_came_is_not_held(bench: &Bench<'_>) -> Result<()> {
     bench.append(NewEvent::new(event().event_type, buffer.slice(7..))).await?;
     let stored = bench.shard().event(bench.shard().last_seq())?.expect("it was just stored");
     assert!(stored.data == buffer[7..] && buffer.is_unique());
-    Ok(())
-}
-
-async fn a_name_is_stored_once(bench: &Bench<'_>) -> Result<()> {
-    let named = |data: &'static [u8]| NewEvent {
-        id: EventId::parse("mine.1"),
-        ..NewEvent::new(EventType::parse("a.b").expect("a type"), Bytes::from_static(data))
-    };
-    assert!(matches!(bench.append(named(b"1")).await?, Appended::New { .. }));
-    assert!(matches!(bench.append(named(b"1")).await?, Appended::Duplicate { .. }));
-    assert_eq!(bench.append(named(b"2")).await?, Appended::Conflict);
-    let twice = vec![named(b"1"), NewEvent { idempotency_key: Some("k".into()), ..event() }];
-    let tenant = Slug::default_tenant();
-    let first = bench.shard().append(&tenant, twice.clone(), true).await?;
-    let again = bench.shard().append(&tenant, twice, true).await?;
-    assert!(matches!(first[1], Appended::New { .. }));
-    assert!(matches!(again[1], Appended::Duplicate { .. }));
-    tokio::time::sleep(Duration::from_secs(24 * 3600)).await;
-    assert!(matches!(bench.append(named(b"2")).await?, Appended::New { .. }));
     Ok(())
 }
 

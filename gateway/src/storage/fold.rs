@@ -137,6 +137,9 @@ fn fold(shard: ShardNo, meta: &mut Meta, record: &Record, changes: &mut Changes)
         Record::StatsKept(Some(row)) => {
             changes.put(Table::Catalog, StatsRow::key(shard), encode(row));
         }
+        Record::NameKept { tenant_no, name, row } => {
+            changes.put(Table::Ids, shard.id(TenantNo(*tenant_no), name), encode(row));
+        }
         Record::StatsKept(None) => changes.remove(Table::Catalog, StatsRow::key(shard)),
         Record::TimeNoted(row) => changes.put(Table::Catalog, TimeRow::key(shard), encode(row)),
         Record::OperatorKeySet(hash) => meta.operator_key = Some(*hash),
@@ -248,6 +251,7 @@ fn fold_catalog(shard: ShardNo, meta: &mut Meta, record: &Record, changes: &mut 
         | Record::Trimmed(_)
         | Record::TimeNoted(_)
         | Record::StatsKept(_)
+        | Record::NameKept { .. }
         | Record::OperatorKeySet(_)
         | Record::MasterKeySet(_) => unreachable!("folded by `fold`"),
     }

@@ -45,6 +45,7 @@ mod under_way;
 mod look;
 pub use look::{Backlog, Overdue};
 
+mod names;
 mod late;
 pub use late::Late;
 
@@ -116,6 +117,7 @@ mod quota_row;
 mod known_row;
 
 pub mod conformance;
+mod conformance_names;
 mod conformance_retention;
 pub mod fjall;
 pub mod memory;

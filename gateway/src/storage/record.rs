@@ -76,6 +76,8 @@ pub(super) enum Record {
     TimeNoted(TimeRow),
     /// What was counted of attempts until a clean stop; none from the start behind it on.
     StatsKept(Option<StatsRow>),
+    /// An event that was accepted before came under a further name.
+    NameKept { tenant_no: u32, name: String, row: IdRow },
 }
 
 impl Record {
@@ -93,6 +95,7 @@ impl Record {
                 | Self::Trimmed(_)
                 | Self::TimeNoted(_)
                 | Self::StatsKept(_)
+                | Self::NameKept { .. }
         )
     }
 }

@@ -9,16 +9,16 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::domain::{Event, EventId, Seq, Timestamp};
+use crate::domain::{Event, EventId, Seq, TenantNo, Timestamp};
 use crate::storage::answering::{Answering, Answers, AppendReply};
 use crate::storage::append::{Append, Appended, NewEvent};
-use crate::storage::codec::decode;
 use crate::storage::event_row::encode_event;
 use crate::storage::fold::{Meta, fold_batch};
 use crate::storage::journal::{Batch, Durability, Journal};
+use crate::storage::names::find_contradictions;
 use crate::storage::record::{EventRecord, IdRow, Record, encode_records};
 use crate::storage::shard::Shard;
-use crate::storage::{Error, Result, Table};
+use crate::storage::{Error, Result};
 use crate::telemetry::COMMIT;
 use crate::world::reach;
 
@@ -53,12 +53,12 @@ pub(super) struct Writer {
 
 /// One batch in the making.
 #[derive(Default)]
-struct Making {
+pub(super) struct Making {
     records: Vec<Record>,
     events: Vec<Arc<Event>>,
     accepted: Vec<EventRecord>,
     /// Chosen names in this batch, which the view does not show yet.
-    ids: BTreeMap<(u32, String), IdRow>,
+    pub(super) ids: BTreeMap<(u32, String), IdRow>,
     appends: Answers,
     commits: Vec<oneshot::Sender<Result<()>>>,
     leased: Vec<bool>,
@@ -152,6 +152,11 @@ impl Writer {
             let refused = |it: Option<Appended>| it.unwrap_or(Appended::NotStored);
             return Ok(known.into_iter().map(refused).collect());
         }
+        for (event, known) in append.events.iter().zip(&known) {
+            if let Some(Appended::Duplicate { .. }) = known {
+                self.keep_key(append.tenant_no, event, making, (now, window))?;
+            }
+        }
         let mut appended = Vec::with_capacity(known.len());
         for (event, known) in append.events.into_iter().zip(known) {
             // A name may come twice in one request: the second is known by now.
@@ -168,47 +173,10 @@ impl Writer {
         Ok(appended)
     }
 
-    fn known(
-        &self,
-        append: &Append,
-        event: &NewEvent,
-        making: &Making,
-        now: Timestamp,
-        window: Duration,
-    ) -> Result<Option<Appended>> {
-        if event.digest.is_none() {
-            return Ok(None);
-        }
-        let tenant_no = append.tenant_no;
-        if let Some(known) = self.known_in_batch(tenant_no.0, event, making, now, window) {
-            return Ok(Some(known));
-        }
-        for name in event.names() {
-            let key = self.shard.no.id(tenant_no, &name);
-            let Some(row) = self.shard.view.get(Table::Ids, &key)? else { continue };
-            if let Some(known) = compare(&decode(&row)?, event, now, window) {
-                return Ok(Some(known));
-            }
-        }
-        Ok(None)
-    }
-
-    fn known_in_batch(
-        &self,
-        tenant_no: u32,
-        event: &NewEvent,
-        making: &Making,
-        now: Timestamp,
-        window: Duration,
-    ) -> Option<Appended> {
-        let mut rows = event.names().filter_map(|it| making.ids.get(&(tenant_no, it)));
-        rows.find_map(|row| compare(row, event, now, window))
-    }
-
     fn store(
         &mut self,
         tenant: crate::domain::Slug,
-        tenant_no: crate::domain::TenantNo,
+        tenant_no: TenantNo,
         new: NewEvent,
         making: &mut Making,
         now: Timestamp,
@@ -253,13 +221,6 @@ impl Writer {
         making.accepted.push(record);
         making.events.push(Arc::new(event));
         appended
-    }
-
-    /// Whether an event has this id; if that cannot be told, it counts as taken.
-    fn is_taken(&self, tenant_no: crate::domain::TenantNo, id: &EventId, making: &Making) -> bool {
-        let name = format!("i:{id}");
-        let row = self.shard.view.get(Table::Ids, &self.shard.no.id(tenant_no, &name));
-        !matches!(row, Ok(None)) || making.ids.contains_key(&(tenant_no.0, name))
     }
 
     fn save_cursors(&self, making: &mut Making) {
@@ -338,7 +299,7 @@ impl Writer {
 }
 
 impl Making {
-    fn push(&mut self, record: Record, leased: bool) {
+    pub(super) fn push(&mut self, record: Record, leased: bool) {
         self.records.push(record);
         self.leased.push(leased);
     }
@@ -358,36 +319,6 @@ impl Making {
             let _ = reply.send(Err(error.clone()));
         }
     }
-}
-
-/// One name cannot stand for two events of a request.
-fn find_contradictions(events: &[NewEvent], known: &mut [Option<Appended>]) {
-    let mut first = BTreeMap::new();
-    for (event, known) in events.iter().zip(known) {
-        let Some(digest) = event.digest else { continue };
-        for name in event.names() {
-            if *first.entry(name).or_insert(digest) != digest {
-                *known = Some(Appended::Conflict);
-            }
-        }
-    }
-}
-
-/// What a name that is known means for an event that comes with it.
-pub(super) fn compare(
-    row: &IdRow,
-    event: &NewEvent,
-    now: Timestamp,
-    window: Duration,
-) -> Option<Appended> {
-    if now - Timestamp(row.accepted_at) >= window {
-        return None;
-    }
-    if event.digest != Some(row.digest) {
-        return Some(Appended::Conflict);
-    }
-    let id = EventId::parse(&row.event_id)?;
-    Some(Appended::Duplicate { id, timestamp: Timestamp(row.timestamp) })
 }
 
 fn now() -> Instant {
