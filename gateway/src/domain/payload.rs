@@ -9,6 +9,10 @@ const JSON: &str = "application/json";
 /// Metadata of this prefix are attributes of CloudEvents: what came as one goes as one.
 const ATTRIBUTE_PREFIX: &str = "ce-";
 const ATTRIBUTE_CHARS_MAX: usize = 20;
+/// What keeps its order, as CloudEvents'
+/// [partitioning](https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/extensions/partitioning.md)
+/// says it: an event's ordering key goes out as what it comes in as.
+const PARTITION_KEY: &str = "partitionkey";
 /// Attributes that the gateway says itself.
 const ATTRIBUTES_OWN: [&str; 7] =
     ["specversion", "id", "type", "time", "datacontenttype", "data", "data_base64"];
@@ -121,6 +125,11 @@ fn attributes(event: &Event) -> Vec<(&str, String)> {
         named && !ATTRIBUTES_OWN.contains(name) && !value.is_empty()
     });
     attributes.extend(brought.map(|(name, value)| (name, value.clone())));
+    if let Some(key) = event.ordering_key.as_deref().filter(|it| !it.is_empty())
+        && !attributes.iter().any(|(name, _)| *name == PARTITION_KEY)
+    {
+        attributes.push((PARTITION_KEY, key.to_owned()));
+    }
     if !attributes.iter().any(|(name, _)| *name == "source") {
         attributes.push(("source", format!("/tenants/{}", event.tenant)));
     }
@@ -238,5 +247,24 @@ mod tests {
         let payload = render(Format::CloudEvents, &event, &data, None);
         let body: serde_json::Value = serde_json::from_slice(&payload.body).unwrap();
         assert_eq!(body["source"], format!("/tenants/{}", event.tenant));
+    }
+
+    #[test]
+    fn an_ordering_key_goes_out_as_what_it_comes_in_as() {
+        let (mut event, data) = (event("a.b", ""), Bytes::from_static(b"{}"));
+        let keys = |event: &Event| {
+            let payload = render(Format::CloudEventsBinary, event, &data, None);
+            let keys = payload.headers.into_iter().filter(|(name, _)| name == "ce-partitionkey");
+            keys.map(|it| it.1).collect::<Vec<_>>()
+        };
+        event.ordering_key = None;
+        assert!(keys(&event).is_empty());
+        event.ordering_key = Some("customer 7".to_owned());
+        assert_eq!(keys(&event), ["customer%207"]);
+        let payload = render(Format::CloudEvents, &event, &data, None);
+        let body: serde_json::Value = serde_json::from_slice(&payload.body).unwrap();
+        assert_eq!(body["partitionkey"], "customer 7");
+        event.metadata.insert("ce-partitionkey".to_owned(), "its own".to_owned());
+        assert_eq!(keys(&event), ["its%20own"]);
     }
 }
