@@ -36,11 +36,14 @@ async fn what_people_call_things_has_a_length() {
     let named = |name: String| json!({ "name": name, "scopes": ["read"] });
     let metadata = |bytes: usize| json!({ "url": url, "metadata": { "k": "v".repeat(bytes - 1) } });
     let described = |chars: usize| json!({ "url": url, "description": "é".repeat(chars) });
+    let patterns = |count: usize| json!({ "url": url, "event_types": vec!["a.*"; count] });
     for (path, body, pointer) in [
         ("keys", named("é".repeat(256)), None),
         ("keys", named("é".repeat(257)), Some("/name")),
         ("endpoints", described(4096), None),
         ("endpoints", described(4097), Some("/description")),
+        ("endpoints", patterns(1000), None),
+        ("endpoints", patterns(1001), Some("/event_types")),
         ("endpoints", metadata(16 * 1024), None),
         ("endpoints", metadata(16 * 1024 + 1), Some("/metadata")),
         (

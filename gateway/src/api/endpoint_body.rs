@@ -23,6 +23,8 @@ const ATTEMPTS_MAX: u32 = 50;
 const IN_FLIGHT_MAX: u32 = 1024;
 const PLUGINS_MAX: usize = 8;
 const DESCRIPTION_CHARS_MAX: usize = 4096;
+/// Patterns of event types: each is looked up for every event of the tenant's.
+const PATTERNS_MAX: usize = 1000;
 /// Names and values together: each list of endpoints carries them all.
 const METADATA_BYTES_MAX: usize = 16 * 1024;
 
@@ -74,8 +76,7 @@ impl Wish {
             }
         });
         let id = fields.parsed("id", ID_FORM, EndpointId::choose);
-        let event_types = fields.array("event_types").unwrap_or_default();
-        let event_types = patterns(&mut fields, &event_types);
+        let event_types = read_patterns(&mut fields);
         let filter = fields.read("filter", |it| {
             Filter::compile(it.as_str().ok_or("must be a CEL expression in a string")?)
         });
@@ -187,15 +188,21 @@ pub(super) fn merge(target: &mut Value, patch: Value) {
 }
 
 fn read_metadata(fields: &mut Fields) -> BTreeMap<String, String> {
+    let stays = fields.stays("metadata");
     let metadata = fields.strings("metadata").unwrap_or_default();
     let bytes: usize = metadata.iter().map(|(name, value)| name.len() + value.len()).sum();
-    if bytes > METADATA_BYTES_MAX {
+    if bytes > METADATA_BYTES_MAX && !stays {
         fields.refuse("metadata", format!("has at most {METADATA_BYTES_MAX} bytes"));
     }
     metadata
 }
 
-fn patterns(fields: &mut Fields, values: &[Value]) -> Vec<Pattern> {
+fn read_patterns(fields: &mut Fields) -> Vec<Pattern> {
+    let stays = fields.stays("event_types");
+    let values = fields.array("event_types").unwrap_or_default();
+    if values.len() > PATTERNS_MAX && !stays {
+        fields.refuse("event_types", format!("at most {PATTERNS_MAX}; `*` and `**` take several"));
+    }
     let mut patterns = Vec::new();
     for (place, value) in values.iter().enumerate() {
         match value.as_str().and_then(Pattern::parse) {

@@ -78,21 +78,7 @@ async fn patched(
     let known = access.endpoint(id).map_err(Refusal::Problem)?;
     let shown = render(&known);
     belief.holds(Some(&shown)).map_err(Refusal::Storage)?;
-    let mut target = shown.clone();
-    // Not shown, but there: a patch of the certificate alone must not lose the key.
-    if let Some(key) = known.tls.as_ref().and_then(|it| it.key.as_ref()) {
-        target["tls"]["key"] = key.as_str().into();
-    }
-    let misspelt: Vec<_> = (patch.as_object().into_iter().flatten())
-        .filter(|(name, value)| value.is_null() && shown.get(name).is_none())
-        .map(|(name, _)| name.clone())
-        .collect();
-    merge_endpoint(&mut target, patch);
-    // What is not known is told of, be it taken away.
-    for name in misspelt {
-        target[name] = Value::Null;
-    }
-    let fields = Fields::of(target, "").map_err(Problem::invalid_fields);
+    let fields = merged(&known, &shown, patch).map_err(Problem::invalid_fields);
     let fields = fields.map_err(Refusal::Problem)?;
     let wish = gateway.read_wish(access, fields).await.map_err(Refusal::Problem)?;
     let random = || gateway.random_bytes();
@@ -107,6 +93,25 @@ async fn patched(
     };
     let changed = access.shard.update_endpoint(&access.slug, &known.id, change).await;
     changed.map_err(Refusal::Storage)
+}
+
+/// An endpoint's fields as a patch leaves them.
+fn merged(known: &Endpoint, shown: &Value, patch: Value) -> Result<Fields, Vec<FieldError>> {
+    let mut target = shown.clone();
+    // Not shown, but there: a patch of the certificate alone must not lose the key.
+    if let Some(key) = known.tls.as_ref().and_then(|it| it.key.as_ref()) {
+        target["tls"]["key"] = key.as_str().into();
+    }
+    let misspelt: Vec<_> = (patch.as_object().into_iter().flatten())
+        .filter(|(name, value)| value.is_null() && shown.get(name).is_none())
+        .map(|(name, _)| name.clone())
+        .collect();
+    merge_endpoint(&mut target, patch);
+    // What is not known is told of, be it taken away.
+    for name in misspelt {
+        target[name] = Value::Null;
+    }
+    Ok(Fields::of(target, "")?.instead_of(Some(shown)))
 }
 
 /// The two forms of `retry` exclude each other: a patch that names one drops the other.
@@ -129,4 +134,49 @@ fn merge_endpoint(target: &mut Value, patch: Value) {
         target["signature"] = json!({});
     }
     merge(target, patch);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::endpoint_body::{Surroundings, Wish};
+    use crate::api::fuzz::Nowhere;
+    use crate::domain::{EndpointNo, Pattern, Scheme, Signature};
+    use crate::storage::conformance;
+    use crate::world::egress::EgressPolicy;
+
+    #[test]
+    fn a_limit_that_is_newer_than_an_endpoint_holds_for_what_is_changed() {
+        let header = Some("traceparent".to_owned());
+        let known = Endpoint {
+            description: "x".repeat(5000),
+            metadata: [("k".to_owned(), "v".repeat(20_000))].into(),
+            event_types: vec![Pattern::parse("a.b").unwrap(); 1001],
+            signature: Signature { scheme: Scheme::Stripe, header, ..Signature::default() },
+            ..conformance::endpoint(EndpointNo(1))
+        };
+        let refused = |patch: Value| {
+            let transport = Nowhere(EgressPolicy::default());
+            let around = Surroundings { transport: &transport, plugin: &|_| None };
+            let fields = merged(&known, &render(&known), patch).unwrap();
+            let read = Wish::read(fields, &around).map(|it| it.write(known.clone()));
+            let problem = match read {
+                Ok(patched) => {
+                    assert_eq!(patched.description, known.description);
+                    assert_eq!(patched.event_types, known.event_types);
+                    assert_eq!(patched.signature, known.signature);
+                    return Vec::new();
+                }
+                Err(problem) => problem,
+            };
+            let errors = problem.into_errors("").unwrap();
+            errors.into_iter().map(|it| it.pointer).collect::<Vec<_>>()
+        };
+        assert!(refused(json!({ "enabled": false, "metadata": {} })).is_empty());
+        assert_eq!(refused(json!({ "description": "y".repeat(4097) })), ["/description"]);
+        assert_eq!(refused(json!({ "metadata": { "l": "" } })), ["/metadata"]);
+        assert_eq!(refused(json!({ "event_types": vec!["a.c"; 1001] })), ["/event_types"]);
+        let other = json!({ "signature": { "header": "ce-id" } });
+        assert_eq!(refused(other), ["/signature/header"]);
+    }
 }

@@ -12,13 +12,15 @@ const NAME_BYTES_SHOWN: usize = 256;
 #[derive(Debug)]
 pub(super) struct Fields {
     members: Map<String, Value>,
+    /// What was there before, where it is changed.
+    before: Map<String, Value>,
     base: String,
     errors: Vec<FieldError>,
 }
 
 impl Fields {
     pub(super) fn new(members: Map<String, Value>, base: &str) -> Self {
-        Self { members, base: base.to_owned(), errors: Vec::new() }
+        Self { members, before: Map::new(), base: base.to_owned(), errors: Vec::new() }
     }
 
     /// The fields of `value`, which should be an object.
@@ -30,6 +32,23 @@ impl Fields {
                 detail: "must be an object".to_owned(),
             }]),
         }
+    }
+
+    /// These fields are to take the place of others: what stays as it was is under no limit that
+    /// may be newer than it.
+    pub(super) fn instead_of(mut self, before: Option<&Value>) -> Self {
+        self.before = before.and_then(Value::as_object).cloned().unwrap_or_default();
+        self
+    }
+
+    /// Whether a field stays as it was. Ask before it is taken.
+    pub(super) fn stays(&self, name: &str) -> bool {
+        self.members.get(name).is_some_and(|it| self.before.get(name) == Some(it))
+    }
+
+    /// What a field was before.
+    pub(super) fn before(&self, name: &str) -> Option<&Value> {
+        self.before.get(name)
     }
 
     /// Takes a field as it is; `null` is as if it were not there.
@@ -76,10 +95,12 @@ impl Fields {
         self.read(name, |it| it.as_str().map(str::to_owned).ok_or("must be a string".to_owned()))
     }
 
-    /// A string of at most so many characters.
+    /// A string of at most so many characters, unless it stays as it was.
     pub(super) fn text(&mut self, name: &str, chars_max: usize) -> Option<String> {
-        let form = format!("a string of at most {chars_max} characters");
-        self.parsed(name, &form, |it| (it.chars().count() <= chars_max).then(|| it.to_owned()))
+        let (stays, form) =
+            (self.stays(name), format!("a string of at most {chars_max} characters"));
+        let fits = |it: &str| stays || it.chars().count() <= chars_max;
+        self.parsed(name, &form, |it| fits(it).then(|| it.to_owned()))
     }
 
     /// A string that `parse` makes something of; `form` tells what it should be.
@@ -169,6 +190,15 @@ mod tests {
         let errors = fields.finish().unwrap_err();
         let pointers: Vec<_> = errors.iter().map(|it| it.pointer.as_str()).collect();
         assert_eq!(pointers, ["/0/a", "/0/n", "/0/missing", "/0/c~1d"]);
+    }
+
+    #[test]
+    fn what_stays_as_it_was_is_under_no_limit() {
+        let (before, body) = (serde_json::json!({"a": "long"}), serde_json::json!({"a": "long"}));
+        let fields = |body: Value| Fields::of(body, "").unwrap().instead_of(Some(&before));
+        assert_eq!(fields(body.clone()).text("a", 3), Some("long".to_owned()));
+        assert_eq!(fields(serde_json::json!({"a": "lone"})).text("a", 3), None);
+        assert_eq!(Fields::of(body, "").unwrap().text("a", 3), None);
     }
 
     #[test]

@@ -113,7 +113,7 @@ pub fn query_seeds() -> Vec<Vec<u8>> {
 }
 
 /// Knows where requests may go, and makes none.
-struct Nowhere(EgressPolicy);
+pub(super) struct Nowhere(pub(super) EgressPolicy);
 
 #[async_trait]
 impl Transport for Nowhere {

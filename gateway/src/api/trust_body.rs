@@ -50,7 +50,7 @@ fn may_sign(name: &str) -> bool {
 pub(super) fn read_signature(fields: &mut Fields, code: &mut &'static str) -> Signature {
     let Some(value) = fields.take("signature") else { return Signature::default() };
     let mut inner = match Fields::of(value, "/signature") {
-        Ok(inner) => inner,
+        Ok(inner) => inner.instead_of(fields.before("signature")),
         Err(errors) => {
             fields.refuse_all(errors);
             return Signature::default();
@@ -64,7 +64,9 @@ pub(super) fn read_signature(fields: &mut Fields, code: &mut &'static str) -> Si
     }
     if scheme.is_standard() {
         let form = "a prefix of 1 to 32 of a-z0-9-, without a dash at the end";
-        let prefix = inner.parsed("prefix", form, |it| is_prefix(it).then(|| it.to_owned()));
+        let stays = inner.stays("prefix");
+        let fits = |it: &str| stays || is_prefix(it);
+        let prefix = inner.parsed("prefix", form, |it| fits(it).then(|| it.to_owned()));
         signature.prefix = prefix.unwrap_or(signature.prefix);
     }
     if scheme.usual_header().is_some() {
@@ -94,8 +96,9 @@ fn is_prefix(text: &str) -> bool {
 }
 
 fn read_name(fields: &mut Fields, field: &str, code: &mut &'static str) -> Option<String> {
+    let stays = fields.stays(field);
     let name = fields.string(field)?.to_ascii_lowercase();
-    if !may_sign(&name) {
+    if !may_sign(&name) && !stays {
         *code = "header_not_allowed";
         fields.refuse(field, format!("`{name}` must not be set so"));
     }
