@@ -151,7 +151,8 @@ fn logged(folder: &tempfile::TempDir, message: &str) -> Vec<Value> {
 async fn what_is_logged_of_a_request_can_be_joined() {
     let folder = tempfile::tempdir().unwrap();
     let flags = ["--allow-private-endpoints", "--log-format", "json"];
-    let debug = [("HOOKGATE_LOG", "debug")];
+    // What tells of a request is enough to know its tenant.
+    let debug = [("HOOKGATE_LOG", "hookgate::api::router=debug,hookgate::api::events_in=debug")];
     let mut gateway = Gateway::start_in(&folder.path().join("data"), &flags, &debug);
     let trace = "0af7651916cd43dd8448eb211c80319c";
     for (media_type, name) in [("application/json", "one"), ("application/x-ndjson", "lines")] {

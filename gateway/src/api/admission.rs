@@ -18,7 +18,7 @@ use crate::api::gateway::Gateway;
 use crate::api::page::Query;
 use crate::api::problem::Problem;
 use crate::api::route::{Route, Run};
-use crate::api::router::RequestId;
+use crate::api::router::{RequestId, tells_of_requests};
 use crate::api::timed::Timed;
 use crate::api::{audit, events_in, unpack};
 use crate::domain::{ApiKey, RateLimit, Scope};
@@ -120,9 +120,7 @@ impl Operation {
             events_in::count_refused(request.headers(), "tenant_not_found");
         }
         let access = admitted.and_then(|it| it.access);
-        // Only the log wants it.
-        let wanted = tracing::enabled!(tracing::Level::DEBUG);
-        let tenant = access.as_ref().filter(|_| wanted).map(|it| it.slug.clone());
+        let tenant = access.as_ref().filter(|_| tells_of_requests()).map(|it| it.slug.clone());
         let passed = Passed { door: door.clone(), access };
         request.extensions_mut().insert(passed);
         let request = match self.unpacks {

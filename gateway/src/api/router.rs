@@ -154,6 +154,12 @@ fn is_json(response: &Response) -> bool {
     content_type.is_some_and(|it| it.as_bytes().ends_with(b"json"))
 }
 
+/// Whether the log wants to be told of requests: asked here, since who tells of them is asked for by
+/// the name of its module.
+pub(super) fn tells_of_requests() -> bool {
+    tracing::enabled!(tracing::Level::DEBUG)
+}
+
 impl Api {
     /// Answers in the form that all answers have, and under the request's name: the caller's own,
     /// or a new one.
