@@ -2,7 +2,7 @@
 
 use tokio::time::{Duration, Instant};
 
-use crate::dispatch::lane::{Change, Limits, Told};
+use crate::dispatch::lane::{Change, Limits, Told, Waits};
 use crate::dispatch::scheduler::Scheduler;
 use crate::domain::{Claim, EndpointNo, Timestamp};
 use crate::storage::Allowance;
@@ -11,7 +11,7 @@ use crate::storage::Allowance;
 const WEIGHT_BYTES: usize = 16 * 1024;
 /// Endpoints of which it is remembered that they are well.
 const LANES_KEPT: usize = 50_000;
-/// Tenants that are looked at for one doubtful attempt that ended.
+/// Tenants without room of their own that are passed over at once in the line of the doubtful.
 const DOUBTFUL_TRIES: usize = 8;
 
 /// An attempt that was begun.
@@ -147,7 +147,6 @@ impl Scheduler {
         let change = lane.learn(told, (latency, limits.rate), (now, at), self.disable_after);
         let wants = lane.wants;
         self.weigh(begun.endpoint);
-        self.free(begun.share);
         if wants {
             self.queue(begun.endpoint, false);
         }
@@ -155,41 +154,61 @@ impl Scheduler {
         change
     }
 
-    /// Lets those go on that waited for such an attempt to end.
-    fn free(&mut self, share: Claim) {
-        let waiting = match share {
-            Claim::Retry => self.retries.pop_front(),
-            Claim::Bulk => self.bulk.pop_front(),
-            Claim::First | Claim::Asked => None,
-        };
-        if let Some(lane) = waiting.and_then(|it| self.lanes.get_mut(&it)) {
-            match share {
-                Claim::Retry => lane.waits.retries = false,
-                _ => lane.waits.bulk = false,
-            }
-        }
-        if let Some(endpoint) = waiting {
+    /// Gives those a turn that stand in a line, as many as there is room for what they wait for.
+    /// Room is kept for who is called up until its turn comes; it may have nothing to begin then.
+    pub(super) fn call_up(&mut self) {
+        self.call_up_doubtful();
+        while self.in_flight.retries + self.called.retries < self.shares.retries {
+            let Some(endpoint) = self.retries.pop_front() else { break };
+            let Some(lane) = self.lanes.get_mut(&endpoint) else { continue };
+            (lane.waits.retries, lane.called.retries) = (false, true);
+            self.called.retries += 1;
             self.queue(endpoint, false);
         }
-        for _ in 0..DOUBTFUL_TRIES.min(self.doubtful.len()) {
-            if self.in_flight.doubtful >= self.shares.doubtful {
-                return;
-            }
+        while self.in_flight.bulk + self.called.bulk < self.shares.bulk {
+            let Some(endpoint) = self.bulk.pop_front() else { break };
+            let Some(lane) = self.lanes.get_mut(&endpoint) else { continue };
+            (lane.waits.bulk, lane.called.bulk) = (false, true);
+            self.called.bulk += 1;
+            self.queue(endpoint, false);
+        }
+    }
+
+    fn call_up_doubtful(&mut self) {
+        let mut tries = DOUBTFUL_TRIES;
+        while tries > 0 && self.in_flight.doubtful + self.called.doubtful < self.shares.doubtful {
             let Some(no) = self.doubtful.pop_front() else { return };
             let tenant = self.tenants.entry(no).or_default();
-            let full = tenant.in_flight.doubtful >= self.shares.tenant_doubtful;
-            let endpoint = if full { None } else { tenant.doubtful.pop_front() };
+            let taken = tenant.in_flight.doubtful + tenant.called_doubtful;
+            if taken >= self.shares.tenant_doubtful {
+                // One of its own attempts is to end first.
+                tries -= 1;
+                self.doubtful.push_back(no);
+                continue;
+            }
+            let endpoint = tenant.doubtful.pop_front();
             if !tenant.doubtful.is_empty() {
                 self.doubtful.push_back(no);
             }
-            if let Some(endpoint) = endpoint {
-                if let Some(lane) = self.lanes.get_mut(&endpoint) {
-                    lane.waits.doubtful = false;
-                }
-                self.queue(endpoint, false);
-                return;
-            }
+            let Some(endpoint) = endpoint else { continue };
+            let Some(lane) = self.lanes.get_mut(&endpoint) else { continue };
+            (lane.waits.doubtful, lane.called.doubtful) = (false, true);
+            tenant.called_doubtful += 1;
+            self.called.doubtful += 1;
+            self.queue(endpoint, false);
         }
+    }
+
+    /// Its turn has come, or it is gone: what was kept for it is for all.
+    pub(super) fn called(&mut self, endpoint: EndpointNo) {
+        let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
+        let Waits { doubtful, retries, bulk } = std::mem::take(&mut lane.called);
+        if doubtful && let Some(tenant) = self.tenants.get_mut(&lane.tenant) {
+            tenant.called_doubtful -= 1;
+        }
+        self.called.doubtful -= usize::from(doubtful);
+        self.called.retries -= usize::from(retries);
+        self.called.bulk -= usize::from(bulk);
     }
 
     /// Counts an endpoint's attempts where they belong now.

@@ -100,6 +100,8 @@ pub(super) struct Lane {
     pub(super) doubtful: bool,
     /// What it stands in line for.
     pub(super) waits: Waits,
+    /// The lines it was called up from since its last turn.
+    pub(super) called: Waits,
     /// Until when its deliveries are deferred.
     pub(super) deferred: Option<Instant>,
     /// Whether it was deleted.
@@ -131,6 +133,7 @@ impl Lane {
             wants: false,
             doubtful: true,
             waits: Waits::default(),
+            called: Waits::default(),
             deferred: None,
             gone: false,
             disabled: false,

@@ -33,6 +33,8 @@ pub(super) struct Scheduler {
     pub(super) retries: VecDeque<EndpointNo>,
     pub(super) bulk: VecDeque<EndpointNo>,
     pub(super) in_flight: InFlight,
+    /// Room that is kept for those who were called up and have not had their turn.
+    pub(super) called: Called,
     /// Endpoints with attempts that began in this epoch, to be looked at when they are old.
     pub(super) young: VecDeque<(u32, EndpointNo)>,
 }
@@ -45,6 +47,15 @@ pub(super) struct TenantTurn {
     pub(super) deficit: i64,
     pub(super) queued: bool,
     pub(super) in_flight: InFlight,
+    pub(super) called_doubtful: usize,
+}
+
+/// How many were called up from each line.
+#[derive(Debug, Default)]
+pub(super) struct Called {
+    pub(super) doubtful: usize,
+    pub(super) retries: usize,
+    pub(super) bulk: usize,
 }
 
 impl Scheduler {
@@ -61,6 +72,7 @@ impl Scheduler {
             retries: VecDeque::new(),
             bulk: VecDeque::new(),
             in_flight: InFlight::default(),
+            called: Called::default(),
             young: VecDeque::new(),
         }
     }
@@ -105,6 +117,7 @@ impl Scheduler {
         if !self.has_room() {
             return None;
         }
+        self.call_up();
         while let Some(no) = self.turns.front().copied() {
             let tenant = self.tenants.entry(no).or_default();
             let full = tenant.in_flight.total >= self.shares.tenant
@@ -124,6 +137,7 @@ impl Scheduler {
                 continue;
             }
             let endpoint = tenant.endpoints.pop_front()?;
+            self.called(endpoint);
             if let Some(lane) = self.lanes.get_mut(&endpoint) {
                 lane.queued = false;
                 return Some(endpoint);
@@ -216,6 +230,7 @@ impl Scheduler {
             if let Some(at) = lane.rests_until {
                 self.resting.remove(&(at, endpoint));
             }
+            self.called(endpoint);
             self.lanes.remove(&endpoint);
         }
     }
@@ -446,5 +461,130 @@ mod tests {
         assert_eq!(bench.fill(), [1], "one probe");
         bench.end_first(Told::Took);
         assert_eq!(bench.fill(), [1], "and then a little");
+    }
+
+    /// First attempts, retries and replays that an endpoint has.
+    type Work = [usize; 3];
+
+    /// Endpoints with work of their own, as a shard hands it out.
+    struct Shop {
+        bench: Bench,
+        work: BTreeMap<u32, Work>,
+        dice: u64,
+    }
+
+    impl Shop {
+        /// A number below `sides` (Knuth's constants of a linear congruential generator).
+        fn roll(&mut self, sides: u64) -> usize {
+            const FACTOR: u64 = 6_364_136_223_846_793_005;
+            self.dice = self.dice.wrapping_mul(FACTOR).wrapping_add(1_442_695_040_888_963_407);
+            ((self.dice >> 33) % sides) as usize
+        }
+
+        fn bring(&mut self, no: u32) {
+            let kind = self.roll(3);
+            self.work.entry(no).or_default()[kind] += 1 + self.roll(3);
+            self.bench.endpoint(no, no % 7);
+        }
+
+        fn serve(&mut self) {
+            let now = Instant::now();
+            while let Some(endpoint) = self.bench.scheduler.next() {
+                let (allowed, _) = self.bench.scheduler.room(endpoint, LIMITS, now);
+                if allowed.any == 0 {
+                    continue;
+                }
+                let work = self.work.entry(endpoint.0).or_default();
+                let shares = [Claim::First, Claim::Retry, Claim::Bulk];
+                let (mut left, mut begun) = ([allowed.any, allowed.retries, allowed.bulk], 0);
+                for (kind, share) in shares.into_iter().enumerate() {
+                    let count = work[kind].min(left[kind]).min(allowed.any - begun);
+                    (work[kind], left[kind], begun) =
+                        (work[kind] - count, left[kind] - count, begun + count);
+                    for _ in 0..count {
+                        let it = self.bench.scheduler.begin(endpoint, (share, 100), now);
+                        self.bench.out.push_back(it);
+                    }
+                }
+                let waits = |kind: usize| left[kind] == 0 && work[kind] > 0;
+                let more = (begun == allowed.any, waits(1), waits(2));
+                self.bench.scheduler.lent(endpoint, (allowed.any, begun, begun), more, now);
+            }
+        }
+
+        fn end_any(&mut self) {
+            let Some(last) = self.bench.out.len().checked_sub(1) else { return };
+            let it = self.roll(last as u64 + 1);
+            self.bench.out.swap(it, last);
+            let Some(begun) = self.bench.out.pop_back() else { return };
+            let fails = begun.endpoint.0 % 3 == 0 || self.roll(4) == 0;
+            let told = Told::Failed { slower: false, pause: None };
+            self.bench.end(begun, if fails { told } else { Told::Took });
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_forgotten_in_a_line() {
+        for seed in 1..200 {
+            let mut shop = Shop { bench: Bench::new(16), work: BTreeMap::new(), dice: seed };
+            for _ in 0..400 {
+                match shop.roll(4) {
+                    0 => shop.end_any(),
+                    1 => shop.serve(),
+                    _ => {
+                        let no = shop.roll(40) as u32;
+                        shop.bring(no);
+                    }
+                }
+            }
+            // Nothing comes any more: what is there is begun as others end and time goes by.
+            loop {
+                shop.serve();
+                if !shop.bench.out.is_empty() {
+                    shop.end_any();
+                } else if let Some(at) = shop.bench.scheduler.wakes_at() {
+                    tokio::time::sleep_until(at).await;
+                    shop.bench.scheduler.wake(at);
+                } else {
+                    break;
+                }
+            }
+            let left: Vec<_> = shop.work.iter().filter(|it| *it.1 != [0; 3]).collect();
+            assert!(left.is_empty(), "seed {seed}: {left:?} wait for ever");
+            let Called { doubtful, retries, bulk } = shop.bench.scheduler.called;
+            assert_eq!(
+                (doubtful, retries, bulk),
+                (0, 0, 0),
+                "seed {seed}: room is kept for nobody"
+            );
+            assert_eq!(shop.bench.scheduler.in_flight, InFlight::default());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_told_twice_costs_nobody_a_turn() {
+        for seed in 1..50 {
+            let mut shop = Shop { bench: Bench::new(16), work: BTreeMap::new(), dice: seed };
+            for no in 0..400 {
+                shop.work.insert(no, [1, 0, 0]);
+                shop.bench.endpoint(no, no % 7);
+                if shop.roll(3) == 0 {
+                    shop.serve();
+                    shop.end_any();
+                }
+                // Told once more, as when its rows are on disk.
+                let again = no - shop.roll(u64::from(no) + 1) as u32;
+                shop.bench.endpoint(again, again % 7);
+            }
+            loop {
+                shop.serve();
+                if shop.bench.out.is_empty() {
+                    break;
+                }
+                shop.end_any();
+            }
+            let left = shop.work.values().filter(|it| it[0] > 0).count();
+            assert_eq!(left, 0, "seed {seed}");
+        }
     }
 }
