@@ -98,6 +98,7 @@ export default {
       case "loop": for (;;) {}
       case "recurse": return (function deep() { return deep() + 1; })();
       case "grow": for (const all = [];;) all.push(new Array(1000).fill(event.data));
+      case "flood": for (;;) console.log("again");
       case "throw": event.nothing.there;
       case "promise": return Promise.resolve(true);
       case "never": return new Promise(() => {});
@@ -119,9 +120,10 @@ async fn a_script_is_as_tame_as_any_plugin() {
     let artifact = host.check(Bytes::from(component)).await.unwrap();
     let ask = async |what: &str| super::call(&host, &artifact, &[], &format!("{what:?}")).await;
     for (what, kind, told) in [
-        ("loop", FaultKind::Timeout, "deadline"),
+        ("loop", FaultKind::Timeout, "deadline, 50ms of processor time"),
+        ("flood", FaultKind::Limit, "at most 10000 times, log lines included"),
         ("recurse", FaultKind::Limit, ""),
-        ("throw", FaultKind::Failed, "plugin.js:11:"),
+        ("throw", FaultKind::Failed, "plugin.js:12:"),
         ("never", FaultKind::Failed, "promise"),
         ("wrong", FaultKind::Failed, "filter must return true, false or"),
         ("other", FaultKind::Failed, "it returned undefined"),
@@ -131,6 +133,7 @@ async fn a_script_is_as_tame_as_any_plugin() {
     }
     let grown = ask("grow").await.verdict.expect_err("it has 16 MiB");
     assert_ne!(grown.kind, FaultKind::OutputInvalid, "{grown:?}");
+    assert!(grown.detail.contains("more memory than it may have, 16 MiB"), "{grown:?}");
     let chance = ask("chance").await.verdict;
     assert_eq!(ask("chance").await.verdict, chance, "chance is the event's own");
     for _ in 0..3 {

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::domain::{Canary, PluginName, Timestamp};
 use crate::plugins::trial::Trial;
-use crate::plugins::{Called, Digest, LogLine, Tally};
+use crate::plugins::{Called, Digest, Fault, LogLine, Tally};
 
 /// Lines kept for a plugin; older ones go.
 const LINES_MAX: usize = 1000;
@@ -25,7 +25,7 @@ const VERSIONS_MAX: usize = 8;
 /// Levels, from the least to the most urgent.
 pub const LEVELS: [&str; 4] = ["debug", "info", "warn", "error"];
 
-/// A line in a plugin's log.
+/// A line in a plugin's log: what it logged, or that a call failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Logged {
     /// Counts up by one for each line of the plugin; the first is 1.
@@ -107,8 +107,9 @@ impl Diary {
         let (page, pages) = self.page(it.tenant, it.plugin);
         let mut page = lock(&page);
         page.tally(it.version).note(it.at, it.event_id, called);
-        if !called.logs.is_empty() {
-            page.log(it, &called.logs);
+        let failed = called.verdict.as_ref().err().map(failed);
+        if !called.logs.is_empty() || failed.is_some() {
+            page.log(it, called.logs.iter().chain(&failed));
             let share = (ALL_LINES_BYTES_MAX / pages).max(LINES_BYTES_MIN);
             page.trim(share.min(LINES_BYTES_MAX));
         }
@@ -210,7 +211,7 @@ impl Page {
         self.trial.insert(known.unwrap_or_else(|| Trial::new(canary)))
     }
 
-    fn log(&mut self, it: &Noted<'_>, lines: &[LogLine]) {
+    fn log<'a>(&mut self, it: &Noted<'_>, lines: impl Iterator<Item = &'a LogLine>) {
         let mut number = *self.last.borrow();
         for line in lines {
             number += 1;
@@ -246,6 +247,12 @@ impl Wanted<'_> {
     }
 }
 
+/// The line that tells of a call which gave no verdict: whoever watches the log misses none.
+fn failed(fault: &Fault) -> LogLine {
+    let message = format!("the call failed: {fault} ({})", fault.kind.name());
+    LogLine { level: "error", message }
+}
+
 fn lock(page: &Mutex<Page>) -> MutexGuard<'_, Page> {
     page.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -253,7 +260,7 @@ fn lock(page: &Mutex<Page>) -> MutexGuard<'_, Page> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugins::{Answer, EventIn, Verdict};
+    use crate::plugins::{Answer, EventIn, FaultKind, Verdict};
 
     fn called(level: &'static str, message: &str) -> Called {
         let message = message.to_owned();
@@ -300,6 +307,20 @@ mod tests {
             assert_eq!(numbers(&diary, wanted, 9), expected, "{wanted:?}");
         }
         assert_eq!(numbers(&diary, all, 1), [3]);
+    }
+
+    #[test]
+    fn a_call_that_fails_is_the_last_line_of_what_it_logged() {
+        let diary = Diary::default();
+        let broken = Called::fault(FaultKind::Timeout, "it ran over");
+        let said = vec![LogLine { level: "info", message: "begin".to_owned() }];
+        note(&diary, 1, 0, &Called { logs: said, ..broken });
+        let wanted = Wanted { level: Some("error"), ..Wanted::default() };
+        assert_eq!(numbers(&diary, wanted, 9), [2]);
+        let (tenant, plugin) = ("one".into(), PluginName::parse("p").unwrap());
+        let lines = diary.lines(&tenant, &plugin, &wanted, 9);
+        assert_eq!(lines[0].line.message, "the call failed: it ran over (plugin_timeout)");
+        assert_eq!(lines[0].event_id, "evt_1");
     }
 
     #[test]

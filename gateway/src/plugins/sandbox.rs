@@ -5,6 +5,7 @@ use wasmtime::{
     component::{Component, HasSelf, InstancePre, Linker},
 };
 
+use crate::domain::duration;
 use crate::plugins::artifact::Hooks;
 use crate::plugins::call::{Called, Fault, FaultKind};
 use crate::plugins::kept::{Kept, Key, Live};
@@ -116,16 +117,17 @@ impl Sandboxed {
         live.calls += 1;
         let ticks = live.store.data().deadline.ticks();
         live.store.set_epoch_deadline(ticks);
-        let output_bytes_max = limits.output_bytes_max;
-        live.store.set_hostcall_fuel(output_bytes_max + output_bytes_max / 2);
+        live.store.set_hostcall_fuel(limits.output_bytes_max + limits.output_bytes_max / 2);
         let fuel_before = limits.fuel_max.unwrap_or(u64::MAX);
         let counted = live.store.set_fuel(fuel_before).is_ok();
         let outcome = self.answer(&mut live, call);
         let fuel = live.store.get_fuel().ok().filter(|_| counted);
-        let (limit_hit, logs) = (live.store.data().limit_hit, live.store.data_mut().take_logs());
+        let state = live.store.data_mut();
+        let (limit_hit, logs) = (state.limit_hit.take(), state.take_logs());
         let verdict = match outcome {
-            Ok(answer) => answer.and_then(|it| output::check_answer(it, limits)),
-            Err(error) => Err(fault(&error, limit_hit, output_bytes_max)),
+            Ok(Ok(answer)) => output::check_answer(answer, limits),
+            Ok(Err(fault)) => Err(because_of(limit_hit, fault)),
+            Err(error) => Err(fault(&error, limit_hit, limits)),
         };
         if let (Some(key), Ok(_)) = (key, &verdict) {
             kept.put(key, live);
@@ -178,18 +180,29 @@ fn invalid(error: wasmtime::Error) -> Refusal {
     Refusal::new("plugin_invalid", format!("{error:#}"))
 }
 
-fn fault(
-    error: &wasmtime::Error,
-    limit_hit: Option<&'static str>,
-    output_bytes_max: usize,
-) -> Fault {
+/// What a plugin failed at by its own words, with the limit that it had run into before.
+fn because_of(limit_hit: Option<String>, fault: Fault) -> Fault {
+    match limit_hit {
+        Some(limit) => Fault { detail: format!("{}; {limit}", fault.detail), ..fault },
+        None => fault,
+    }
+}
+
+fn fault(error: &wasmtime::Error, limit_hit: Option<String>, limits: &Limits) -> Fault {
     // Whatever follows a limit that was run into, the limit is what to tell.
     if let Some(limit) = limit_hit {
         return Fault::limit(limit);
     }
     let trap = error.downcast_ref::<Trap>();
-    if matches!(trap, Some(Trap::Interrupt | Trap::OutOfFuel)) {
-        let detail = "it ran over its deadline".to_owned();
+    let over = match (trap, limits.fuel_max) {
+        (Some(Trap::OutOfFuel), Some(max)) => Some(format!("{max} of fuel")),
+        (Some(Trap::Interrupt | Trap::OutOfFuel), _) => {
+            Some(format!("{} of processor time", duration(limits.deadline)))
+        }
+        _ => None,
+    };
+    if let Some(over) = over {
+        let detail = format!("it ran over its deadline, {over}");
         return Fault { kind: FaultKind::Timeout, detail };
     }
     // The outer words tell where it happened, by addresses that mean nothing to an author.
@@ -197,7 +210,7 @@ fn fault(
     let text = format!("{error:#}");
     // What comes out of an instance is bounded by the fuel of host calls.
     if text.contains("fuel allocated for hostcalls") {
-        let max = output_bytes_max;
+        let max = limits.output_bytes_max;
         return Fault::limit(format!(
             "it gives out too much at once: an output has at most {max} bytes"
         ));

@@ -5,12 +5,14 @@ use crate::plugins::deadline::Deadline;
 use crate::plugins::wit::{host, keys, types};
 use crate::plugins::{Limits, LogLine, Question};
 
+const MIB: usize = 1024 * 1024;
+
 /// What a call has left to use, and what it leaves behind.
 pub(super) struct State {
     limits: Limits,
     pub(super) deadline: Deadline,
     /// A limit was run into: whatever trap follows is because of that.
-    pub(super) limit_hit: Option<&'static str>,
+    pub(super) limit_hit: Option<String>,
     host_calls: usize,
     logs: Vec<LogLine>,
     log_bytes: usize,
@@ -122,8 +124,11 @@ impl State {
     pub(super) fn count(&mut self) -> wasmtime::Result<()> {
         self.host_calls += 1;
         if self.host_calls > self.limits.host_calls_max {
-            self.limit_hit = Some("it calls the gateway too often");
-            wasmtime::bail!("it calls the gateway too often");
+            let max = self.limits.host_calls_max;
+            let limit =
+                format!("it calls the gateway too often: at most {max} times, log lines included");
+            self.limit_hit = Some(limit.clone());
+            wasmtime::bail!(limit);
         }
         Ok(())
     }
@@ -197,7 +202,8 @@ impl ResourceLimiter for State {
         if fits {
             self.memory_bytes = total;
         } else {
-            self.limit_hit = Some("it needs more memory than it may have");
+            let max = size(self.limits.memory_bytes_max);
+            self.limit_hit = Some(format!("it needs more memory than it may have, {max}"));
         }
         Ok(fits)
     }
@@ -213,8 +219,17 @@ impl ResourceLimiter for State {
         if fits {
             self.table_elements = total;
         } else {
-            self.limit_hit = Some("it needs larger tables than it may have");
+            let max = self.limits.table_elements_max;
+            self.limit_hit =
+                Some(format!("it needs larger tables than it may have, {max} elements"));
         }
         Ok(fits)
+    }
+}
+
+fn size(bytes: usize) -> String {
+    match bytes % MIB {
+        0 => format!("{} MiB", bytes / MIB),
+        _ => format!("{bytes} bytes"),
     }
 }
