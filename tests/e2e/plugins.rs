@@ -15,7 +15,7 @@ use hookgate::{
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::{bench, publish, register};
+use crate::{bench, publish, register, until};
 use hookgate_tests::{Gateway, OPERATOR_KEY, TestEndpoint, binary, plugin};
 
 const MANIFEST: &str = r#"
@@ -307,6 +307,43 @@ async fn a_plugin_that_fails_for_everyone_rests_and_its_deliveries_wait() {
 }
 
 #[tokio::test]
+async fn what_waits_for_a_plugin_is_told_so_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = [
+        "--allow-private-endpoints",
+        "--plugin-breaker-failures=4",
+        "--plugin-breaker-cool-down-ms=300000",
+    ];
+    let gateway = Gateway::start_with(&folder.path().join("data"), &flags);
+    let endpoint = TestEndpoint::start().await;
+    assert_eq!(gateway.upload("life", version(1)).await.0, 201);
+    register(&gateway, &endpoint, uses(json!({}))).await;
+    let failing = publish(&gateway, "a.b", json!({ "panics": "all" })).await;
+    gateway.await_status(&failing, "dead").await;
+    let lines = gateway.get("plugins/life/logs?level=error").await;
+    let failed = lines["data"].as_array().unwrap().iter().filter(|it| {
+        it["message"].as_str().unwrap().starts_with("the call failed: ")
+            && it["message"].as_str().unwrap().ends_with(" (plugin_trap)")
+            && it["event_id"] == failing
+    });
+    assert_eq!(failed.count(), 4, "each call that failed has its line: {lines}");
+    let waits = publish(&gateway, "a.b", json!({})).await;
+    let explain = format!("events/{waits}/explain");
+    let rests = |it: &Value| it["endpoints"][0]["code"] == "plugin_resting";
+    let told = until(&gateway, &explain, rests).await;
+    let told = &told["endpoints"][0];
+    assert_eq!((&told["plugin"], &told["version"]), (&json!("life"), &json!(1)), "{told}");
+    let shown = hookgate(&gateway, &["explain", &waits]);
+    let notes = String::from_utf8_lossy(&shown.stderr).into_owned();
+    let remedy = told["remedy"].as_str().unwrap();
+    assert!(notes.contains(&format!("plugin_resting → {remedy}")), "{notes}");
+    // As it says: a new version is run at once.
+    assert_eq!(gateway.upload("life", version(2)).await.0, 201);
+    gateway.await_status(&waits, "delivered").await;
+    assert_eq!(gateway.get(&explain).await["endpoints"][0]["remedy"], Value::Null);
+}
+
+#[tokio::test]
 async fn a_full_queue_defers_and_costs_no_attempt() {
     let folder = tempfile::tempdir().unwrap();
     let flags = [
@@ -532,6 +569,9 @@ async fn the_commands_show_and_change_it() {
     let ran: Value = serde_json::from_slice(&hookgate(&gateway, &ran).stdout).unwrap();
     assert_eq!((&ran["outcome"], &ran["reason"]), (&json!("drop"), &json!("version 2 drops it")));
     assert!(ran["duration_us"].is_u64() && ran["sha256"].is_string(), "{ran}");
+    let stored = ["plugin", "run", "life", "--version", "2", "--event", &event, "--json"];
+    let stored: Value = serde_json::from_slice(&hookgate(&gateway, &stored).stdout).unwrap();
+    assert_eq!(stored["reason"], "version 2 drops it", "what the event came with");
     let failed = hookgate(&gateway, &["plugin", "run", "life", "-d", r#"{"panics": 1}"#]);
     assert_eq!(failed.status.code(), Some(1), "{failed:?}");
     let activated = hookgate(&gateway, &["plugin", "activate", "life", "2"]);
@@ -560,6 +600,9 @@ fn download_and_logs(gateway: &Gateway, folder: &Path) {
     let logs = hookgate(gateway, &["plugin", "logs", "life", "--version", "1", "--json"]);
     let logs: Value = serde_json::from_slice(&logs.stdout).unwrap();
     assert_eq!(logs["data"][0]["message"], "version 1");
+    let shown = hookgate(gateway, &["plugin", "get", "life"]);
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("active_version") && !shown.contains("{\""), "a row a version: {shown}");
     let missing = hookgate(gateway, &["plugin", "logs", "nobody"]);
     assert_eq!(missing.status.code(), Some(4));
 }

@@ -3,17 +3,21 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use http::StatusCode;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::api::caller::{Access, Need};
 use crate::api::gateway::Gateway;
 use crate::api::page::json_response;
 use crate::api::problem::Result;
+use crate::api::remedy::remedy;
 use crate::api::route::{Route, get};
 use crate::api::stats::breaker;
 use crate::api::wire;
 use crate::domain::{
-    Breaker, DeliveryKey, DeliveryState, Endpoint, Event, Scope, Timestamp, delivery_id,
+    Breaker, DeliveryKey, DeliveryState, Endpoint, Event, Health, OnError, Scope, Timestamp,
+    delivery_id,
 };
+use crate::plugins::Breakers;
 use crate::storage::Entry;
 
 pub(super) fn routes() -> Vec<Route> {
@@ -72,11 +76,13 @@ async fn explain(
                     entry[name] = delivery[name].clone();
                 }
                 entry["delivery_id"] = delivery["id"].clone();
-                state_of(&access, (key, &event), endpoint, now)?
+                let breakers = gateway.plugins.breakers();
+                state_of(&access, (key, &event), (endpoint, breakers), now)?
             }
             false => missed(endpoint, &event, fanned_out),
         };
         (entry["code"], entry["why"]) = (reason.code.into(), reason.why.into());
+        entry["remedy"] = remedy(reason.code).into();
         if let (Some(entry), Value::Object(facts)) = (entry.as_object_mut(), reason.facts) {
             entry.extend(facts);
         }
@@ -93,6 +99,7 @@ async fn explain(
             "attempts": delivery["attempts"],
             "code": "endpoint_deleted",
             "why": "the endpoint was deleted since",
+            "remedy": null,
         }));
     }
     let body = json!({
@@ -156,7 +163,7 @@ fn missed(endpoint: &Endpoint, event: &Event, fanned_out: bool) -> Reason {
 fn state_of(
     access: &Access,
     (key, event): (DeliveryKey, &Event),
-    endpoint: &Endpoint,
+    (endpoint, breakers): (&Endpoint, &Breakers),
     now: Timestamp,
 ) -> crate::storage::Result<Reason> {
     Ok(match access.shard.state(key)? {
@@ -187,7 +194,7 @@ fn state_of(
             Reason::new("waiting_for_retry", why)
         }
         DeliveryState::Retrying { .. } | DeliveryState::Pending => {
-            waiting(access, (key, event), endpoint, now)?
+            waiting(access, (key, event), (endpoint, breakers), now)?
         }
     })
 }
@@ -214,7 +221,7 @@ fn is_sent_to(endpoint: &Endpoint) -> bool {
 fn waiting(
     access: &Access,
     (key, event): (DeliveryKey, &Event),
-    endpoint: &Endpoint,
+    (endpoint, breakers): (&Endpoint, &Breakers),
     now: Timestamp,
 ) -> crate::storage::Result<Reason> {
     if !endpoint.enabled {
@@ -238,17 +245,8 @@ fn waiting(
         return Ok(Reason::new("behind", why).with(json!({ "behind": id })));
     }
     let health = access.shard.health(endpoint.no);
-    if breaker(&health, now) == Breaker::Open {
-        let at = health.probe_at.map(|it| it.to_string());
-        let why = format!(
-            "the endpoint failed {} times in a row and is left alone until a probe goes",
-            health.failures
-        );
-        return Ok(Reason::new("breaker_open", why).with(json!({ "next_probe_at": at })));
-    }
-    if let Some(until) = health.paused_until.filter(|it| *it > now) {
-        let why = format!("the endpoint asked by Retry-After to be left alone until {until}");
-        return Ok(Reason::new("paused", why).with(json!({ "paused_until": until.to_string() })));
+    if let Some(reason) = left_alone(&health, now).or_else(|| resting(access, endpoint, breakers)) {
+        return Ok(reason);
     }
     let backlog = access.shard.backlog(key.endpoint)?;
     if let Some(until) = health.slowed_until.filter(|it| *it > now) {
@@ -262,6 +260,43 @@ fn waiting(
     }
     let age = wire::duration(now - event.accepted_at);
     Ok(queued(endpoint, &age, in_flight, backlog.first + backlog.again))
+}
+
+/// Nothing goes to the endpoint, because of how it did.
+fn left_alone(health: &Health, now: Timestamp) -> Option<Reason> {
+    if breaker(health, now) == Breaker::Open {
+        let at = health.probe_at.map(|it| it.to_string());
+        let why = format!(
+            "the endpoint failed {} times in a row and is left alone until a probe goes",
+            health.failures
+        );
+        return Some(Reason::new("breaker_open", why).with(json!({ "next_probe_at": at })));
+    }
+    let until = health.paused_until.filter(|it| *it > now)?;
+    let why = format!("the endpoint asked by Retry-After to be left alone until {until}");
+    Some(Reason::new("paused", why).with(json!({ "paused_until": until.to_string() })))
+}
+
+/// Nothing goes to the endpoint without a plugin that failed too often and is not run for a while.
+fn resting(access: &Access, endpoint: &Endpoint, breakers: &Breakers) -> Option<Reason> {
+    let needed =
+        endpoint.plugins.iter().filter(|it| !matches!(it.on_error, OnError::Pass | OnError::Drop));
+    needed.filter_map(|it| {
+        let plugin = access.shard.plugin(&access.slug, &it.plugin)?;
+        let version = plugin.version(it.version)?.version;
+        let subject = (access.slug.shared(), it.plugin.clone(), version, Some(endpoint.no));
+        let standing = breakers.standing(&subject, Instant::now());
+        let left = standing.reopens_in?;
+        let why = format!(
+            "the endpoint's plugin `{}` (version {version}) failed {} times in a row and is not \
+             run for another {}s",
+            it.plugin,
+            standing.failures,
+            left.as_secs() + 1
+        );
+        let facts = json!({ "plugin": it.plugin.as_str(), "version": version });
+        Some(Reason::new("plugin_resting", why).with(facts))
+    }).next()
 }
 
 /// It waits for nothing but others of the endpoint, or of all.

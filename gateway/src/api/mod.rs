@@ -65,6 +65,7 @@ mod backtest_body;
 mod backtest;
 mod quota_body;
 mod replays;
+mod remedy;
 mod explain;
 mod stats;
 mod plugins;

@@ -5,7 +5,7 @@ use std::{
 
 use clap::Subcommand;
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::cli::authoring::{self, Kind, Lang, Manifest};
 use crate::cli::client::{Client, Failure};
@@ -93,7 +93,7 @@ pub(super) async fn run(client: &Client, command: Plugin) -> Result<ExitCode, Fa
         }
         Plugin::Get { name } => {
             let plugin = client.get(&client.path(&["plugins", &name])?).await?;
-            output::one(client.json, &plugin);
+            show(client.json, plugin);
             Ok(ExitCode::SUCCESS)
         }
         Plugin::Run(flags) => plugin_run::run(client, flags).await,
@@ -105,6 +105,42 @@ pub(super) async fn run(client: &Client, command: Plugin) -> Result<ExitCode, Fa
             resources::delete(client, &path).await
         }
     }
+}
+
+/// A plugin, and each of its versions with how it did.
+fn show(json: bool, mut plugin: Value) {
+    if json {
+        return output::one(true, &plugin);
+    }
+    let mut versions = plugin["versions"].take();
+    for it in versions.as_array_mut().into_iter().flatten() {
+        let (stats, breaker) = (it["stats"].take(), it["breaker"].take());
+        for name in ["calls", "drops", "rewrites", "errors"] {
+            it[name] = stats[name].clone();
+        }
+        it["p99_us"] = stats["duration_us"]["p99"].clone();
+        it["last_error"] = stats["last_error"]["detail"].clone();
+        it["breaker"] = breaker["state"].clone();
+    }
+    if let Some(members) = plugin.as_object_mut() {
+        members.retain(|name, _| !matches!(name.as_str(), "versions" | "stats"));
+    }
+    output::one(false, &plugin);
+    let columns = [
+        "version",
+        "created_at",
+        "kind",
+        "size",
+        "calls",
+        "drops",
+        "rewrites",
+        "errors",
+        "p99_us",
+        "breaker",
+        "last_error",
+        "sha256",
+    ];
+    output::list(false, &json!({ "data": versions }), &columns);
 }
 
 fn new(path: &Path, lang: Lang, kind: Kind) -> Result<ExitCode, Failure> {

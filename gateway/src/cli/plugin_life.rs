@@ -174,10 +174,14 @@ async fn diff(client: &Client, flags: Diff) -> Outcome {
         }
     }
     let summary = &tested["summary"];
+    let calls = |name: &str| summary[name].as_u64().unwrap_or_default();
     output::line(&format!(
         "{} events: {} the same, {} different",
         summary["events"], summary["same"], summary["different"]
     ));
+    if calls("same") + calls("different") < calls("events") {
+        output::note("events that go to no endpoint with the plugin were not asked about");
+    }
     for side in ["against", "version"] {
         let side = &summary[side];
         let took = |part: &str| match side["duration_us"][part].as_u64() {

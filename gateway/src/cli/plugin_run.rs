@@ -1,15 +1,16 @@
-use std::{io::Read, path::PathBuf, process::ExitCode};
+use std::{collections::BTreeMap, io::Read, path::PathBuf, process::ExitCode};
 
 use bytes::Bytes;
 use clap::Args;
 use reqwest::Method;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::cli::client::{Client, Failure};
 use crate::cli::plugin::build;
 use crate::cli::{output, plugin_life};
+use crate::domain::Timestamp;
 use crate::plugins::{Call, Called, Compiler, Config, EventIn, Host, Outgoing, Verdict};
 use crate::world::{Clock, SystemClock, SystemEntropy};
 
@@ -27,6 +28,9 @@ pub(super) struct Flags {
     /// The event's data as JSON; @FILE reads a file, - standard input
     #[arg(short, long, value_name = "JSON", default_value = "{}")]
     data: String,
+    /// On an event that the gateway has
+    #[arg(long, value_name = "ID", conflicts_with_all = ["data", "event_type"])]
+    event: Option<String>,
     /// The event's type
     #[arg(long = "type", value_name = "TYPE", default_value = "test.event")]
     event_type: String,
@@ -39,14 +43,17 @@ pub(super) struct Flags {
 }
 
 pub(super) async fn run(client: &Client, flags: Flags) -> Result<ExitCode, Failure> {
-    let data = read_data(&flags.data)?;
+    let event = match &flags.event {
+        Some(id) => stored(client, id).await?,
+        None => Asked::new(&flags.event_type, read_data(&flags.data)?),
+    };
     let ran = match (&flags.folder, &flags.name) {
         (Some(folder), _) => {
             let component = build(folder)?;
             let bytes = std::fs::read(&component).map_err(|it| Failure::other(it.to_string()))?;
-            run_here(bytes.into(), &data, &flags).await?
+            run_here(bytes.into(), event, &flags).await?
         }
-        (None, Some(name)) => run_there(client, name, &data, &flags).await?,
+        (None, Some(name)) => run_there(client, name, event, &flags).await?,
         (None, None) => return Err(Failure::usage("name a plugin, or give --folder")),
     };
     let failed = ran["outcome"] == "error";
@@ -56,18 +63,41 @@ pub(super) async fn run(client: &Client, flags: Flags) -> Result<ExitCode, Failu
 
 /// What the API's `invoke` is asked.
 #[derive(Serialize)]
-struct Wish<'a> {
+struct Wish {
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<u32>,
     config: Map<String, Value>,
-    events: [Asked<'a>; 1],
+    events: [Asked; 1],
 }
 
-#[derive(Serialize)]
-struct Asked<'a> {
+/// An event as it is published; its data as it is written.
+#[derive(Serialize, Deserialize)]
+struct Asked {
     #[serde(rename = "type")]
-    event_type: &'a str,
-    data: &'a RawValue,
+    event_type: String,
+    data: Box<RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timestamp: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ordering_key: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    metadata: BTreeMap<String, String>,
+}
+
+impl Asked {
+    fn new(event_type: &str, data: Box<RawValue>) -> Self {
+        let (id, timestamp, ordering_key, metadata) = Default::default();
+        Self { event_type: event_type.to_owned(), data, id, timestamp, ordering_key, metadata }
+    }
+}
+
+/// An event that the gateway has.
+async fn stored(client: &Client, id: &str) -> Result<Asked, Failure> {
+    let request = client.request(Method::GET, &client.path(&["events", id])?);
+    let text = client.read(client.send(request).await?).await?;
+    serde_json::from_slice(&text).map_err(|it| Failure::other(format!("event {id}: {it}")))
 }
 
 /// The data as it is written: a plugin may tell one order of members from another.
@@ -90,13 +120,13 @@ fn read_data(given: &str) -> Result<Box<RawValue>, Failure> {
 async fn run_there(
     client: &Client,
     name: &str,
-    data: &RawValue,
+    event: Asked,
     flags: &Flags,
 ) -> Result<Value, Failure> {
     let wish = Wish {
         version: flags.version,
         config: plugin_life::pairs(&flags.config)?,
-        events: [Asked { event_type: &flags.event_type, data }],
+        events: [event],
     };
     let path = client.path(&["plugins", name, "invoke"])?;
     let answer = client.json(client.request(Method::POST, &path).json(&wish)).await?;
@@ -105,7 +135,7 @@ async fn run_there(
     Ok(ran)
 }
 
-async fn run_here(component: Bytes, data: &RawValue, flags: &Flags) -> Result<Value, Failure> {
+async fn run_here(component: Bytes, event: Asked, flags: &Flags) -> Result<Value, Failure> {
     let broken = |it: &dyn std::fmt::Display| Failure::other(format!("the sandbox: {it}"));
     let cache = tempfile::tempdir().map_err(|it| broken(&it))?;
     let mut config = Config::new(cache.path().to_owned(), Compiler::InProcess);
@@ -123,21 +153,26 @@ async fn run_here(component: Bytes, data: &RawValue, flags: &Flags) -> Result<Va
     }
     let sha256 = artifact.digest().to_string();
     let text = |(key, value): (String, Value)| (key, value.as_str().unwrap_or_default().to_owned());
-    let question = EventIn {
-        id: "evt_run".to_owned(),
-        event_type: flags.event_type.clone(),
-        timestamp_ms: SystemClock.now().0,
-        content_type: "application/json".to_owned(),
-        metadata: Vec::new(),
-        ordering_key: None,
-        payload: Bytes::copy_from_slice(data.get().as_bytes()),
-    };
+    let question = question(event);
     let config = plugin_life::pairs(&flags.config)?.into_iter().map(text).collect();
     let call =
         Call { tenant: "author".into(), artifact, config, question, limits: None, dry: false };
     let mut ran = render(&host.call(call).await);
     ran["sha256"] = sha256.into();
     Ok(ran)
+}
+
+fn question(event: Asked) -> EventIn {
+    let timestamp = event.timestamp.as_deref().and_then(Timestamp::parse);
+    EventIn {
+        id: event.id.unwrap_or_else(|| "evt_run".to_owned()),
+        event_type: event.event_type,
+        timestamp_ms: timestamp.unwrap_or_else(|| SystemClock.now()).0,
+        content_type: "application/json".to_owned(),
+        metadata: event.metadata.into_iter().collect(),
+        ordering_key: event.ordering_key,
+        payload: Bytes::copy_from_slice(event.data.get().as_bytes()),
+    }
 }
 
 /// In the form of the API's `invoke`.
