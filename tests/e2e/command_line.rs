@@ -17,6 +17,7 @@ impl Shell<'_> {
         let mut command = Command::new(binary());
         command.args(arguments).current_dir(self.home).env("XDG_CONFIG_HOME", self.home);
         command.env_remove("HOOKGATE_SERVER").env_remove("HOOKGATE_KEY");
+        command.env_remove("HOOKGATE_TENANT");
         if !self.server.is_empty() {
             command.env("HOOKGATE_SERVER", self.server).env("HOOKGATE_KEY", OPERATOR_KEY);
         }
@@ -116,6 +117,44 @@ async fn types_and_replays_by_command() {
 }
 
 #[tokio::test]
+async fn what_goes_wrong_is_json_too_where_json_is_asked_for() {
+    let (folder, gateway, _endpoint) = bench().await;
+    let shell = Shell { server: &gateway.server, home: folder.path() };
+    let nowhere = "http://127.0.0.1:1";
+    for (arguments, exit, code) in [
+        (&["--json", "endpoints", "get", "nobody"][..], 4, json!("endpoint_not_found")),
+        (&["--json", "--key", "wrong", "endpoints", "list"], 3, json!("unauthenticated")),
+        (&["--json", "--server", nowhere, "endpoints", "list"], 6, Value::Null),
+        (&["--json", "send", "a.b", "-d", "@nobody.json"], 2, Value::Null),
+    ] {
+        let (exited, text, errors) = shell.run(arguments);
+        assert_eq!((exited, text.as_str()), (exit, ""), "{arguments:?}: {errors}");
+        let told: Value = serde_json::from_str(&errors).expect(&errors);
+        assert_eq!((&told["exit_code"], &told["problem"]["code"]), (&json!(exit), &code), "{told}");
+        assert!(told["error"].is_string() && told["causes"].is_array(), "{told}");
+        assert_eq!(told["request_id"].is_string(), code != Value::Null, "{told}");
+    }
+    let (_, _, errors) = shell.run(&["send", "a.b", "-d", "@nobody.json"]);
+    assert!(errors.starts_with("error: the data: nobody.json: "), "{errors}");
+}
+
+#[tokio::test]
+async fn a_key_is_rotated_by_command() {
+    let (folder, gateway, _endpoint) = bench().await;
+    let shell = Shell { server: &gateway.server, home: folder.path() };
+    let made = shell.json(&["keys", "create", "ci", "--scope", "read"]);
+    let (id, old) = (made["id"].as_str().unwrap(), made["key"].as_str().unwrap());
+    let opens = |key: &str| shell.run(&["--key", key, "endpoints", "list"]).0;
+    let rotated = shell.json(&["keys", "rotate", id]);
+    let new = rotated["key"].as_str().unwrap();
+    assert_ne!(new, old);
+    assert_eq!((rotated["id"].as_str(), opens(old), opens(new)), (Some(id), 0, 0));
+    let last = shell.json(&["keys", "rotate", id, "--grace", "0s"]);
+    assert_eq!((opens(new), opens(last["key"].as_str().unwrap())), (3, 0));
+    assert_eq!(shell.run(&["keys", "rotate", "key_nobody"]).0, 4);
+}
+
+#[tokio::test]
 async fn an_id_leads_to_nothing_else() {
     let (folder, gateway, endpoint) = bench().await;
     let shell = Shell { server: &gateway.server, home: folder.path() };
@@ -186,7 +225,8 @@ async fn contexts_name_servers() {
         assert_eq!(shell.run(&login).0, 0);
     }
     let listed = shell.json(&["context", "list"]);
-    assert_eq!(members(&listed["data"][0]), ["current", "name", "server"], "and no key");
+    let told = members(&listed["data"][0]);
+    assert_eq!(told, ["current", "name", "server", "tenant"], "and no key");
     assert_eq!(listed["data"][1]["current"], true, "the last login is used");
     publish(&gateway, "a.b", json!(1)).await;
     let events = |more: &[&str]| {

@@ -1,7 +1,7 @@
 //! Single commands: what they send, and which mistakes they name.
 
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::command_line::Shell;
 use crate::{bench, publish, register};
@@ -121,4 +121,28 @@ async fn lists_are_narrowed() {
     assert_eq!(replay["replayed"], 2, "{replay}");
     let (status, _) = gateway.call(Method::DELETE, "endpoints/mine", None).await;
     assert_eq!(status, 204);
+}
+
+#[tokio::test]
+async fn a_tenant_is_kept_with_its_key() {
+    let (folder, gateway, _endpoint) = bench().await;
+    let shell = Shell { server: &gateway.server, home: folder.path() };
+    shell.json(&["tenants", "put", "shop"]);
+    let key = shell.json(&["keys", "create", "till", "--scope", "produce", "--tenant", "shop"]);
+    let text = key["key"].as_str().unwrap();
+    let till = Shell { server: "", home: folder.path() };
+    let login = ["login", "--server", &gateway.server, "--key", text];
+    assert_eq!(till.run(&login).0, 0);
+    let (code, _, errors) = till.run(&["send", "a.b"]);
+    assert!(code == 4 && errors.contains("--tenant says which one"), "{errors}");
+    let env = till.command(&["send", "a.b"]).env("HOOKGATE_TENANT", "shop").output().unwrap();
+    assert!(env.status.success(), "{env:?}");
+    let login = ["login", "--server", &gateway.server, "--key", text, "--tenant"];
+    let with = |tenant| till.run(&[&login[..], &[tenant]].concat()).0;
+    assert_eq!((with("nobody"), with("shop")), (4, 0));
+    assert_eq!(till.run(&["send", "a.b"]).0, 0, "the tenant is kept with its key");
+    assert_eq!(till.json(&["context", "list"])["data"][0]["tenant"], "shop");
+    let other = till.run(&["--key", OPERATOR_KEY, "--json", "events", "list"]).1;
+    let other: Value = serde_json::from_str(&other).unwrap();
+    assert_eq!(other["data"], json!([]), "and another key has nothing to do with it");
 }

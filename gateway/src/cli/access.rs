@@ -58,6 +58,13 @@ pub(super) enum Keys {
         #[arg(long, value_name = "REQUESTS", requires = "rate_limit")]
         burst: Option<u32>,
     },
+    /// Make a new text for a key, shown this once; the old one opens along for a while
+    Rotate {
+        id: String,
+        /// How long the old one opens along, up to 168h
+        #[arg(long, default_value = "24h")]
+        grace: String,
+    },
     /// Revoke a key at once
     Revoke {
         id: String,
@@ -128,6 +135,11 @@ pub(super) async fn keys(client: &Client, command: Keys) -> Outcome {
                 body["rate_limit"]["burst"] = burst.into();
             }
             output::one(client.json, &client.post(&client.path(&["keys"])?, &body).await?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Keys::Rotate { id, grace } => {
+            let path = client.path(&["keys", &id, "rotate"])?;
+            output::one(client.json, &client.post(&path, &json!({ "grace": grace })).await?);
             Ok(ExitCode::SUCCESS)
         }
         Keys::Revoke { id, sure } => {

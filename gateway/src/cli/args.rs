@@ -30,8 +30,10 @@ pub(super) struct Cli {
     pub(super) command: Command,
 }
 
-/// Whom to talk to, and how to show what it says.
+/// Whom to talk to, and how to show what it says. They have a heading of their own: a command's own
+/// options come first in its help.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(super) struct ClientArgs {
     /// The gateway's address [default: the one of `hookgate login`, else http://127.0.0.1:8080]
     #[arg(long, global = true, env = "HOOKGATE_SERVER", value_name = "URL")]
@@ -42,10 +44,10 @@ pub(super) struct ClientArgs {
     /// Which of the servers that were logged in to [default: the one in use]
     #[arg(long, global = true, env = "HOOKGATE_CONTEXT", value_name = "NAME")]
     pub(super) context: Option<String>,
-    /// The tenant
-    #[arg(long, global = true, default_value = "default", value_name = "NAME")]
-    pub(super) tenant: String,
-    /// Print JSON: one document, or a line each where there is no end
+    /// The tenant [default: the one of `hookgate login`, else `default`]
+    #[arg(long, global = true, env = "HOOKGATE_TENANT", value_name = "NAME")]
+    pub(super) tenant: Option<String>,
+    /// Print JSON: one document, or a line each where there is no end; what went wrong too
     #[arg(long, global = true)]
     pub(super) json: bool,
     /// How long the server may say nothing [default: 30s, 5m where it has something to do]
@@ -59,9 +61,12 @@ impl ClientArgs {
     pub(super) fn settle(&mut self, matches: &ArgMatches) {
         let said = |name: &str| matches.value_source(name) == Some(ValueSource::CommandLine);
         let named = said("context");
-        for (name, value) in
-            [("server", &mut self.server), ("key", &mut self.key), ("context", &mut self.context)]
-        {
+        for (name, value) in [
+            ("server", &mut self.server),
+            ("key", &mut self.key),
+            ("context", &mut self.context),
+            ("tenant", &mut self.tenant),
+        ] {
             let empty = value.as_ref().is_some_and(String::is_empty);
             if !said(name) && (named || empty) {
                 *value = None;

@@ -2,7 +2,7 @@ use std::{fmt, process::ExitCode, time::Duration};
 
 use bytes::Bytes;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::app::StartError;
 use crate::cli::args::ClientArgs;
@@ -10,6 +10,8 @@ use crate::cli::login::Context;
 use crate::domain::duration;
 
 const SERVER: &str = "http://127.0.0.1:8080";
+/// The tenant that is there from the start.
+pub(super) const TENANT: &str = "default";
 /// How long a server may take to be reached.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// How long it may then say nothing where it is only asked something.
@@ -38,12 +40,14 @@ pub(super) struct Failure {
     pub(super) details: Vec<String>,
     pub(super) help: Option<String>,
     pub(super) request_id: Option<String>,
+    /// What the server said of it (RFC 9457).
+    problem: Option<Value>,
 }
 
 impl Failure {
     pub(super) fn other(what: impl Into<String>) -> Self {
-        let (details, help, request_id) = Default::default();
-        Self { what: what.into(), code: 1, details, help, request_id }
+        let (details, help, request_id, problem) = Default::default();
+        Self { what: what.into(), code: 1, details, help, request_id, problem }
     }
 
     pub(super) fn missing(what: impl Into<String>) -> Self {
@@ -129,13 +133,32 @@ impl Failure {
         };
         let help = match (status.as_u16(), word) {
             (401, _) => Some("give a key: --key, HOOKGATE_KEY or `hookgate login`"),
-            (404, "plugin_version_not_found") => Some("`hookgate plugin list --json` names them"),
+            (404, "plugin_version_not_found") => Some("`hookgate plugin get NAME` shows them"),
+            (404, "tenant_not_found") => {
+                Some("--tenant says which one is meant; `hookgate login --tenant NAME` keeps it")
+            }
+            (404, "canary_not_found") => {
+                Some("no version is on trial; `hookgate plugin canary start` begins one")
+            }
             _ => None,
         };
         let help = help.map(str::to_owned);
         // The detail names the first ones itself.
         let details = errors.map(text).filter(|it| !detail.contains(it.trim())).collect();
-        Self { what: format!("{detail} ({word})"), code, details, help, request_id }
+        let problem = Some(problem.clone()).filter(Value::is_object);
+        Self { what: format!("{detail} ({word})"), code, details, help, request_id, problem }
+    }
+
+    /// The same for machines.
+    pub(super) fn as_json(&self) -> Value {
+        json!({
+            "error": self.what,
+            "exit_code": self.code,
+            "causes": self.details,
+            "help": self.help,
+            "request_id": self.request_id,
+            "problem": self.problem,
+        })
     }
 }
 
@@ -174,13 +197,16 @@ impl Client {
             Some(_) if !own => (None, Some(kept)),
             key => (key, None),
         };
+        // So is its tenant: who gives another key means what is that key's.
+        let kept = context.tenant.filter(|_| args.key.is_none() && lent.is_some());
+        let tenant = args.tenant.or(kept).unwrap_or_else(|| TENANT.to_owned());
         let http = reqwest::Client::builder().connect_timeout(CONNECT_WITHIN).build();
         let http = http.map_err(|it| Failure::other(format!("no HTTP client: {it}")))?;
         Ok(Self {
             http,
             server: server.trim_end_matches('/').to_owned(),
             key: args.key.or(lent),
-            tenant: args.tenant,
+            tenant,
             json: args.json,
             timeout: args.timeout,
             withheld,
@@ -193,7 +219,7 @@ impl Client {
             http: reqwest::Client::new(),
             server,
             key: Some(key),
-            tenant: "default".to_owned(),
+            tenant: TENANT.to_owned(),
             json: false,
             timeout: None,
             withheld: None,

@@ -9,17 +9,19 @@ use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::cli::client::{Client, Failure};
+use crate::cli::client::{Client, Failure, TENANT};
 use crate::cli::output;
 
 const USUAL: &str = "default";
 
-/// A server and a key.
+/// A server and a key, and the tenant that is meant where none is named.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Context {
     pub(super) server: Option<String>,
     pub(super) key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) tenant: Option<String>,
 }
 
 /// All that are kept, and which of them is used.
@@ -31,7 +33,7 @@ struct Contexts {
     contexts: BTreeMap<String, Context>,
 }
 
-/// Keep a server and a key for later calls
+/// Keep a server and a key for later calls, and with --tenant whose they are
 #[derive(Debug, Args)]
 pub(super) struct Login {
     /// What to call it
@@ -117,10 +119,18 @@ pub(super) async fn run(client: &Client, login: Login) -> Result<ExitCode, Failu
         Err(failure) if failure.is_of_scope() || failure.is_of_tenant() => {}
         known => drop(known?),
     }
+    let tenant = Some(client.tenant.clone()).filter(|it| it != TENANT);
+    if tenant.is_some() {
+        match client.get(&format!("{}?limit=1", client.path(&["endpoints"])?)).await {
+            Err(failure) if failure.is_of_scope() => {}
+            known => drop(known?),
+        }
+    }
     let path = login.file.or_else(path);
     let path = path.ok_or_else(|| Failure::usage("name a file with --file"))?;
     let mut kept = Contexts::read(&path)?;
-    let context = Context { server: Some(client.server.clone()), key: client.key.clone() };
+    let (server, key) = (Some(client.server.clone()), client.key.clone());
+    let context = Context { server, key, tenant };
     kept.contexts.insert(login.name.clone(), context);
     kept.current = Some(login.name);
     kept.write(&path)?;
@@ -136,10 +146,17 @@ pub(super) fn contexts(command: Command, as_json: bool) -> Result<ExitCode, Fail
     match command {
         Command::List => {
             let current = kept.current.as_deref();
-            let render = |(name, it): (&String, &Context)| json!({ "name": name, "server": it.server, "current": current == Some(name) });
+            let render = |(name, it): (&String, &Context)| {
+                json!({
+                    "name": name,
+                    "server": it.server,
+                    "current": current == Some(name),
+                    "tenant": it.tenant.as_deref().unwrap_or(TENANT),
+                })
+            };
             let data: Vec<_> = kept.contexts.iter().map(render).collect();
             let page = json!({ "data": data, "next_cursor": null });
-            output::list(as_json, &page, &["name", "server", "current"]);
+            output::list(as_json, &page, &["name", "server", "current", "tenant"]);
             return Ok(ExitCode::SUCCESS);
         }
         Command::Use { name } => {

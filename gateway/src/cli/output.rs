@@ -3,12 +3,21 @@
 use std::{
     io::{ErrorKind, IsTerminal, Write},
     process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use comfy_table::{Table, presets::NOTHING};
 use serde_json::Value;
 
 use crate::cli::client::Failure;
+
+/// Whether a machine reads what went wrong; decided once, by the command line.
+static JSON: AtomicBool = AtomicBool::new(false);
+
+/// From now on what goes wrong is told as JSON.
+pub(super) fn complain_as_json() {
+    JSON.store(true, Ordering::Relaxed);
+}
 
 /// Prints a line of data. Once its reader has left, as `head` does, nobody wants the rest: the
 /// command ends. Where it cannot be written, as on a full disk, what is there is not whole: the
@@ -52,6 +61,9 @@ pub(super) fn ask(question: &str) {
 
 /// Tells what went wrong and how to mend it.
 pub(super) fn complain(failure: &Failure) {
+    if JSON.load(Ordering::Relaxed) {
+        return note(&failure.as_json().to_string());
+    }
     note(&format!("error: {failure}"));
     for detail in &failure.details {
         note(&format!("  cause: {detail}"));

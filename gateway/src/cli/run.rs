@@ -22,6 +22,9 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return refuse(error),
     };
+    if cli.client.json {
+        output::complain_as_json();
+    }
     match cli.command {
         Command::PluginCompiler { arguments } => compiler_main(&arguments),
         Command::Completions { shell } => {

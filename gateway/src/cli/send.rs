@@ -82,7 +82,8 @@ async fn send_one(client: &Client, flags: &Flags) -> Result<ExitCode, Failure> {
             None => Ok(data.to_owned()),
         },
     };
-    let text = text.map_err(|it| Failure::usage(format!("the data: {it}")))?;
+    let from = flags.data.strip_prefix('@').unwrap_or("stdin");
+    let text = text.map_err(|it| Failure::usage(format!("the data: {from}: {it}")))?;
     let data = serde_json::from_str(&text)
         .map_err(|it| Failure::usage(format!("the data is no JSON: {it}")))?;
     let event = Event {
