@@ -1,5 +1,6 @@
 //! Single commands: what they send, and which mistakes they name.
 
+use hookgate_tests::OPERATOR_KEY;
 use reqwest::Method;
 use serde_json::{Value, json};
 

@@ -14,8 +14,8 @@ use crate::api::route::{Route, get};
 use crate::api::stats::breaker;
 use crate::api::wire;
 use crate::domain::{
-    Breaker, DeliveryKey, DeliveryState, Endpoint, Event, Health, OnError, Scope, Timestamp,
-    delivery_id,
+    Breaker, DeliveryKey, DeliveryState, Endpoint, Event, Health, OnError, PluginUse, Scope,
+    Timestamp, delivery_id,
 };
 use crate::plugins::Breakers;
 use crate::storage::Entry;
@@ -279,9 +279,8 @@ fn left_alone(health: &Health, now: Timestamp) -> Option<Reason> {
 
 /// Nothing goes to the endpoint without a plugin that failed too often and is not run for a while.
 fn resting(access: &Access, endpoint: &Endpoint, breakers: &Breakers) -> Option<Reason> {
-    let needed =
-        endpoint.plugins.iter().filter(|it| !matches!(it.on_error, OnError::Pass | OnError::Drop));
-    needed.filter_map(|it| {
+    let needed = |it: &&PluginUse| !matches!(it.on_error, OnError::Pass | OnError::Drop);
+    endpoint.plugins.iter().filter(needed).find_map(|it| {
         let plugin = access.shard.plugin(&access.slug, &it.plugin)?;
         let version = plugin.version(it.version)?.version;
         let subject = (access.slug.shared(), it.plugin.clone(), version, Some(endpoint.no));
@@ -296,7 +295,7 @@ fn resting(access: &Access, endpoint: &Endpoint, breakers: &Breakers) -> Option<
         );
         let facts = json!({ "plugin": it.plugin.as_str(), "version": version });
         Some(Reason::new("plugin_resting", why).with(facts))
-    }).next()
+    })
 }
 
 /// It waits for nothing but others of the endpoint, or of all.

@@ -139,12 +139,22 @@ async fn upload(
     // A part of a body must not keep the whole connection's buffer.
     let upload = (Bytes::copy_from_slice(&bytes), artifact.digest().0);
     let kind = artifact.hooks().kind();
+    let active = |it: &Plugin| it.active_version;
+    let before = access.shard.plugin(&access.slug, &name).as_ref().map(active);
     let uploaded = access.shard.put_plugin(&access.slug, (&name, &kind), upload, activate).await?;
+    if before.is_some_and(|it| it != active(&uploaded.plugin)) {
+        resume(&gateway, &access, &uploaded.plugin);
+    }
     let status = if uploaded.created { StatusCode::CREATED } else { StatusCode::OK };
     let mut rendered = plugin_wire::plugin(&gateway, &access, &uploaded.plugin);
     rendered["version"] = uploaded.version.into();
     rendered["sha256"] = artifact.digest().to_string().into();
     Ok(json_response(status, &rendered))
+}
+
+/// What was deferred because of the version before may go on.
+fn resume(gateway: &Gateway, access: &Access, plugin: &Plugin) {
+    gateway.plugins.breakers().forget(access.slug.as_str(), Some(&plugin.name));
 }
 
 fn refused(refusal: Refusal) -> Problem {
@@ -211,8 +221,7 @@ async fn activate(
     let (name, version) = (&plugin.name, version.unwrap_or(0));
     let activated = access.shard.activate_plugin(&access.slug, name, version).await;
     let plugin = activated.map_err(|it| Problem::named(it, "plugin_version_not_found"))?;
-    // What was deferred because of the version before may go on.
-    gateway.plugins.breakers().forget(access.slug.as_str(), Some(&plugin.name));
+    resume(&gateway, &access, &plugin);
     Ok(json_response(StatusCode::OK, &plugin_wire::plugin(&gateway, &access, &plugin)))
 }
 
