@@ -45,6 +45,13 @@ pub(super) fn remedy(code: &str) -> Option<&'static str> {
             "mend the plugin: its log tells how it fails; a new version is run at once. Or choose \
              another `on_error` for the endpoint"
         }
+        _ => return of_ended(code),
+    })
+}
+
+/// The same for what was given up or withdrawn.
+fn of_ended(code: &str) -> Option<&'static str> {
+    Some(match code {
         "retries_exhausted" => {
             "mend the endpoint: the delivery's attempts tell how it failed; then redrive the dead \
              letter"

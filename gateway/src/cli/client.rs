@@ -41,7 +41,7 @@ pub(super) struct Failure {
     pub(super) help: Option<String>,
     pub(super) request_id: Option<String>,
     /// What the server said of it (RFC 9457).
-    problem: Option<Value>,
+    problem: Option<Box<Value>>,
 }
 
 impl Failure {
@@ -145,7 +145,7 @@ impl Failure {
         let help = help.map(str::to_owned);
         // The detail names the first ones itself.
         let details = errors.map(text).filter(|it| !detail.contains(it.trim())).collect();
-        let problem = Some(problem.clone()).filter(Value::is_object);
+        let problem = Some(Box::new(problem.clone())).filter(|it| it.is_object());
         Self { what: format!("{detail} ({word})"), code, details, help, request_id, problem }
     }
 
