@@ -227,7 +227,7 @@ async fn what_cannot_be_written_is_no_success() {
         let done = shell.command(arguments).stdout(full).output().unwrap();
         let errors = String::from_utf8_lossy(&done.stderr);
         assert_eq!(done.status.code(), Some(1), "{arguments:?}: {errors}");
-        assert!(errors.contains("error: stdout: No space left"), "{arguments:?}: {errors}");
+        assert!(errors.contains("stdout: No space left"), "{arguments:?}: {errors}");
         assert!(!errors.contains("events\n"), "{arguments:?}: {errors}");
         // Whoever leaves, as `head` does, is told nothing.
         let mut command = shell.command(arguments);
