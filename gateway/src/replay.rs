@@ -10,8 +10,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::storage::{Result, Shard};
 
-/// Replayed deliveries of an endpoint that wait to be attempted; more stay in the log.
-const WAITING_MAX: usize = 256;
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Follows a shard's replays until told to stop.
@@ -42,9 +40,9 @@ async fn advance_all(shard: &Shard) -> Result<()> {
     for replay in &running {
         // Else what is about to be fanned out would be set off twice.
         shard.targets_known(replay.last).await?;
-        let waiting = shard.due(replay.endpoint_no);
-        if waiting < WAITING_MAX {
-            shard.advance_replay(replay, WAITING_MAX - waiting).await?;
+        let room = shard.replay_room(replay.endpoint_no);
+        if room > 0 {
+            shard.advance_replay(replay, room).await?;
             moved = true;
         }
     }

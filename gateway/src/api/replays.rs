@@ -51,9 +51,17 @@ pub(super) fn routes() -> Vec<Route> {
         get(REPLAY, read_, read, ("getReplay", "How far a replay is."))
             .gives(200, "Replay")
             .refuses(404, "replay_not_found"),
-        delete(REPLAY, Need::Scope(Scope::Manage), stop, ("stopReplay", "Stops a replay."))
-            .gives_nothing()
-            .refuses(404, "replay_not_found"),
+        delete(
+            REPLAY,
+            Need::Scope(Scope::Manage),
+            stop,
+            (
+                "stopReplay",
+                "Stops a replay: what waits to be sent is not; it stands as it stood before.",
+            ),
+        )
+        .gives_nothing()
+        .refuses(404, "replay_not_found"),
     ]
 }
 

@@ -37,18 +37,27 @@ pub enum Entry {
         /// When.
         at: Timestamp,
     },
+    /// What was asked for was withdrawn before it was attempted: it stands as it stood.
+    Restored {
+        /// When.
+        at: Timestamp,
+        /// How it had ended.
+        verdict: Verdict,
+    },
 }
 
 impl Entry {
     /// Where a delivery with this last entry stands.
     pub fn state(&self) -> DeliveryState {
         match self {
-            Self::Attempt(attempt) => match &attempt.verdict {
-                Verdict::Delivered => DeliveryState::Delivered,
-                Verdict::Filtered(reason) => DeliveryState::Filtered { reason: reason.clone() },
-                Verdict::RetryAt(due) => DeliveryState::Retrying { due: *due },
-                Verdict::Dead(reason) => DeliveryState::Dead { reason: *reason },
-            },
+            Self::Attempt(Attempt { verdict, .. }) | Self::Restored { verdict, .. } => {
+                match verdict {
+                    Verdict::Delivered => DeliveryState::Delivered,
+                    Verdict::Filtered(reason) => DeliveryState::Filtered { reason: reason.clone() },
+                    Verdict::RetryAt(due) => DeliveryState::Retrying { due: *due },
+                    Verdict::Dead(reason) => DeliveryState::Dead { reason: *reason },
+                }
+            }
             Self::Requeued { due, .. } => DeliveryState::Retrying { due: *due },
             Self::GivenUp { reason, .. } => DeliveryState::Dead { reason: *reason },
             Self::Cancelled { .. } => DeliveryState::Cancelled,
@@ -59,7 +68,10 @@ impl Entry {
     pub fn at(&self) -> Timestamp {
         match self {
             Self::Attempt(it) => it.started_at + it.duration,
-            Self::Requeued { at, .. } | Self::GivenUp { at, .. } | Self::Cancelled { at } => *at,
+            Self::Requeued { at, .. }
+            | Self::GivenUp { at, .. }
+            | Self::Cancelled { at }
+            | Self::Restored { at, .. } => *at,
         }
     }
 }
@@ -71,6 +83,7 @@ enum Head {
     Requeued { at: u64, trigger: u8, due: u64 },
     GivenUp { at: u64, reason: u8 },
     Cancelled { at: u64 },
+    Restored { at: u64, verdict: VerdictRow },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -113,6 +126,28 @@ enum VerdictRow {
     Dead(u8),
 }
 
+impl From<&Verdict> for VerdictRow {
+    fn from(it: &Verdict) -> Self {
+        match it {
+            Verdict::Delivered => Self::Delivered,
+            Verdict::Filtered(reason) => Self::Filtered(reason.clone()),
+            Verdict::RetryAt(due) => Self::RetryAt(due.0),
+            Verdict::Dead(reason) => Self::Dead(reason_code(*reason)),
+        }
+    }
+}
+
+impl From<VerdictRow> for Verdict {
+    fn from(it: VerdictRow) -> Self {
+        match it {
+            VerdictRow::Delivered => Self::Delivered,
+            VerdictRow::Filtered(reason) => Self::Filtered(reason),
+            VerdictRow::RetryAt(due) => Self::RetryAt(Timestamp(due)),
+            VerdictRow::Dead(reason) => Self::Dead(reason_of(reason)),
+        }
+    }
+}
+
 pub(super) fn encode_entry(entry: &Entry) -> Bytes {
     match entry {
         Entry::Attempt(it) => {
@@ -126,6 +161,9 @@ pub(super) fn encode_entry(entry: &Entry) -> Bytes {
             encode_with_tail(&Head::GivenUp { at: at.0, reason: reason_code(*reason) }, &[])
         }
         Entry::Cancelled { at } => encode_with_tail(&Head::Cancelled { at: at.0 }, &[]),
+        Entry::Restored { at, verdict } => {
+            encode_with_tail(&Head::Restored { at: at.0, verdict: verdict.into() }, &[])
+        }
     }
 }
 
@@ -140,6 +178,9 @@ pub(super) fn decode_entry(delivery: DeliveryKey, row: &Bytes) -> Result<Entry> 
             Entry::GivenUp { at: Timestamp(at), reason: reason_of(reason) }
         }
         Head::Cancelled { at } => Entry::Cancelled { at: Timestamp(at) },
+        Head::Restored { at, verdict } => {
+            Entry::Restored { at: Timestamp(at), verdict: verdict.into() }
+        }
     })
 }
 
@@ -160,12 +201,7 @@ impl From<&Attempt> for AttemptHead {
             parts: it.parts.map(|it| (it.delivered, it.of)),
             response_headers: it.response_headers.clone(),
             response_truncated: it.response_truncated,
-            verdict: match &it.verdict {
-                Verdict::Delivered => VerdictRow::Delivered,
-                Verdict::Filtered(reason) => VerdictRow::Filtered(reason.clone()),
-                Verdict::RetryAt(due) => VerdictRow::RetryAt(due.0),
-                Verdict::Dead(reason) => VerdictRow::Dead(reason_code(*reason)),
-            },
+            verdict: (&it.verdict).into(),
         }
     }
 }
@@ -195,12 +231,7 @@ impl AttemptHead {
             response_headers: self.response_headers,
             response_body,
             response_truncated: self.response_truncated,
-            verdict: match self.verdict {
-                VerdictRow::Delivered => Verdict::Delivered,
-                VerdictRow::Filtered(reason) => Verdict::Filtered(reason),
-                VerdictRow::RetryAt(due) => Verdict::RetryAt(Timestamp(due)),
-                VerdictRow::Dead(reason) => Verdict::Dead(reason_of(reason)),
-            },
+            verdict: self.verdict.into(),
         })
     }
 }
@@ -306,6 +337,7 @@ mod tests {
             Entry::Requeued { at, trigger: Trigger::Manual, due: Timestamp(10) },
             Entry::GivenUp { at, reason: DeadReason::EndpointDisabled },
             Entry::Cancelled { at },
+            Entry::Restored { at, verdict: Verdict::Filtered("odd".into()) },
         ] {
             assert_eq!(decode_entry(delivery, &encode_entry(&entry)).unwrap(), entry);
         }

@@ -43,7 +43,7 @@ pub struct Lease {
     entries: u32,
     taken: Taken,
     shard: Arc<Shard>,
-    settled: bool,
+    pub(super) settled: bool,
 }
 
 /// What was lent, and what there is more of.
@@ -294,17 +294,6 @@ impl Shard {
         Ok(())
     }
 
-    /// Withdraws a delivery because somebody asked to, and writes down who did.
-    ///
-    /// # Errors
-    /// When the store has stopped.
-    pub(super) async fn call_off(&self, mut lease: Lease, audited: Record) -> Result<()> {
-        let record = lease.record(&Entry::Cancelled { at: self.clock.now() }, None);
-        self.commit_as(vec![record, audited], true).await?;
-        lease.settled = true;
-        Ok(())
-    }
-
     /// Gives up what cannot even be lent.
     async fn bury(&self, endpoint: EndpointNo, taken: Taken, reason: DeadReason) -> Result<()> {
         let tenant = {
@@ -375,7 +364,7 @@ impl Lease {
         }
     }
 
-    fn record(&self, entry: &Entry, retry: Option<(Timestamp, RetryRow)>) -> Record {
+    pub(super) fn record(&self, entry: &Entry, retry: Option<(Timestamp, RetryRow)>) -> Record {
         let tenant = self.event.tenant_no;
         let key = self.taken.key().0;
         let mut record = history_record(tenant, self.key, self.entries, entry, key);

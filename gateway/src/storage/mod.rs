@@ -70,6 +70,7 @@ pub use keyring::{MasterKey, MasterKeys};
 
 mod subscriptions;
 
+mod call_off;
 mod catalog;
 pub use catalog::{Catalog, EndpointCounts, TenantEntry};
 

@@ -1,8 +1,8 @@
 use std::{ops::Bound, sync::Arc};
 
 use crate::domain::{
-    Claim, DeliveryKey, DeliveryState, Endpoint, Event, Replay, ReplayState, Seq, Slug, TenantNo,
-    Timestamp, Trigger,
+    Claim, DeliveryKey, DeliveryState, Endpoint, EndpointNo, Event, Replay, ReplayState, Seq, Slug,
+    TenantNo, Timestamp, Trigger,
 };
 use crate::storage::audit::{Change, Noun};
 use crate::storage::codec::decode;
@@ -11,6 +11,7 @@ use crate::storage::history_row::Entry;
 use crate::storage::keys::u64_at;
 use crate::storage::record::Record;
 use crate::storage::shard::Shard;
+use crate::storage::waiting::WAITING_MAX;
 use crate::storage::{Refused, Result, Table};
 
 /// Events that one step of a replay looks at.
@@ -35,7 +36,7 @@ impl Shard {
         }
         let forgotten = self.long_ended(&replay.tenant);
         let forget = Record::ReplaysForgotten { tenant_no: no.0, ids: forgotten };
-        self.put_replay(no, (None, replay), Some(forget)).await
+        self.put_replay(no, replay, Some(forget)).await
     }
 
     /// The ids of replays that ended before the last hundred which did.
@@ -47,30 +48,46 @@ impl Shard {
         ended.into_iter().skip(ENDED_KEPT).map(|it| it.id.clone()).collect()
     }
 
-    /// Stops a replay; one that has ended stays as it is.
+    /// Stops a replay: nothing more of it is attempted for the first time, and what waits for
+    /// that stands as it stood before. One of which nothing waits any more stays as it is.
     ///
     /// # Errors
     /// `NotFound`, or when storage fails.
-    pub async fn stop_replay(&self, tenant: &Slug, id: &str) -> Result<Replay, Refused> {
+    pub async fn stop_replay(self: &Arc<Self>, tenant: &Slug, id: &str) -> Result<(), Refused> {
         let _one_at_a_time = self.configuring.lock().await;
         let no = self.tenant_no(tenant)?;
         let known = self.catalog().tenant(tenant).and_then(|it| it.replays.get(id).cloned());
         let known = known.ok_or(Refused::NotFound)?;
+        let leases = self.called_off(&known)?;
         let mut replay = Replay::clone(&known);
-        if replay.state == ReplayState::Running {
+        if replay.state == ReplayState::Running || !leases.is_empty() {
             replay.state = ReplayState::Stopped;
             replay.updated_at = self.clock.now();
+            replay.replayed = replay.replayed.saturating_sub(leases.len() as u64);
         }
-        self.put_replay(no, (Some(&known), &replay), None).await?;
-        Ok(replay)
+        self.call_off_many(leases, self.replay_put(no, (Some(&known), &replay))).await?;
+        self.replays_changed.notify_one();
+        Ok(())
     }
 
     async fn put_replay(
         &self,
         no: TenantNo,
-        (before, replay): (Option<&Replay>, &Replay),
+        replay: &Replay,
         also: Option<Record>,
     ) -> Result<(), Refused> {
+        let records = self.replay_put(no, (None, replay)).into_iter().chain(also).collect();
+        self.commit(records).await?;
+        self.replays_changed.notify_one();
+        Ok(())
+    }
+
+    /// A replay as it is now, and who made it so.
+    fn replay_put(
+        &self,
+        no: TenantNo,
+        (before, replay): (Option<&Replay>, &Replay),
+    ) -> Vec<Record> {
         let change = Change {
             tenant: Some((&replay.tenant, no)),
             subject: format!("replay {}", replay.id),
@@ -78,10 +95,7 @@ impl Shard {
             after: Some(Noun::Replay(replay)),
         };
         let record = Record::ReplayPut { tenant_no: no.0, replay: replay.into() };
-        let records = std::iter::once(record).chain(also).collect();
-        self.commit_change(&change, records).await?;
-        self.replays_changed.notify_one();
-        Ok(())
+        vec![record, self.audited(&change)]
     }
 
     /// The replays that are to go on.
@@ -96,10 +110,12 @@ impl Shard {
         self.replays_changed.notified().await;
     }
 
-    /// Replayed and redriven deliveries of an endpoint that are ready to be attempted.
-    pub fn due(&self, endpoint: crate::domain::EndpointNo) -> usize {
-        let now = self.clock.now();
-        self.queue().peek(endpoint).map_or(0, |it| it.bulk.ready(now))
+    /// How many deliveries a replay may set off for an endpoint now. What waits fits into memory,
+    /// and half of that is free first, because each step costs the disk a batch.
+    pub fn replay_room(&self, endpoint: EndpointNo) -> usize {
+        let (now, queue) = (self.clock.now(), self.queue());
+        let ready = queue.peek(endpoint).map_or(Some(0), |it| it.bulk.all_ready(now));
+        ready.filter(|it| *it <= WAITING_MAX / 2).map_or(0, |it| WAITING_MAX - it)
     }
 
     /// Takes a replay further by at most `limit` deliveries.

@@ -78,6 +78,12 @@ impl Waiting {
         ready.any(free) || self.wants_loading(now).is_some()
     }
 
+    /// How many are due; `None`: of those on disk alone are some due as well.
+    pub(super) fn all_ready(&self, now: Timestamp) -> Option<usize> {
+        let beyond = self.beyond.is_some_and(|(due, _)| due <= now);
+        (!beyond).then(|| self.ready(now))
+    }
+
     /// Since when the first has been due.
     pub(super) fn first_due(&self) -> Option<Timestamp> {
         self.rows.front().map(|it| it.due).or(self.beyond.map(|(due, _)| due))
@@ -144,6 +150,10 @@ mod tests {
         }
         assert_eq!(waiting.take(Timestamp(count), |_| true), None);
         let from = WAITING_MAX as u64;
+        assert_eq!(
+            (waiting.all_ready(Timestamp(from)), waiting.ready(Timestamp(count))),
+            (None, 0)
+        );
         assert!(waiting.is_ready(Timestamp(count)));
         assert_eq!(waiting.wants_loading(Timestamp(count)), Some((Timestamp(from), Seq(from))));
         waiting.load(vec![due(from)], None);
