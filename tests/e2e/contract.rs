@@ -504,3 +504,40 @@ async fn what_the_gateway_raises_comes_from_it_alone() {
     }
     publish(&gateway, "hookgated.by_somebody", json!(1)).await;
 }
+
+#[tokio::test]
+async fn an_id_in_a_body_is_the_paths_and_a_request_always_has_a_name() {
+    let (_folder, gateway, endpoint) = bench().await;
+    register(&gateway, &endpoint, json!({ "id": "mine" })).await;
+    let put = async |body: Value| {
+        let (status, answer) = gateway.call(Method::PUT, "/v1/tenants/acme", Some(body)).await;
+        (status, pointers(&answer).join(" "))
+    };
+    assert_eq!(put(json!({ "id": "acme" })).await, (201, String::new()));
+    assert_eq!(put(json!({ "id": "other" })).await, (422, "/id".to_owned()));
+    let patched = gateway.call(Method::PATCH, "endpoints/mine", Some(json!([]))).await;
+    assert_eq!((patched.0, pointers(&patched.1)), (422, vec![""]), "{}", patched.1);
+    for (given, kept) in [("mine", true), ("", false)] {
+        let request = gateway.request(Method::GET, "/healthz", OPERATOR_KEY);
+        let answer = request.header("x-request-id", given).send().await.unwrap();
+        let name = answer.headers()["x-request-id"].to_str().unwrap();
+        assert!(!name.is_empty() && (name == given) == kept, "{given:?}: {name:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_plus_of_an_offset_may_come_as_it_is() {
+    let (_folder, gateway, endpoint) = bench().await;
+    register(&gateway, &endpoint, json!({ "id": "mine" })).await;
+    publish(&gateway, "a.b", json!(1)).await;
+    for (since, count) in [
+        ("2020-01-01T00:00:00+02:00", 1),
+        ("2020-01-01T00:00:00%2B02:00", 1),
+        ("9990-01-01T00:00:00+02:00", 0),
+    ] {
+        let page = gateway.get(&format!("events?since={since}")).await;
+        assert_eq!(page["data"].as_array().unwrap().len(), count, "{since}");
+    }
+    let (status, _) = gateway.call(Method::GET, "events?since=2020-01-01T00:00:00", None).await;
+    assert_eq!(status, 400);
+}

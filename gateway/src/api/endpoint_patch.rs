@@ -32,7 +32,9 @@ pub(super) async fn update(
     let known = access.endpoint(&id)?;
     let patch = body::value(&headers, body, gateway.limits.body_bytes_max).await?;
     if !patch.is_object() {
-        return Err(Problem::unprocessable("invalid_field", "a merge patch must be an object"));
+        let detail = "a merge patch must be an object".to_owned();
+        let errors = vec![FieldError { pointer: String::new(), detail }];
+        return Err(Problem::invalid_fields(errors));
     }
     if patch.get("id").is_some_and(|it| it.as_str() != Some(known.id.as_str())) {
         let detail = "an endpoint keeps its id".to_owned();

@@ -255,9 +255,8 @@ fn refusals(route: &Route) -> Vec<(u16, &'static str)> {
     if own {
         all.push((404, "tenant_not_found"));
     }
-    if route.path.contains("{tenant}")
-        && !(route.method == Method::PUT && tag(route.path) == "tenants")
-    {
+    // Where an operator makes a tenant, others learn nothing of one that is not theirs.
+    if route.path.contains("{tenant}") {
         all.push((404, "tenant_not_found"));
     }
     if route.path.contains("/plugins/{name}") && route.method != Method::PUT {
@@ -275,6 +274,10 @@ fn refusals(route: &Route) -> Vec<(u16, &'static str)> {
     }
     if takes(&["NewEndpoint", "EndpointPatch"]) {
         all.extend([(422, "header_not_allowed"), (422, "plugin_no_hook")]);
+        all.push((422, "plugin_config_refused"));
+    }
+    if takes(&["NewEndpoint", "SecretRotation"]) {
+        all.push((422, "invalid_secret"));
     }
     all.push((500, "internal"));
     all.extend(refusals);
@@ -299,6 +302,16 @@ mod tests {
         let committed = std::fs::read_to_string(committed()).unwrap_or_default();
         let same = committed == document();
         assert!(same, "run this test with HOOKGATE_WRITE_OPENAPI=1 and commit what it writes");
+    }
+
+    #[test]
+    fn every_reason_of_a_dead_letter_is_told() {
+        let document: Value = serde_json::from_str(document()).unwrap();
+        let names: Vec<_> = crate::domain::DeadReason::NAMES.iter().map(|(_, it)| *it).collect();
+        let schemas = ["schemas/DeadLetter/properties/reason", "parameters/query.reason/schema"];
+        for place in schemas.map(|it| format!("/components/{it}/enum")) {
+            assert_eq!(document.pointer(&place), Some(&serde_json::json!(names)), "{place}");
+        }
     }
 
     #[test]

@@ -50,7 +50,8 @@ impl Query {
     pub(super) fn time(&self, name: &str) -> Result<Option<Timestamp>> {
         let Some(text) = self.get(name) else { return Ok(None) };
         let detail = format!("`{name}` must be a time such as 2026-01-31T12:00:00Z");
-        let time = wire::parse_time(text);
+        // A query has a blank where somebody wrote the plus of an offset as it is.
+        let time = wire::parse_time(text).or_else(|| wire::parse_time(&text.replace(' ', "+")));
         time.map(Some).ok_or_else(|| Problem::bad_request("invalid_parameter", detail))
     }
 

@@ -37,6 +37,8 @@ pub(super) fn routes() -> Vec<Route> {
             .gives(200, "Plugin")
             .refuses(422, "invalid_plugin_name")
             .refuses(422, "plugin_invalid")
+            .refuses(422, "plugin_no_hook")
+            .refuses(422, "plugin_config_refused")
             .refuses(503, "plugin_compile_failed"),
         delete(PLUGIN, manage, remove, ("deletePlugin", "Deletes a plugin that no endpoint uses."))
             .gives_nothing()
@@ -69,7 +71,9 @@ fn life() -> Vec<Route> {
         .query(&["force"])
         .takes("Activation")
         .gives(200, "Plugin")
-        .refuses(404, "plugin_version_not_found"),
+        .refuses(404, "plugin_version_not_found")
+        .refuses(422, "plugin_no_hook")
+        .refuses(422, "plugin_config_refused"),
         post(
             "/v1/tenants/{tenant}/plugins/{name}/backtest",
             manage,

@@ -198,7 +198,8 @@ impl Api {
     }
 
     fn name(&self, request: &Request) -> HeaderValue {
-        let given = request.headers().get(REQUEST_ID).filter(|it| it.len() <= REQUEST_ID_CHARS_MAX);
+        let fits = |it: &&HeaderValue| (1..=REQUEST_ID_CHARS_MAX).contains(&it.len());
+        let given = request.headers().get(REQUEST_ID).filter(fits);
         given.cloned().unwrap_or_else(|| {
             let (clock, entropy) = &self.world;
             let name = TypeId::new("req", clock.now(), entropy.draw().into()).to_string();

@@ -83,7 +83,10 @@ async fn put_tenant(
     let said = fields.has("quota");
     let quota = quota_body::read(&mut fields, gateway.plugins.config()).unwrap_or_default();
     // What only the gateway writes may come back as it was read.
-    for shown in ["id", "created_at", "updated_at"] {
+    if fields.take("id").is_some_and(|it| it.as_str() != Some(slug.as_str())) {
+        fields.refuse("id", "a tenant keeps its id, which is the path's");
+    }
+    for shown in ["created_at", "updated_at"] {
         fields.take(shown);
     }
     fields.finish().map_err(Problem::invalid_fields)?;
