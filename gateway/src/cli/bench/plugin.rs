@@ -40,8 +40,7 @@ pub(super) async fn run(flags: &Plugin, progress: &Progress) -> Result<Vec<Secti
             components.push(made.clone());
             let mut plan = Plan { lang, work, component: &made, data: &data, workers: 1, kept: 0 };
             let mut section = calls(flags, &mut plan, progress).await?;
-            plan.data = &large;
-            scaling(flags, plan, progress, &mut section).await?;
+            scaling(flags, plan, (&data, &large), progress, &mut section).await?;
             sections.push(section);
         }
         sections.push(memory(flags, (lang, &components[0]), &data, progress).await?);
@@ -84,36 +83,45 @@ async fn calls(flags: &Plugin, plan: &mut Plan<'_>, progress: &Progress) -> Resu
     Ok(section)
 }
 
-/// What a second thread adds. Large events, since whoever asks needs a processor, too.
+/// What a second thread adds: to threads that do nothing but call, and to the plugins' own threads,
+/// where whoever asks needs a processor, too. Asking is for large events, beside which it is little.
 async fn scaling(
     flags: &Plugin,
     mut plan: Plan<'_>,
+    (data, large): (&Bytes, &Bytes),
     progress: &Progress,
     section: &mut Section,
 ) -> Result<()> {
-    let (calls, mut rates) = (flags.common.events.min(CALLS_MAX), [Vec::new(), Vec::new()]);
-    let mut costs = rates.clone();
+    let calls = flags.common.events.min(CALLS_MAX);
+    let (mut alone, mut asked) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+    let mut costs = asked.clone();
     plan.kept = 0;
     for round in 1..=flags.common.rounds {
-        for workers in [1, 2] {
-            progress.tell(format!("{workers} threads, round {round}"));
-            plan.workers = workers;
+        for threads in [1, 2] {
+            progress.tell(format!("{threads} threads, round {round}"));
             let cache = folder(&flags.common)?;
-            let subject = Arc::new(Subject::start(&plan, cache.path()).await?);
+            let own = Plan { workers: 0, data, ..plan };
+            let subject = Arc::new(Subject::start(&own, cache.path()).await?);
+            subject.clone().by_threads(threads, calls.div_ceil(5)).await?;
+            alone[threads - 1].push(subject.by_threads(threads, calls * 2).await?);
+            let theirs = Plan { workers: threads, data: large, ..plan };
+            let subject = Arc::new(Subject::start(&theirs, cache.path()).await?);
             // All threads have to have begun.
             subject.clone().at_once(calls.div_ceil(5)).await?;
             let before = Usage::own()?.cpu_seconds;
-            rates[workers - 1].push(subject.at_once(calls).await?);
-            costs[workers - 1].push(Usage::own()?.cpu_seconds - before);
+            asked[threads - 1].push(subject.at_once(calls).await?);
+            costs[threads - 1].push(Usage::own()?.cpu_seconds - before);
         }
     }
-    let [one, two] = rates.map(median);
+    let [one, two] = alone.map(median);
     section.figure("two_threads_in_terms_of_one", share(two, one));
+    let [one, two] = asked.map(median);
+    section.figure("two_threads_and_askers_in_terms_of_one", share(two, one));
     // Where all has the machine for itself, the one follows from the other.
     let [one, two] = costs.map(median);
     section.figure("cpu_of_a_call_on_one_thread_us", share(one * 1e6, calls as f64));
     section.figure("cpu_of_a_call_on_two_threads_us", share(two * 1e6, calls as f64));
-    section.figure("bytes_of_events_for_that", plan.data.len() as f64);
+    section.figure("bytes_of_events_for_that", large.len() as f64);
     Ok(())
 }
 

@@ -3,7 +3,7 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
 use serde_json::Value;
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{runtime::Handle, task::JoinSet, time::Instant};
 
 use crate::cli::authoring::{self, Lang};
 use crate::cli::bench::figures::{Latencies, Quantiles};
@@ -129,11 +129,13 @@ pub(super) struct Subject {
 }
 
 /// Which host, and which plugin on it.
+#[derive(Clone, Copy)]
 pub(super) struct Plan<'a> {
     pub(super) lang: Lang,
     pub(super) work: Work,
     pub(super) component: &'a Bytes,
     pub(super) data: &'a Bytes,
+    /// The plugins' own threads; 0: calls run on the threads that ask.
     pub(super) workers: usize,
     /// How many instances are kept; 0: each call meets a fresh one.
     pub(super) kept: u32,
@@ -207,6 +209,26 @@ impl Subject {
             asked??;
         }
         Ok((each * askers as u64) as f64 / started.elapsed().as_secs_f64())
+    }
+
+    /// As many as so many threads do that do nothing else, each for a tenant of its own: calls a
+    /// second. For a host without threads of its own.
+    pub(super) async fn by_threads(self: Arc<Self>, threads: usize, calls: u64) -> Result<f64> {
+        let (mut calling, started) = (JoinSet::new(), Instant::now());
+        for thread in 0..threads {
+            let (subject, tenant) = (self.clone(), Arc::from(format!("tenant-{thread}")));
+            let all = async move {
+                for _ in 0..calls {
+                    subject.ask(Arc::clone(&tenant)).await?;
+                }
+                anyhow::Ok(())
+            };
+            calling.spawn_blocking(|| Handle::current().block_on(all));
+        }
+        while let Some(called) = calling.join_next().await {
+            called??;
+        }
+        Ok((calls * threads as u64) as f64 / started.elapsed().as_secs_f64())
     }
 }
 

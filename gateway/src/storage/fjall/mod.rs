@@ -17,6 +17,7 @@ mod inspect;
 mod loss;
 mod scrub;
 mod retention;
+mod settling;
 
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzz;

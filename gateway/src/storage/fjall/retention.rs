@@ -5,8 +5,12 @@
 use std::{
     collections::BTreeMap,
     ops::Bound,
-    sync::{Arc, PoisonError, RwLock, mpsc},
+    sync::{
+        Arc, PoisonError, RwLock,
+        mpsc::{self, RecvTimeoutError},
+    },
     thread::JoinHandle,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -17,7 +21,11 @@ use fjall::{
     },
 };
 
+use crate::storage::fjall::settling::Settling;
 use crate::storage::{Error, Floors, Result, Table};
+
+/// How often it is looked which memtables nobody writes to any more.
+const SETTLE_EVERY: Duration = Duration::from_secs(30);
 
 /// What each shard lets go of, for whoever reads files.
 #[derive(Debug, Clone, Default)]
@@ -78,7 +86,8 @@ fn shard_of(key: &[u8]) -> Option<u16> {
     key.first_chunk().map(|it| u16::from_be_bytes(*it))
 }
 
-/// The thread that drops files: it waits for merges that are under way, and nobody waits for it.
+/// The thread that drops files and settles memtables: it waits for merges that are under way, and
+/// nobody waits for it.
 pub(super) struct Dropper {
     wanted: Option<mpsc::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -87,11 +96,19 @@ pub(super) struct Dropper {
 impl Dropper {
     pub(super) fn start(keyspaces: BTreeMap<Table, Keyspace>, let_go: LetGo) -> Result<Self> {
         let (wanted, asked) = mpsc::channel();
-        let mut files = Files { keyspaces, let_go, held: false };
+        let (mut files, mut settling) =
+            (Files { keyspaces, let_go, held: false }, Settling::default());
         let work = move || {
-            while asked.recv().is_ok() {
-                asked.try_iter().for_each(drop);
-                if let Err(error) = files.drop_all() {
+            loop {
+                let done = match asked.recv_timeout(SETTLE_EVERY) {
+                    Ok(()) => {
+                        asked.try_iter().for_each(drop);
+                        files.drop_all()
+                    }
+                    Err(RecvTimeoutError::Timeout) => settling.settle(&files.keyspaces),
+                    Err(RecvTimeoutError::Disconnected) => return,
+                };
+                if let Err(error) = done {
                     tracing::error!(%error, "room could not be given back; trying again");
                 }
             }
@@ -192,7 +209,7 @@ fn excluded(
 
 #[cfg(test)]
 mod tests {
-    use std::{path::Path, time::Duration};
+    use std::path::Path;
 
     use fjall::Readable as _;
 
