@@ -113,6 +113,7 @@ impl Floor {
                 self.start_some(what, allowed, in_flight, now).await;
             }
         }
+        self.watchdog.turns_are_used();
         self.show_in_flight(in_flight.len());
     }
 
