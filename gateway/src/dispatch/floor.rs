@@ -303,7 +303,8 @@ pub(super) fn count_death(endpoint: &Endpoint, reason: DeadReason) {
 /// Disables an endpoint and tells its tenant. What it has not received is held until somebody
 /// enables it again, or until it expires.
 pub(super) async fn disable(work: &Dispatcher, endpoint: &Endpoint, reason: String) {
-    tracing::warn!(endpoint = %endpoint.id, reason, "the endpoint is disabled");
+    let (tenant, endpoint_id) = (&endpoint.tenant, &endpoint.id);
+    tracing::warn!(%tenant, %endpoint_id, reason, "the endpoint is disabled");
     let told = reason.clone();
     let change = |mut endpoint: Endpoint| {
         if !endpoint.enabled {

@@ -39,6 +39,13 @@ impl Usage {
         Self::of(std::process::id())
     }
 
+    /// Memory of this process in which a page counts once, however often it is mapped: what
+    /// proc_pid_smaps(5) calls the proportional set size.
+    pub(super) fn own_proportional_kib() -> Result<f64> {
+        let rollup = fs::read_to_string("/proc/self/smaps_rollup").context("/proc/self")?;
+        Ok(field(&rollup, "Pss").context("its memory cannot be read")? as f64)
+    }
+
     pub(super) fn resident_mib(&self) -> f64 {
         self.resident_kib / 1024.0
     }
