@@ -179,8 +179,7 @@ impl Scheduler {
         while tries > 0 && self.in_flight.doubtful + self.called.doubtful < self.shares.doubtful {
             let Some(no) = self.doubtful.pop_front() else { return };
             let tenant = self.tenants.entry(no).or_default();
-            let taken = tenant.in_flight.doubtful + tenant.called_doubtful;
-            if taken >= self.shares.tenant_doubtful {
+            if tenant.is_full(&self.shares) || tenant.is_full_of_doubtful(&self.shares) {
                 // One of its own attempts is to end first.
                 tries -= 1;
                 self.doubtful.push_back(no);
@@ -200,7 +199,7 @@ impl Scheduler {
     }
 
     /// Its turn has come, or it is gone: what was kept for it is for all.
-    pub(super) fn called(&mut self, endpoint: EndpointNo) {
+    pub(super) fn give_place_back(&mut self, endpoint: EndpointNo) {
         let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
         let Waits { doubtful, retries, bulk } = std::mem::take(&mut lane.called);
         if doubtful && let Some(tenant) = self.tenants.get_mut(&lane.tenant) {

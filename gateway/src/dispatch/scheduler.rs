@@ -50,6 +50,18 @@ pub(super) struct TenantTurn {
     pub(super) called_doubtful: usize,
 }
 
+impl TenantTurn {
+    /// Whether it has all in flight that one tenant may.
+    pub(super) fn is_full(&self, shares: &Shares) -> bool {
+        self.in_flight.total >= shares.tenant || self.in_flight.bytes >= shares.tenant_bytes
+    }
+
+    /// Whether no further one of its doubtful attempts may begin.
+    pub(super) fn is_full_of_doubtful(&self, shares: &Shares) -> bool {
+        self.in_flight.doubtful + self.called_doubtful >= shares.tenant_doubtful
+    }
+}
+
 /// How many were called up from each line.
 #[derive(Debug, Default)]
 pub(super) struct Called {
@@ -120,9 +132,7 @@ impl Scheduler {
         self.call_up();
         while let Some(no) = self.turns.front().copied() {
             let tenant = self.tenants.entry(no).or_default();
-            let full = tenant.in_flight.total >= self.shares.tenant
-                || tenant.in_flight.bytes >= self.shares.tenant_bytes;
-            if full || tenant.endpoints.is_empty() {
+            if tenant.is_full(&self.shares) || tenant.endpoints.is_empty() {
                 // It gets its turn back when one of its attempts ends, or has something to do.
                 (tenant.queued, tenant.deficit) = (false, 0);
                 self.turns.pop_front();
@@ -137,7 +147,7 @@ impl Scheduler {
                 continue;
             }
             let endpoint = tenant.endpoints.pop_front()?;
-            self.called(endpoint);
+            self.give_place_back(endpoint);
             if let Some(lane) = self.lanes.get_mut(&endpoint) {
                 lane.queued = false;
                 return Some(endpoint);
@@ -230,7 +240,7 @@ impl Scheduler {
             if let Some(at) = lane.rests_until {
                 self.resting.remove(&(at, endpoint));
             }
-            self.called(endpoint);
+            self.give_place_back(endpoint);
             self.lanes.remove(&endpoint);
         }
     }
@@ -461,6 +471,25 @@ mod tests {
         assert_eq!(bench.fill(), [1], "one probe");
         bench.end_first(Told::Took);
         assert_eq!(bench.fill(), [1], "and then a little");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_room_is_kept_for_a_tenant_that_may_begin_nothing() {
+        let mut bench = Bench::new(100);
+        bench.proven(1, 1);
+        assert_eq!(bench.fill().len(), 50, "it has all that one may");
+        for (no, tenant) in [(2, 1), (3, 2)] {
+            bench.scheduler.meet(EndpointNo(no), TenantNo(tenant));
+            bench.scheduler.doubtful.push_back(TenantNo(tenant));
+            let turn = bench.scheduler.tenants.entry(TenantNo(tenant)).or_default();
+            turn.doubtful.push_back(EndpointNo(no));
+        }
+        bench.scheduler.call_up();
+        assert_eq!(bench.scheduler.called.doubtful, 1);
+        assert_eq!(bench.scheduler.next(), Some(EndpointNo(3)));
+        bench.end_first(Told::Took);
+        let begun: Vec<_> = std::iter::from_fn(|| bench.scheduler.next()).collect();
+        assert!(begun.contains(&EndpointNo(2)), "{begun:?}");
     }
 
     /// First attempts, retries and replays that an endpoint has.

@@ -90,20 +90,18 @@ impl Watchdog {
 impl Scheduler {
     /// Whether there is a reason that an endpoint with something overdue begins nothing now.
     fn holds_back(&self, endpoint: EndpointNo, now: Instant) -> bool {
-        let (out, shares) = (&self.in_flight, &self.shares);
+        let (out, called, shares) = (&self.in_flight, &self.called, &self.shares);
         let Some(lane) = self.lanes.get(&endpoint) else { return !self.has_room() };
-        let of_tenant = self.tenants.get(&lane.tenant).map(|it| it.in_flight).unwrap_or_default();
+        let tenant = self.tenants.get(&lane.tenant);
         let rest = lane.rests_until.filter(|it| *it > now);
-        let full = !self.has_room()
-            || of_tenant.total >= shares.tenant
-            || of_tenant.bytes >= shares.tenant_bytes;
-        let doubted =
-            out.doubtful >= shares.doubtful || of_tenant.doubtful >= shares.tenant_doubtful;
+        let full = !self.has_room() || tenant.is_some_and(|it| it.is_full(shares));
+        let doubted = out.doubtful + called.doubtful >= shares.doubtful
+            || tenant.is_some_and(|it| it.is_full_of_doubtful(shares));
         full || lane.in_flight.total > 0
             || rest.is_some_and(|it| self.resting.contains(&(it, endpoint)))
             || lane.doubtful && doubted
-            || lane.waits.retries && out.retries >= shares.retries
-            || lane.waits.bulk && out.bulk >= shares.bulk
+            || lane.waits.retries && out.retries + called.retries >= shares.retries
+            || lane.waits.bulk && out.bulk + called.bulk >= shares.bulk
     }
 
     fn is_quiet(&self, endpoint: EndpointNo, now: Instant) -> bool {
