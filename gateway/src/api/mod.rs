@@ -14,7 +14,7 @@ mod route;
 mod timed;
 mod admission;
 mod router;
-pub use router::Api;
+pub use router::{Api, FramedTwice};
 
 mod openapi;
 pub use openapi::document;

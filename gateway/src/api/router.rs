@@ -97,6 +97,11 @@ impl Api {
     }
 }
 
+/// What a request carries whose head told both the length of its body and how its end shows; of
+/// its headers one is left by then.
+#[derive(Debug, Clone, Copy)]
+pub struct FramedTwice;
+
 /// Refuses a head that two readers could understand in two ways, which is how a request is smuggled
 /// past a proxy (RFC 9112, 3.2 and 6.1), or that is larger than any client of ours needs.
 fn refused_head(request: &Request) -> Option<Problem> {
@@ -106,7 +111,9 @@ fn refused_head(request: &Request) -> Option<Problem> {
         return ambiguous("a request has one `Host`");
     }
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    if codings.next().is_some_and(|it| !is_chunked(it.as_bytes())) || codings.next().is_some() {
+    let is_strange = codings.next().is_some_and(|it| !is_chunked(it.as_bytes()));
+    let is_twice = request.extensions().get::<FramedTwice>().is_some();
+    if is_strange || is_twice || codings.next().is_some() {
         return ambiguous("a body comes with `Content-Length`, or `Transfer-Encoding: chunked`");
     }
     let headers = headers.iter().map(|(name, it)| name.as_str().len() + it.len()).sum();

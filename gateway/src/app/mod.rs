@@ -23,6 +23,7 @@ mod master_key;
 mod server;
 pub use server::listen;
 
+mod framing;
 mod watched;
 
 mod disk;

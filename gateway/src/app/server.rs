@@ -1,4 +1,4 @@
-use std::{convert::Infallible, io, net::SocketAddr, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, sync::atomic::Ordering, time::Duration};
 
 use axum::body::Body;
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
@@ -11,7 +11,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::api::Api;
+use crate::api::{Api, FramedTwice};
 use crate::app::descriptors::files_max;
 use crate::app::watched::Watched;
 
@@ -109,7 +109,7 @@ async fn refuse(mut stream: TcpStream, answer: &[u8]) -> std::io::Result<()> {
 async fn serve_one(stream: TcpStream, api: Api, stopping: CancellationToken) {
     // An answer is one write; waiting for more would only delay it.
     let _ = stream.set_nodelay(true);
-    let mut watched = Watched { stream, begun: false };
+    let mut watched = Watched::new(stream);
     let ended = answer(&mut watched, api, stopping).await;
     let Err(error) = ended else { return };
     tracing::debug!(%error, "a connection ended badly");
@@ -120,7 +120,11 @@ async fn serve_one(stream: TcpStream, api: Api, stopping: CancellationToken) {
 }
 
 async fn answer(stream: &mut Watched, api: Api, stopping: CancellationToken) -> hyper::Result<()> {
-    let answered = service_fn(|request: Request<Incoming>| {
+    let framed_twice = stream.framed_twice();
+    let answered = service_fn(|mut request: Request<Incoming>| {
+        if framed_twice.load(Ordering::Relaxed) {
+            request.extensions_mut().insert(FramedTwice);
+        }
         let answer = api.clone().answer(request.map(Body::new));
         async { Ok::<_, Infallible>(answer.await) }
     });

@@ -1,6 +1,10 @@
 use std::{
     io,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -9,11 +13,41 @@ use tokio::{
     net::TcpStream,
 };
 
-/// A client's connection that knows whether anything came since something was last sent: at the
-/// end of a wait for a request's head, that is a head which was begun.
+use crate::app::framing::Framing;
+
+/// A client's connection that knows what came since something was last sent.
 pub(super) struct Watched {
     pub(super) stream: TcpStream,
+    /// Whether anything came: at the end of a wait for a request's head, one that was begun.
     pub(super) begun: bool,
+    framing: Framing,
+    framed_twice: Arc<AtomicBool>,
+}
+
+impl Watched {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        Self { stream, begun: false, framing: Framing::default(), framed_twice: Arc::default() }
+    }
+
+    /// Whether the last head said in two ways how long its body is. The HTTP library takes the one
+    /// way and does not tell of the other. Of requests that are sent before the answer to the
+    /// one before, only the first is looked at.
+    pub(super) fn framed_twice(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.framed_twice)
+    }
+
+    fn came(&mut self, bytes: &[u8]) {
+        self.begun |= !bytes.is_empty();
+        if self.framing.see(bytes) {
+            self.framed_twice.store(self.framing.is_told_twice(), Ordering::Relaxed);
+        }
+    }
+
+    fn is_sent(&mut self) {
+        self.begun = false;
+        self.framing = Framing::default();
+        self.framed_twice.store(false, Ordering::Relaxed);
+    }
 }
 
 impl AsyncRead for Watched {
@@ -24,7 +58,7 @@ impl AsyncRead for Watched {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        self.begun |= buf.filled().len() > before;
+        self.came(&buf.filled()[before..]);
         polled
     }
 }
@@ -35,7 +69,7 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.begun = false;
+        self.is_sent();
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
@@ -44,7 +78,7 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.begun = false;
+        self.is_sent();
         Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
     }
 
