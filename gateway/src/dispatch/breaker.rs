@@ -25,7 +25,7 @@ pub(super) struct Breaker {
     pub(super) trips: u32,
     /// While it is open: when a probe may go.
     probe_at: Option<Instant>,
-    window: Option<Window>,
+    window: Option<Box<Window>>,
 }
 
 #[derive(Debug)]
@@ -33,6 +33,12 @@ struct Window {
     began: Instant,
     attempts: u32,
     failed: u32,
+}
+
+impl Window {
+    fn from(now: Instant) -> Box<Self> {
+        Box::new(Self { began: now, attempts: 0, failed: 0 })
+    }
 }
 
 impl Breaker {
@@ -81,7 +87,7 @@ impl Breaker {
             self.window = None;
         }
         if failed || self.window.is_some() {
-            let window = self.window.get_or_insert(Window { began: now, attempts: 0, failed: 0 });
+            let window = self.window.get_or_insert_with(|| Window::from(now));
             window.attempts += 1;
             window.failed += u32::from(failed);
         }

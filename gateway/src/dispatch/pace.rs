@@ -29,10 +29,10 @@ const REST_MAX: Duration = Duration::from_secs(3600);
 pub(super) struct Pace {
     /// Whether it has taken something.
     pub(super) proven: bool,
-    bucket: Option<Bucket>,
+    bucket: Option<Box<Bucket>>,
     ramp_from: Option<Instant>,
     paused_until: Option<Instant>,
-    slowed: Option<Slowed>,
+    slowed: Option<Box<Slowed>>,
     /// Attempts since then.
     measured: Option<(Instant, u32)>,
     /// The rate of the time measured before.
@@ -54,6 +54,12 @@ struct Slowed {
     since: Instant,
     /// What it has climbed since is in the rate up to here.
     climbed_at: Instant,
+}
+
+impl Bucket {
+    fn full(tokens: f64, now: Instant) -> Box<Self> {
+        Box::new(Self { tokens, filled_at: now })
+    }
 }
 
 impl Slowed {
@@ -94,7 +100,7 @@ impl Pace {
             self.bucket = None;
             return Ok(usize::MAX);
         };
-        let bucket = self.bucket.get_or_insert(Bucket { tokens: burst, filled_at: now });
+        let bucket = self.bucket.get_or_insert_with(|| Bucket::full(burst, now));
         let filled = (now - bucket.filled_at).as_secs_f64() * per_second;
         bucket.tokens = (bucket.tokens + filled).min(burst);
         bucket.filled_at = now;
@@ -153,7 +159,7 @@ impl Pace {
 
     /// It asked for less: half of its rate for a while, whether it has a limit or not.
     pub(super) fn slow_down(&mut self, limit: Option<RateLimit>, now: Instant) {
-        if self.slowed.is_some_and(|it| now - it.since < SLOWED_ONCE) {
+        if self.slowed.as_ref().is_some_and(|it| now - it.since < SLOWED_ONCE) {
             return;
         }
         let measured = self.measured.map_or(MEASURED_MIN, |(since, count)| {
@@ -169,12 +175,12 @@ impl Pace {
             None => (full, full),
         };
         let rate = (rate / 2.0).max(RATE_MIN.min(full));
-        self.slowed = Some(Slowed { rate, full, since: now, climbed_at: now });
+        self.slowed = Some(Box::new(Slowed { rate, full, since: now, climbed_at: now }));
     }
 
     /// Until about when it is sent to more slowly, because it asked for less.
     pub(super) fn slowed_until(&self) -> Option<Instant> {
-        let Slowed { rate, full, climbed_at, .. } = self.slowed?;
+        let Slowed { rate, full, climbed_at, .. } = **self.slowed.as_ref()?;
         let left = CLIMB.as_secs_f64() * (1.0 - rate / full);
         Some(climbed_at + Duration::try_from_secs_f64(left).unwrap_or_default())
     }

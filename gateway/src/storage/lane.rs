@@ -1,14 +1,13 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::domain::{Claim, Ordering, Seq, Timestamp};
+use crate::storage::order::Order;
 use crate::storage::repeats::Repeats;
-use crate::storage::taken::{Allowance, Fresh, OrderingKey, STRICT, Taken};
+use crate::storage::taken::{Allowance, Fresh, OrderingKey, Taken};
 use crate::storage::waiting::{Due, Waiting};
 
 /// First attempts of one endpoint that are kept in memory; more stay on disk.
 pub(super) const FRESH_MAX: usize = 1024;
-/// Events that wait behind a busy ordering key in memory; beyond, the lane waits as a whole.
-const HELD_MAX: usize = 1024;
 /// Where first attempts and retries are both ready, every so many-th is a retry.
 const RETRY_EVERY: u8 = 4;
 /// Where something live is ready, every so many-th is a replay or redrive.
@@ -33,8 +32,8 @@ pub(super) struct Lane {
     /// The order that all of it is kept in.
     pub(super) ordering: Ordering,
     pub(super) fresh: VecDeque<Fresh>,
-    pub(super) held: BTreeMap<OrderingKey, VecDeque<Fresh>>,
-    pub(super) held_len: usize,
+    /// The ordering keys that are not free, and who waits for them.
+    pub(super) order: Order,
     /// First attempts that somebody waits for: tests, and what was asked for early.
     pub(super) asked: VecDeque<Fresh>,
     pub(super) retries: Waiting,
@@ -43,10 +42,6 @@ pub(super) struct Lane {
     /// Those of `bulk` that failed and keep an order.
     pub(super) repeats: Option<Box<Repeats>>,
     pub(super) loans: BTreeMap<Seq, Loan>,
-    /// Ordering keys on loan. One, unless the order was changed meanwhile.
-    pub(super) leased_keys: BTreeMap<OrderingKey, u32>,
-    /// Ordering keys with an unfinished delivery ahead of the fresh ones, and how many.
-    pub(super) busy: BTreeMap<OrderingKey, u32>,
     /// Faults of ours while a delivery was attempted.
     pub(super) strikes: BTreeMap<Seq, u8>,
     /// Up to here deliveries were taken from the disk or the fan-out.
@@ -116,14 +111,11 @@ impl Lane {
 
     /// Takes a first attempt out of its place. Where it is still on disk, it will be met when it
     /// is read, and must be known then.
-    fn remove_fresh(&mut self, Fresh { seq, key }: Fresh) {
+    fn remove_fresh(&mut self, fresh: Fresh) {
         let waiting = [&mut self.fresh, &mut self.asked].into_iter();
-        let held = self.held.get_mut(&key);
-        let was_held = held.as_ref().is_some_and(|it| it.iter().any(|it| it.seq == seq));
-        waiting.chain(held).for_each(|it| it.retain(|it| it.seq != seq));
-        self.held_len -= usize::from(was_held);
-        self.held.retain(|_, it| !it.is_empty());
-        self.recovered_to = self.recovered_to.max(seq);
+        waiting.for_each(|it| it.retain(|it| it.seq != fresh.seq));
+        self.order.remove_held(fresh);
+        self.recovered_to = self.recovered_to.max(fresh.seq);
     }
 
     /// Whether it is in memory or on loan already.
@@ -141,13 +133,6 @@ impl Lane {
 
     fn all_waiting(&self) -> [&Waiting; 3] {
         [&self.retries, &self.asked_again, &self.bulk]
-    }
-
-    /// A delivery waits for its time: its ordering key stays busy.
-    pub(super) fn note_busy(&mut self, key: OrderingKey) {
-        if key.is_ordered() {
-            *self.busy.entry(key).or_default() += 1;
-        }
     }
 
     fn has_fresh(&self) -> bool {
@@ -183,17 +168,10 @@ impl Lane {
         let loan = Loan { fresh, holds, key, attempted, wanted, closing };
         self.loans.insert(taken.seq(), loan);
         if attempted {
-            self.borrow_key(key);
+            self.order.borrow(key);
         }
         if fresh {
-            self.note_busy(key);
-        }
-    }
-
-    /// One delivery more of this key is attempted.
-    pub(super) fn borrow_key(&mut self, key: OrderingKey) {
-        if key.is_ordered() {
-            *self.leased_keys.entry(key).or_default() += 1;
+            self.order.note_busy(key);
         }
     }
 
@@ -221,7 +199,7 @@ impl Lane {
     }
 
     fn choose(&mut self, now: Timestamp, allowed: Allowance) -> Option<Taken> {
-        let asked = self.asked.iter().position(|it| !self.leased_keys.contains_key(&it.key));
+        let asked = self.asked.iter().position(|it| !self.order.is_leased(it.key));
         if let Some(fresh) = asked.and_then(|it| self.asked.remove(it)) {
             return Some(Taken::Fresh(fresh, Claim::Asked));
         }
@@ -243,30 +221,26 @@ impl Lane {
     }
 
     fn take_waiting(&mut self, share: Claim, now: Timestamp) -> Option<Taken> {
-        let keys = std::mem::take(&mut self.leased_keys);
-        let free = |it: &Due| !keys.contains_key(&OrderingKey(it.row.ordering_key));
+        let order = std::mem::take(&mut self.order);
+        let free = |it: &Due| !order.is_leased(OrderingKey(it.row.ordering_key));
         let taken = match share {
             Claim::Bulk => self.take_repeat(now, free),
             _ => self.waiting(share).take(now, free),
         };
-        self.leased_keys = keys;
+        self.order = order;
         taken.map(Taken::Due)
     }
 
     fn take_fresh(&mut self) -> Option<Fresh> {
         while let Some(fresh) = self.fresh.front().copied() {
-            let waits =
-                self.busy.contains_key(&fresh.key) || self.leased_keys.contains_key(&fresh.key);
-            if !waits {
-                self.fresh.pop_front();
-                return Some(fresh);
-            }
-            if fresh.key == STRICT || self.held_len >= HELD_MAX {
+            let free = self.order.is_free(fresh.key);
+            if !free && !self.order.hold(fresh) {
                 return None;
             }
             self.fresh.pop_front();
-            self.held.entry(fresh.key).or_default().push_back(fresh);
-            self.held_len += 1;
+            if free {
+                return Some(fresh);
+            }
         }
         None
     }
@@ -280,11 +254,9 @@ impl Lane {
     pub(super) fn give_room_back(&mut self) {
         empty(&mut self.fresh);
         empty(&mut self.asked);
-        empty(&mut self.held);
         empty(&mut self.loans);
-        empty(&mut self.leased_keys);
-        empty(&mut self.busy);
         empty(&mut self.strikes);
+        self.order.give_room_back();
         self.repeats = self.repeats.take().filter(|it| !it.is_empty());
         for waiting in [&mut self.retries, &mut self.asked_again, &mut self.bulk] {
             waiting.give_room_back();
@@ -305,7 +277,7 @@ impl Lane {
     /// Up to here every delivery has history.
     pub(super) fn cursor(&self) -> Seq {
         let on_disk = (self.loaded_to < self.last).then(|| self.loaded_to.next());
-        let held = self.held.values().filter_map(|it| it.front()).map(|it| it.seq).min();
+        let held = self.order.first_held();
         let fresh = self.fresh.iter().chain(&self.asked).map(|it| it.seq).min();
         let leased = self.loans.iter().find(|(_, it)| it.fresh).map(|(seq, _)| *seq);
         let first = [on_disk, held, fresh, leased].into_iter().flatten().min();
@@ -359,6 +331,7 @@ fn empty<T: Default + PartialEq>(it: &mut T) {
 mod tests {
     use super::*;
     use crate::storage::record::RetryRow;
+    use crate::storage::taken::STRICT;
 
     const NOW: Timestamp = Timestamp(1000);
 

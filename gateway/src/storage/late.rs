@@ -25,11 +25,11 @@ pub struct Late {
 impl Lane {
     /// Whether something could be attempted now, as far as can be told without the disk.
     fn could_go(&self, now: Timestamp) -> bool {
-        let free = |key: OrderingKey| !self.leased_keys.contains_key(&key);
+        let free = |key: OrderingKey| !self.order.is_leased(key);
         let due = |it: &Due| free(OrderingKey(it.row.ordering_key));
         let waiting = [&self.retries, &self.asked_again, &self.bulk];
         self.asked.iter().any(|it| free(it.key))
-            || self.fresh.iter().any(|it| free(it.key) && !self.busy.contains_key(&it.key))
+            || self.fresh.iter().any(|it| self.order.is_free(it.key))
             || self.wants_loading()
             || waiting.into_iter().any(|it| it.could_go(now, due))
             || self.repeats.as_ref().is_some_and(|it| it.is_ready(now))

@@ -1,7 +1,5 @@
 //! How a loan of a lane ends: it is settled, or given back.
 
-use std::collections::BTreeMap;
-
 use crate::domain::{Claim, Seq};
 use crate::storage::lane::Lane;
 use crate::storage::record::RetryRow;
@@ -13,7 +11,7 @@ impl Lane {
         let loan = self.loans.remove(&taken.seq());
         let key = loan.map_or(taken.key(), |it| it.key);
         if loan.is_some_and(|it| it.attempted) {
-            self.return_key(key);
+            self.order.give_back(key);
         }
         match taken {
             Taken::Fresh(Fresh { seq, .. }, mut share) => {
@@ -59,7 +57,7 @@ impl Lane {
             self.backlog = self.backlog.saturating_sub(1);
         }
         if loan.is_some_and(|it| it.attempted) {
-            self.return_key(key);
+            self.order.give_back(key);
         }
         self.strikes.remove(&seq);
         let held = loan.is_none_or(|it| it.holds);
@@ -72,35 +70,20 @@ impl Lane {
 
     /// One delivery less of this key is ahead of the fresh ones.
     fn free(&mut self, key: OrderingKey) {
-        one_less(&mut self.busy, key);
+        self.order.free(key);
         self.release(key);
     }
 
     /// Lets the fresh ones of a key that is free again back into their places.
     fn release(&mut self, key: OrderingKey) {
-        if !self.busy.contains_key(&key) {
+        if !self.order.is_busy(key) {
             self.unhold(key);
         }
     }
 
     fn unhold(&mut self, key: OrderingKey) {
-        let Some(held) = self.held.remove(&key) else { return };
-        self.held_len -= held.len();
-        for fresh in held.into_iter().rev() {
+        for fresh in self.order.unhold(key).into_iter().rev() {
             self.fresh.push_front(fresh);
         }
-    }
-
-    fn return_key(&mut self, key: OrderingKey) {
-        one_less(&mut self.leased_keys, key);
-    }
-}
-
-/// Counts one less; none is nothing.
-fn one_less(counts: &mut BTreeMap<OrderingKey, u32>, key: OrderingKey) {
-    let Some(count) = counts.get_mut(&key) else { return };
-    *count -= 1;
-    if *count == 0 {
-        counts.remove(&key);
     }
 }

@@ -85,6 +85,7 @@ mod plugin_versions;
 pub use plugin_versions::Uploaded;
 
 mod known_types;
+mod order;
 mod reorder;
 mod repeats;
 mod replays;

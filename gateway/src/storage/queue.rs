@@ -298,7 +298,7 @@ impl Queue {
             let next = it.retry.as_ref().map(|(_, row)| row);
             ordering_key = lane.settled(key.seq, ordering_key, next);
         } else if it.retry_was.is_none() && it.retry.is_some_and(|(_, row)| row.holds) {
-            lane.note_busy(ordering_key);
+            lane.order.note_busy(ordering_key);
         }
         if let Some((due, row)) = it.retry
             && !lane.knows(key.seq)

@@ -91,7 +91,7 @@ impl Queue {
             lane.retrying += 1;
             lane.waits_from = lane.waits_from.into_iter().chain([key.seq]).min();
             if row.holds {
-                lane.note_busy(OrderingKey(row.ordering_key));
+                lane.order.note_busy(OrderingKey(row.ordering_key));
             }
             lane.insert_waiting(Due { due, seq: key.seq, row });
         }

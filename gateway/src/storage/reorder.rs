@@ -38,12 +38,11 @@ impl Lane {
         holding: &[OrderingKey],
     ) {
         self.ordering = ordering;
-        let held = std::mem::take(&mut self.held).into_values().flatten();
+        let held = self.order.clear();
         let mut fresh: Vec<_> = std::mem::take(&mut self.fresh).into_iter().chain(held).collect();
         fresh.sort_unstable_by_key(|it| it.seq);
         let keyed = |it: Fresh| Fresh { key: key(it.seq), ..it };
         self.fresh = fresh.into_iter().map(keyed).collect();
-        self.held_len = 0;
         // A test keeps no order, and never did.
         for it in self.asked.iter_mut().filter(|it| it.key.is_ordered()) {
             it.key = key(it.seq);
@@ -52,18 +51,16 @@ impl Lane {
             due.row.ordering_key = self.key_of(&due.row, || key(due.seq)).0;
             self.insert_waiting(due);
         }
-        self.busy.clear();
-        self.leased_keys.clear();
         self.loans.iter_mut().for_each(|(seq, loan)| loan.key = key(*seq));
         for loan in self.loans.values().copied().collect::<Vec<_>>() {
             if loan.attempted {
-                self.borrow_key(loan.key);
+                self.order.borrow(loan.key);
             }
             if loan.fresh {
-                self.note_busy(loan.key);
+                self.order.note_busy(loan.key);
             }
         }
-        holding.iter().for_each(|it| self.note_busy(*it));
+        holding.iter().for_each(|it| self.order.note_busy(*it));
     }
 }
 
@@ -194,7 +191,7 @@ mod tests {
         let head = lane.take(Timestamp(5000), &mut Allowance::of(1)).unwrap();
         assert_eq!((head.seq(), head.key()), (Seq(1), OrderingKey::NONE));
         [2, 3, 1].into_iter().for_each(|it| settle(&mut lane, it, 1));
-        assert_eq!((lane.cursor(), lane.busy.len(), lane.leased_keys.len()), (Seq(3), 0, 0));
+        assert!(lane.cursor() == Seq(3) && lane.order.is_all_free());
     }
 
     #[test]
@@ -220,7 +217,7 @@ mod tests {
             settle(&mut lane, seq, 1);
         }
         assert_eq!((lane.cursor(), lane.backlog), (Seq(6), 0));
-        assert_eq!((lane.busy.len(), lane.leased_keys.len()), (0, 0));
+        assert!(lane.order.is_all_free());
     }
 
     #[test]

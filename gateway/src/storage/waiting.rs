@@ -25,106 +25,125 @@ impl Due {
 type Place = (Timestamp, Seq);
 
 /// The deliveries of one endpoint and one share that wait for another attempt, by their time:
-/// the earliest in memory, the rest on disk.
+/// the earliest in memory, the rest on disk. Most endpoints have none: that takes the room of a
+/// pointer.
 #[derive(Debug, Default)]
-pub(super) struct Waiting {
+pub(super) struct Waiting(Option<Box<Kept>>);
+
+#[derive(Debug, Default)]
+struct Kept {
     rows: VecDeque<Due>,
     /// From here on they are only on disk.
     beyond: Option<Place>,
 }
 
+static NONE: Kept = Kept { rows: VecDeque::new(), beyond: None };
+
 impl Waiting {
+    fn kept(&self) -> &Kept {
+        self.0.as_deref().unwrap_or(&NONE)
+    }
+
     /// Adds one that is on disk already.
     pub(super) fn insert(&mut self, due: Due) {
-        if self.beyond.is_some_and(|it| due.place() >= it) {
+        let Kept { rows, beyond } = &mut **self.0.get_or_insert_default();
+        if beyond.is_some_and(|it| due.place() >= it) {
             return;
         }
-        let Err(place) = self.rows.binary_search_by_key(&due.place(), Due::place) else { return };
-        self.rows.insert(place, due);
-        if self.rows.len() > WAITING_MAX {
-            self.beyond = self.rows.pop_back().map(|it| it.place());
+        let Err(place) = rows.binary_search_by_key(&due.place(), Due::place) else { return };
+        rows.insert(place, due);
+        if rows.len() > WAITING_MAX {
+            *beyond = rows.pop_back().map(|it| it.place());
         }
     }
 
     /// Takes one out before its time.
     pub(super) fn remove(&mut self, due: Timestamp, seq: Seq) -> bool {
-        let Ok(place) = self.rows.binary_search_by_key(&(due, seq), Due::place) else {
-            return self.beyond.is_some_and(|it| (due, seq) >= it);
+        let Some(Kept { rows, beyond }) = self.0.as_deref_mut() else { return false };
+        let Ok(place) = rows.binary_search_by_key(&(due, seq), Due::place) else {
+            return beyond.is_some_and(|it| (due, seq) >= it);
         };
-        self.rows.remove(place).is_some()
+        rows.remove(place).is_some()
     }
 
     /// The first that is due and `free`.
     pub(super) fn take(&mut self, now: Timestamp, free: impl Fn(&Due) -> bool) -> Option<Due> {
-        let mut ready = self.rows.iter().take_while(|it| it.due <= now);
+        let rows = &mut self.0.as_mut()?.rows;
+        let mut ready = rows.iter().take_while(|it| it.due <= now);
         let place = ready.position(free)?;
-        self.rows.remove(place)
+        rows.remove(place)
     }
 
     /// Whether one is due.
     pub(super) fn is_ready(&self, now: Timestamp) -> bool {
-        let first = self.rows.front().map(|it| it.due);
-        first.or(self.beyond.map(|(due, _)| due)).is_some_and(|it| it <= now)
+        self.first_due().is_some_and(|it| it <= now)
     }
 
     /// How many in memory are due.
     pub(super) fn ready(&self, now: Timestamp) -> usize {
-        self.rows.partition_point(|it| it.due <= now)
+        self.kept().rows.partition_point(|it| it.due <= now)
     }
 
     /// Whether one could be attempted now: it is due and `free`, or it may be and is on disk.
     pub(super) fn could_go(&self, now: Timestamp, free: impl Fn(&Due) -> bool) -> bool {
-        let mut ready = self.rows.iter().take_while(|it| it.due <= now);
+        let mut ready = self.rows().take_while(|it| it.due <= now);
         ready.any(free) || self.wants_loading(now).is_some()
     }
 
     /// How many are due; `None`: of those on disk alone are some due as well.
     pub(super) fn all_ready(&self, now: Timestamp) -> Option<usize> {
-        let beyond = self.beyond.is_some_and(|(due, _)| due <= now);
+        let beyond = self.kept().beyond.is_some_and(|(due, _)| due <= now);
         (!beyond).then(|| self.ready(now))
     }
 
     /// Since when the first has been due.
     pub(super) fn first_due(&self) -> Option<Timestamp> {
-        self.rows.front().map(|it| it.due).or(self.beyond.map(|(due, _)| due))
+        let Kept { rows, beyond } = self.kept();
+        rows.front().map(|it| it.due).or(beyond.map(|(due, _)| due))
     }
 
     /// When the next one comes due that is not yet.
     pub(super) fn next_after(&self, now: Timestamp) -> Option<Timestamp> {
-        let next = self.rows.get(self.ready(now)).map(|it| it.due);
-        next.or_else(|| self.beyond.map(|(due, _)| due).filter(|it| *it > now))
+        let Kept { rows, beyond } = self.kept();
+        let next = rows.get(self.ready(now)).map(|it| it.due);
+        next.or_else(|| beyond.map(|(due, _)| due).filter(|it| *it > now))
     }
 
     /// From where on rows have to be read from disk, once those in memory are used up.
     pub(super) fn wants_loading(&self, now: Timestamp) -> Option<Place> {
-        self.beyond.filter(|(due, _)| self.rows.is_empty() && *due <= now)
+        let Kept { rows, beyond } = self.kept();
+        beyond.filter(|(due, _)| rows.is_empty() && *due <= now)
     }
 
     /// Takes what was read from disk; behind `beyond` there is more.
     pub(super) fn load(&mut self, rows: Vec<Due>, beyond: Option<Place>) {
-        self.rows.extend(rows);
-        self.beyond = beyond;
+        let kept = self.0.get_or_insert_default();
+        kept.rows.extend(rows);
+        kept.beyond = beyond;
     }
 
     /// Takes out all that is in memory, to be put in again.
     pub(super) fn drain(&mut self) -> VecDeque<Due> {
-        std::mem::take(&mut self.rows)
+        self.0.as_mut().map(|it| std::mem::take(&mut it.rows)).unwrap_or_default()
     }
 
     /// Keeps the room that its rows need.
     pub(super) fn give_room_back(&mut self) {
-        if self.rows.capacity() > 2 * self.rows.len() {
-            self.rows.shrink_to_fit();
+        self.0 = self.0.take().filter(|it| !it.rows.is_empty() || it.beyond.is_some());
+        if let Some(kept) = &mut self.0
+            && kept.rows.capacity() > 2 * kept.rows.len()
+        {
+            kept.rows.shrink_to_fit();
         }
     }
 
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
-        self.rows.capacity()
+        self.kept().rows.capacity()
     }
 
     pub(super) fn rows(&self) -> impl Iterator<Item = &Due> {
-        self.rows.iter()
+        self.kept().rows.iter()
     }
 }
 
