@@ -59,6 +59,8 @@ pub(super) struct Inspection {
     written: BTreeSet<u64>,
     /// By shard, the last batch that journals hold.
     last: BTreeMap<u16, u64>,
+    /// By shard, the first batch that journals hold, and the keyspace that tells its number.
+    pub(super) first: BTreeMap<u16, (u64, u64)>,
 }
 
 /// Looks over the store in `folder`, which `marks` tell about; none: they are lost. Sealed files
@@ -88,7 +90,7 @@ pub(super) fn inspect(
 }
 
 impl Inspection {
-    fn damage(&mut self, kind: DamageKind, file: &Path, what: impl fmt::Display) {
+    pub(super) fn damage(&mut self, kind: DamageKind, file: &Path, what: impl fmt::Display) {
         let what = what.to_string();
         self.damage.push(Damage { file: file.to_owned(), at: None, what, kind });
     }
@@ -172,6 +174,7 @@ impl Inspection {
             let Ok(shard) = <[u8; 2]>::try_from(journal.key(item)) else { continue };
             let shard = u16::from_be_bytes(shard);
             let Ok(meta) = decode::<Meta>(journal.value(item)) else { continue };
+            self.first.entry(shard).or_insert((meta.lsn, item.0));
             let last = self.last.insert(shard, meta.lsn);
             if last.is_some_and(|it| it + 1 != meta.lsn) {
                 let last = last.unwrap_or_default();

@@ -176,7 +176,10 @@ fn look_over(places: &Places, marks: &[Mark], bytes_max: u64) -> Result<Option<I
     }
     let inspection = inspect(&places.store, marks, bytes_max, &mut |_, _| {});
     let mut inspection = inspection.map_err(|it| no_folder(&places.store, &it))?;
-    inspection.accept(&accepted(places));
+    let accepted = accepted(places);
+    inspection.accept(&accepted);
+    let looked = inspection.look_before_the_oldest(&places.store, &accepted);
+    looked.map_err(|it| no_folder(&places.store, &it))?;
     Ok(Some(inspection))
 }
 

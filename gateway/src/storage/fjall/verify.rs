@@ -78,7 +78,10 @@ pub fn verify(
     let mut seen = |path: &Path, bytes: u64| step(Step::File(path, bytes));
     let inspection = inspect(&places.store, &marks, u64::MAX, &mut seen);
     let mut inspection = inspection.map_err(|it| no_folder(&places.store, &it))?;
-    inspection.accept(&accepted(&places));
+    let accepted = accepted(&places);
+    inspection.accept(&accepted);
+    let looked = inspection.look_before_the_oldest(&places.store, &accepted);
+    looked.map_err(|it| no_folder(&places.store, &it))?;
     let mut verified = Verified {
         files: inspection.files,
         bytes: inspection.bytes,
