@@ -216,3 +216,29 @@ async fn a_cloud_event_keeps_its_identity() {
     assert_eq!(got[0].headers["ce-id"], "orders/1");
     assert_eq!(got[0].headers["webhook-id"], accepted["id"].as_str().unwrap());
 }
+
+#[tokio::test]
+async fn what_a_cloud_event_says_in_numbers_and_booleans_goes_out_as_them() {
+    let (folder, mut gateway, endpoint) = bench().await;
+    endpoint.answer(500);
+    let retry = json!({ "base": "1s", "factor": 1, "max_attempts": 50, "jitter": 0 });
+    register(&gateway, &endpoint, json!({ "format": "cloudevents", "retry": retry })).await;
+    let event = json!({
+        "specversion": "1.0", "id": "1", "source": "/s", "type": "a.b", "attempt": 5, "text": "5",
+        "sampled": true, "word": "true", "data": {},
+    });
+    let path = "/v1/tenants/default/events";
+    let request = gateway.request(Method::POST, path, OPERATOR_KEY).body(event.to_string());
+    let request = request.header(header::CONTENT_TYPE, "application/cloudevents+json");
+    assert_eq!(request.send().await.unwrap().status(), 202);
+    // At once, and from what is stored.
+    let first = endpoint.await_count(1).await[0].body.clone();
+    gateway.kill();
+    let before = endpoint.got().len();
+    let _gateway = Gateway::start(&folder.path().join("data"));
+    let again = endpoint.await_count(before + 1).await[before].body.clone();
+    for body in [first, again] {
+        let said = ["attempt", "text", "sampled", "word"].map(|it| body[it].clone());
+        assert_eq!(said, [json!(5), json!("5"), json!(true), json!("true")]);
+    }
+}

@@ -4,7 +4,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     fmt,
 };
 
@@ -25,9 +25,24 @@ const EXTENSION_CHARS_MAX: usize = 20;
 /// ([partitioning](https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/extensions/partitioning.md)).
 const PARTITION_KEY: &str = "partitionkey";
 
+/// Attributes that are texts whatever they look like; others may be numbers or booleans.
+const TEXTS: [&str; 9] = [
+    "specversion",
+    "id",
+    "source",
+    "type",
+    "subject",
+    "time",
+    "datacontenttype",
+    "dataschema",
+    PARTITION_KEY,
+];
+
 /// An event's attributes as text, with what was wrong with them.
 struct Attributes {
     texts: BTreeMap<String, String>,
+    /// Those that came as a number or boolean of JSON.
+    literals: BTreeSet<String>,
     errors: Vec<FieldError>,
     base: String,
 }
@@ -193,7 +208,8 @@ fn invalid(errors: Vec<FieldError>) -> Problem {
 
 impl Attributes {
     fn new(base: &str) -> Self {
-        Self { texts: BTreeMap::new(), errors: Vec::new(), base: base.to_owned() }
+        let (texts, literals, errors) = Default::default();
+        Self { texts, literals, errors, base: base.to_owned() }
     }
 
     fn refuse(&mut self, name: &str, detail: impl Into<String>) {
@@ -207,10 +223,17 @@ impl Attributes {
         match serde_json::from_str(json) {
             Ok(Value::Null) => {}
             Ok(Value::String(text)) => self.put(name, text),
-            Ok(Value::Bool(it)) => self.put(name, it.to_string()),
-            Ok(Value::Number(it)) if it.is_i64() => self.put(name, it.to_string()),
+            Ok(Value::Bool(it)) => self.put_literal(name, it.to_string()),
+            Ok(Value::Number(it)) if it.is_i64() => self.put_literal(name, it.to_string()),
             _ => self.refuse(name, "must be a string, a boolean or a whole number"),
         }
+    }
+
+    fn put_literal(&mut self, name: &str, text: String) {
+        if !TEXTS.contains(&name) {
+            self.literals.insert(name.to_owned());
+        }
+        self.put(name, text);
     }
 
     fn put(&mut self, name: &str, text: String) {
@@ -272,6 +295,7 @@ impl Attributes {
         };
         let kept = self.texts.into_iter().filter(|(name, text)| kept(name, text));
         event.metadata = kept.map(|(name, text)| (format!("ce-{name}"), text)).collect();
+        event.literals = self.literals.into_iter().map(|name| format!("ce-{name}")).collect();
         event_body::check_metadata(&event)?;
         Ok(event)
     }
@@ -296,7 +320,7 @@ mod tests {
     fn a_structured_event_keeps_all_it_says() {
         let event = read(&json!({
             "specversion": "1.0", "id": "A234-1234", "source": "https://shop.example/orders",
-            "type": "order.created", "time": "2018-04-05T17:31:00Z", "subject": "123",
+            "type": "order.created", "time": "2018-04-05T17:31:00Z", "subject": 123,
             "datacontenttype": "application/json", "partitionkey": "eu", "comexampleothervalue": 5,
             "sampled": true, "unsetextension": null, "data": { "n": 1 },
         }));
@@ -317,6 +341,8 @@ mod tests {
             assert_eq!(event.metadata[name], text);
         }
         assert!(!event.metadata.contains_key("ce-unsetextension"));
+        let literals: Vec<_> = event.literals.iter().map(String::as_str).collect();
+        assert_eq!(literals, ["ce-comexampleothervalue", "ce-sampled"]);
     }
 
     #[test]

@@ -1,4 +1,8 @@
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
@@ -115,6 +119,8 @@ pub struct Event {
     pub ordering_key: Option<String>,
     /// Facts beside the data, for filters and plugins.
     pub metadata: BTreeMap<String, String>,
+    /// Which of them, attributes of a CloudEvent, came as a JSON number or boolean.
+    pub literals: BTreeSet<String>,
     /// The data as it came: a JSON text.
     pub data: Bytes,
     /// The only endpoint that shall have it (a test event); `None`: whoever subscribes.
@@ -142,6 +148,7 @@ pub(crate) mod tests {
             accepted_at: Timestamp(1_800_000_000_000),
             ordering_key: None,
             metadata: BTreeMap::new(),
+            literals: BTreeSet::new(),
             data: Bytes::copy_from_slice(data.as_bytes()),
             only: None,
             trace: None,

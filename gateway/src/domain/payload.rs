@@ -75,7 +75,10 @@ fn envelope(event: &Event, data: &Bytes) -> Bytes {
 fn structured(event: &Event, data: &Bytes, content_type: Option<&str>) -> Bytes {
     let mut body = String::from("{");
     for (name, value) in attributes(event) {
-        push_member(&mut body, name, &value);
+        match is_literal(event, name, &value) {
+            true => body.push_str(&format!("\"{name}\":{value},")),
+            false => push_member(&mut body, name, &value),
+        }
     }
     let data_type = content_type.unwrap_or_else(|| json_type(event));
     push_member(&mut body, "datacontenttype", data_type);
@@ -98,6 +101,14 @@ fn json_type(event: &Event) -> &str {
         essence.ends_with("json") && it.bytes().all(|it| (0x20..0x7f).contains(&it))
     };
     brought.filter(is_json).unwrap_or(JSON)
+}
+
+/// Whether an attribute came as a number or boolean of JSON, and still is one: those that the format
+/// has (2.2, Integer and Boolean).
+fn is_literal(event: &Event, name: &str, value: &str) -> bool {
+    let came = || event.literals.contains(&format!("{ATTRIBUTE_PREFIX}{name}"));
+    let whole = || value.parse::<i32>().is_ok_and(|it| it.to_string() == value);
+    !event.literals.is_empty() && came() && (matches!(value, "true" | "false") || whole())
 }
 
 fn push_member(body: &mut String, name: &str, value: &str) {
@@ -247,6 +258,40 @@ mod tests {
         let payload = render(Format::CloudEvents, &event, &data, None);
         let body: serde_json::Value = serde_json::from_slice(&payload.body).unwrap();
         assert_eq!(body["source"], format!("/tenants/{}", event.tenant));
+    }
+
+    #[test]
+    fn what_came_as_a_number_or_boolean_goes_as_one() {
+        let mut event = event("a.b", "");
+        for (name, value, literal) in [
+            ("attempt", "-5", true),
+            ("sampled", "true", true),
+            ("zip", "01234", false),
+            ("text", "5", false),
+            // A plugin may have made something else of it.
+            ("padded", "05", true),
+            ("word", "many", true),
+            ("vast", "2147483648", true),
+        ] {
+            event.metadata.insert(format!("ce-{name}"), value.to_owned());
+            if literal {
+                event.literals.insert(format!("ce-{name}"));
+            }
+        }
+        let payload = render(Format::CloudEvents, &event, &Bytes::from_static(b"{}"), None);
+        let body: serde_json::Value = serde_json::from_slice(&payload.body).unwrap();
+        assert_eq!((&body["attempt"], &body["sampled"]), (&(-5).into(), &true.into()));
+        for (name, text) in [
+            ("zip", "01234"),
+            ("text", "5"),
+            ("padded", "05"),
+            ("word", "many"),
+            ("vast", "2147483648"),
+        ] {
+            assert_eq!(body[name], text);
+        }
+        let payload = render(Format::CloudEventsBinary, &event, &Bytes::from_static(b"{}"), None);
+        assert!(payload.headers.contains(&("ce-attempt".to_owned(), "-5".to_owned())));
     }
 
     #[test]

@@ -1,4 +1,7 @@
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -28,6 +31,9 @@ pub struct NewEvent {
     pub ordering_key: Option<String>,
     /// Facts beside the data.
     pub metadata: BTreeMap<String, String>,
+    /// Which of them came as a JSON number or boolean. That does not tell a repeated event from
+    /// another.
+    pub literals: BTreeSet<String>,
     /// A JSON text.
     pub data: Bytes,
     /// The only endpoint that shall have it.
@@ -52,6 +58,7 @@ impl NewEvent {
             timestamp: None,
             ordering_key: None,
             metadata: BTreeMap::new(),
+            literals: BTreeSet::new(),
             data,
             only: None,
             trace: None,

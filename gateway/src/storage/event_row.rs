@@ -36,16 +36,21 @@ struct More {
 /// What came later still: the number of hops, behind `More`.
 type Hops = u32;
 
+/// And later than that, behind the hops: which metadata came as a JSON number or boolean.
+type Literals<'a> = Vec<&'a str>;
+
 /// Head, and what stands behind it.
-struct Whole<'a>(Head<'a>, Option<More>, Hops);
+struct Whole<'a>(Head<'a>, Option<More>, Hops, Literals<'a>);
 
 impl Serialize for Whole<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
-        match (&self.1, self.2) {
-            (Some(more), hops @ 1..) => (&self.0, more, hops).serialize(to),
-            (None, hops @ 1..) => (&self.0, More { trace: None }, hops).serialize(to),
-            (Some(more), 0) => (&self.0, more).serialize(to),
-            (None, 0) => self.0.serialize(to),
+        let Self(head, more, hops, literals) = self;
+        let some = || more.as_ref().unwrap_or(&More { trace: None });
+        match (more, hops, &literals[..]) {
+            (None, 0, []) => head.serialize(to),
+            (Some(more), 0, []) => (head, more).serialize(to),
+            (_, _, []) => (head, some(), hops).serialize(to),
+            _ => (head, some(), hops, literals).serialize(to),
         }
     }
 }
@@ -68,10 +73,12 @@ impl<'de: 'a, 'a> Deserialize<'de> for Whole<'a> {
                 let head = head.ok_or_else(|| serde::de::Error::invalid_length(0, &self))?;
                 // A row of before ends here, or behind the next.
                 let more = parts.next_element().unwrap_or_default();
-                Ok(Whole(head, more, parts.next_element().ok().flatten().unwrap_or_default()))
+                let hops = parts.next_element().ok().flatten().unwrap_or_default();
+                let literals = parts.next_element().ok().flatten().unwrap_or_default();
+                Ok(Whole(head, more, hops, literals))
             }
         }
-        from.deserialize_tuple(3, Parts(std::marker::PhantomData))
+        from.deserialize_tuple(4, Parts(std::marker::PhantomData))
     }
 }
 
@@ -89,11 +96,12 @@ pub(super) fn encode_event(event: &Event) -> Bytes {
         only: event.only.map(|it| it.0),
     };
     let trace = event.trace.map(|it| More { trace: Some((it.trace, it.span, it.flags)) });
-    encode_with_tail(&Whole(head, trace, event.hops), &event.data)
+    let literals = event.literals.iter().map(String::as_str).collect();
+    encode_with_tail(&Whole(head, trace, event.hops, literals), &event.data)
 }
 
 pub(super) fn decode_event(seq: Seq, row: &Bytes) -> Result<Event> {
-    let (Whole(head, more, hops), data): (Whole<'_>, _) = decode_with_tail(row)?;
+    let (Whole(head, more, hops, literals), data): (Whole<'_>, _) = decode_with_tail(row)?;
     let trace = more.and_then(|it| it.trace);
     let text = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
     Ok(Event {
@@ -107,6 +115,7 @@ pub(super) fn decode_event(seq: Seq, row: &Bytes) -> Result<Event> {
         accepted_at: Timestamp(head.accepted_at),
         ordering_key: head.ordering_key.map(str::to_owned),
         metadata: head.metadata.into_iter().map(text).collect(),
+        literals: literals.into_iter().map(str::to_owned).collect(),
         data,
         only: head.only.map(EndpointNo),
         trace: trace.map(|(trace, span, flags)| TraceContext { trace, span, flags }),
@@ -131,6 +140,10 @@ mod tests {
         assert_eq!(decode_event(event.seq, &encode_event(&event)).unwrap(), event);
         event.trace = None;
         assert_eq!(decode_event(event.seq, &encode_event(&event)).unwrap(), event);
+        event.literals.insert("ce-attempt".into());
+        assert_eq!(decode_event(event.seq, &encode_event(&event)).unwrap(), event);
+        event.hops = 0;
+        assert_eq!(decode_event(event.seq, &encode_event(&event)).unwrap(), event);
     }
 
     #[test]
@@ -153,6 +166,12 @@ mod tests {
         let trace_ends = 5 + head_len(&after);
         assert_eq!(latest[5..trace_ends], after[5..trace_ends]);
         assert_eq!(head_len(&latest), head_len(&after) + 1);
+        // And of before numbers were told from texts.
+        let read = decode_event(event.seq, &latest).unwrap();
+        assert_eq!((read.hops, read.literals.len()), (1, 0));
+        event.literals.insert("ce-n".into());
+        let last = encode_event(&event);
+        assert_eq!(last[5..5 + head_len(&latest)], latest[5..5 + head_len(&latest)]);
     }
 
     fn head_len(row: &Bytes) -> usize {

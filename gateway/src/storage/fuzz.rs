@@ -105,5 +105,6 @@ fn event() -> Event {
         only: None,
         trace: TraceContext::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
         hops: 2,
+        literals: ["region".to_owned()].into(),
     }
 }

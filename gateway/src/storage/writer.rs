@@ -196,6 +196,7 @@ impl Writer {
             accepted_at: now,
             ordering_key: new.ordering_key,
             metadata: new.metadata,
+            literals: new.literals,
             data: new.data,
             only: new.only,
             trace: new.trace,
