@@ -14,6 +14,9 @@ pub struct Timestamp(pub u64);
 impl Timestamp {
     /// A time of RFC 3339, from 1970 on to the end of the year 9999.
     pub fn parse(text: &str) -> Option<Self> {
+        if !has_true_offset(text) {
+            return None;
+        }
         let millis = match text.parse::<jiff::Timestamp>() {
             Ok(time) => time.as_millisecond(),
             Err(_) => in_the_last_days(text)?,
@@ -25,6 +28,15 @@ impl Timestamp {
     pub const fn as_secs(self) -> u64 {
         self.0 / 1000
     }
+}
+
+/// Whether the offset, if there is one in numbers, is less than a day (RFC 3339, 5.6: `time-hour`);
+/// jiff reads more.
+fn has_true_offset(text: &str) -> bool {
+    let time = text.split_once(['T', 't', ' ']).map_or("", |(_, time)| time);
+    let offset = time.split_once(['+', '-']).map_or("", |(_, offset)| offset);
+    let hours = offset.get(..2).and_then(|it| it.parse::<u8>().ok());
+    hours.is_none_or(|it| it < 24)
 }
 
 /// The end of the year 9999, which many a client writes for "ever", and which is behind the last
@@ -97,6 +109,14 @@ mod tests {
             ("9999-13-31T23:59:59Z", None),
             ("1969-12-31T23:59:59Z", None),
             ("2026-01-31", None),
+            ("2026-01-31T12:00:00+23:59", Some("2026-01-30T12:01:00.000Z")),
+            ("2026-01-31T12:00:00-2359", Some("2026-02-01T11:59:00.000Z")),
+            ("2026-01-31T12:00:00+24:00", None),
+            ("2026-01-31T12:00:00-2400", None),
+            ("2026-01-31T12:00:00-00:60", None),
+            ("2026-01-31t12:00:00+0160", None),
+            ("2026-01-31 12:00:00.5+25", None),
+            ("9999-12-31T23:59:59+24:00", None),
             ("", None),
         ] {
             let time = Timestamp::parse(text).map(|it| it.to_string());
