@@ -294,6 +294,36 @@ async fn from_a_full_backlog_on_nothing_is_taken_and_what_waits_goes_on() {
 }
 
 #[tokio::test]
+async fn a_stream_is_held_to_the_backlog_line_by_line() {
+    let (_folder, gateway, endpoint) = bench().await;
+    endpoint.answer(500);
+    let retry = json!({ "base": "1h", "factor": 1, "max_attempts": 5, "jitter": 0 });
+    register(&gateway, &endpoint, json!({ "retry": retry, "event_types": ["a.b"] })).await;
+    let quota = json!({ "quota": { "backlog_max": 7 } });
+    gateway.call(Method::PUT, "/v1/tenants/default", Some(quota)).await;
+    let stream = async |lines: String| {
+        let request =
+            gateway.request(Method::POST, "/v1/tenants/default/events", OPERATOR_KEY).body(lines);
+        let request = request.header("content-type", "application/x-ndjson");
+        let text = request.send().await.unwrap().text().await.unwrap();
+        let answers = text.lines().map(|it| serde_json::from_str(it).unwrap());
+        answers.collect::<Vec<Value>>()
+    };
+    // What nobody wants takes no room.
+    let unwanted = "{\"type\":\"x.y\",\"data\":1}\n".repeat(50);
+    let answers = stream(unwanted.clone()).await;
+    assert!(answers.iter().all(|it| it["status"] == "accepted"), "{answers:?}");
+    let wanted = "{\"type\":\"a.b\",\"data\":1}\n".repeat(2000);
+    let answers = stream(format!("{unwanted}{wanted}")).await;
+    let lines: Vec<_> = answers.iter().map(|it| it["line"].as_u64().unwrap()).collect();
+    assert_eq!(lines, (1..=2050).collect::<Vec<_>>());
+    let (taken, refused) = answers.split_at(50 + 7);
+    assert!(taken.iter().all(|it| it["status"] == "accepted"), "{taken:?}");
+    assert!(refused.iter().all(|it| it["error"]["code"] == "quota_exceeded"), "{refused:?}");
+    assert_eq!(gateway.get("deliveries").await["data"].as_array().unwrap().len(), 7);
+}
+
+#[tokio::test]
 async fn a_key_has_a_pace_of_its_own() {
     let (_folder, gateway, _) = bench().await;
     let limit = json!({ "per_second": 0.5, "burst": 3 });

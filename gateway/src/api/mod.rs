@@ -51,6 +51,7 @@ mod cloud_event;
 mod hops;
 mod incoming_trace;
 mod events_in;
+mod backlog;
 mod ndjson;
 mod events_out;
 mod tail;

@@ -12,6 +12,7 @@ use http_body_util::BodyExt;
 use serde_json::json;
 use tokio::time::Instant;
 
+use crate::api::backlog::Brought;
 use crate::api::caller::Access;
 use crate::api::events_in::{Facts, count_new, name_within};
 use crate::api::gateway::{Gateway, STOPPING};
@@ -60,6 +61,7 @@ struct Incoming {
     /// Lines that were read, and that the tenant's plugins have not come to: their pace is the
     /// stream's.
     waiting: Vec<Line>,
+    brought: Brought,
     /// In the middle of a line that is too long: it is skipped.
     skipping: bool,
     ended: bool,
@@ -68,7 +70,7 @@ struct Incoming {
 }
 
 /// A line that was read: an event or why it is none.
-type Line = (u64, Result<NewEvent, Problem>);
+pub(super) type Line = (u64, Result<NewEvent, Problem>);
 
 pub(super) fn accept(gateway: Gateway, access: Access, said: Said, body: Body) -> Response {
     let incoming = Incoming {
@@ -80,6 +82,7 @@ pub(super) fn accept(gateway: Gateway, access: Access, said: Said, body: Body) -
         searched: 0,
         line: 0,
         waiting: Vec::new(),
+        brought: Brought::default(),
         skipping: false,
         ended: false,
         broken: None,
@@ -253,8 +256,9 @@ impl Incoming {
     async fn store(&mut self, lines: Vec<Line>) -> Bytes {
         let (mut events, mut places) =
             (Vec::with_capacity(lines.len()), Vec::with_capacity(lines.len()));
+        let (lines, later) = self.brought.fit(&self.gateway, &self.access, lines).await;
         let (examined, waiting) = ingested(&self.gateway, &self.access, lines).await;
-        self.waiting = waiting;
+        self.waiting = waiting.into_iter().chain(later).collect();
         for (line, event) in examined {
             match judged(&self.access, event).await {
                 Ok((event, warnings)) => {
@@ -281,6 +285,7 @@ impl Incoming {
             Err(_) => Err(crate::storage::Error::Unavailable("it is stopping".to_owned())),
         };
         taking.end(&self.access, appended.as_deref().unwrap_or_default());
+        self.brought.note(appended.as_deref().unwrap_or_default());
         for (appended, facts) in appended.iter().flatten().zip(facts) {
             count_new(&self.access, (PROTOCOL, &self.said.request), appended, facts);
         }

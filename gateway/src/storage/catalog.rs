@@ -90,8 +90,13 @@ impl TenantEntry {
 
     /// Whether an endpoint wants events of this type, filters aside.
     pub fn listens(&self, event_type: &EventType) -> bool {
-        let mut candidates = self.subscriptions.candidates(event_type).into_iter();
-        candidates.any(|it| it.enabled && it.wants_type(event_type))
+        self.listeners(event_type) > 0
+    }
+
+    /// How many endpoints want events of this type, filters aside.
+    pub fn listeners(&self, event_type: &EventType) -> usize {
+        let candidates = self.subscriptions.candidates(event_type).into_iter();
+        candidates.filter(|it| it.enabled && it.wants_type(event_type)).count()
     }
 
     fn put_endpoint(&mut self, endpoint: Arc<Endpoint>) {
