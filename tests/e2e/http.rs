@@ -49,6 +49,7 @@ async fn what_could_be_read_in_two_ways_is_refused_and_the_connection_closed() {
         ("a coding that nobody undoes", "host: x\r\ntransfer-encoding: gzip, chunked\r\n"),
         ("two codings", "host: x\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n"),
         ("two hosts", "host: x\r\nhost: y\r\ntransfer-encoding: chunked\r\n"),
+        ("no host", "transfer-encoding: chunked\r\n"),
         ("a length as well", "host: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n"),
         ("a length behind", "host: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n"),
     ] {
@@ -89,6 +90,22 @@ async fn the_scheme_of_a_key_is_written_in_any_case() {
         stream.write_all(request.as_bytes()).unwrap();
         let (answer, _) = read(&mut stream);
         assert!(answer.starts_with(&format!("HTTP/1.1 {expected} ")), "{scheme}: {answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_http_1_0_needs_no_host() {
+    let (_folder, gateway, _) = bench().await;
+    for (request, expected) in [
+        ("GET /healthz HTTP/1.1\r\nconnection: close\r\n\r\n", "HTTP/1.1 400 "),
+        ("GET http://x/healthz HTTP/1.1\r\nconnection: close\r\n\r\n", "HTTP/1.1 400 "),
+        ("GET /healthz HTTP/1.1\r\nhost:\r\nconnection: close\r\n\r\n", "HTTP/1.1 200 "),
+        ("GET /healthz HTTP/1.0\r\n\r\n", "HTTP/1.0 200 "),
+    ] {
+        let mut stream = connect(&gateway);
+        stream.write_all(request.as_bytes()).unwrap();
+        let (answer, closed) = read(&mut stream);
+        assert!(answer.starts_with(expected) && closed, "{request}: {answer}");
     }
 }
 
@@ -134,6 +151,38 @@ async fn other_bodies_are_as_strict_as_events() {
         assert_eq!((got, &problem["code"]), (status, &json!(code)), "{body}: {problem}");
     }
     assert_eq!(gateway.get("endpoints").await["data"], json!([]));
+}
+
+#[tokio::test]
+async fn what_takes_no_body_ignores_none() {
+    let (_folder, gateway, endpoint) = bench().await;
+    let id = crate::register(&gateway, &endpoint, json!({})).await;
+    let path = format!("/v1/tenants/default/endpoints/{id}/test");
+    for (kind, body, status) in [
+        ("application/json", "", 200),
+        ("application/json", "{}", 200),
+        ("application/json", " null\n", 200),
+        ("application/x-www-form-urlencoded", "", 200),
+        ("text/plain", " \r\n", 200),
+        ("application/json", r#"{"type":"order.created"}"#, 400),
+        ("application/json", "[]", 400),
+        ("text/plain", "now", 400),
+        ("application/json", &" ".repeat(100_000), 400),
+    ] {
+        let before = endpoint.got().len();
+        let request = gateway.request(Method::POST, &path, OPERATOR_KEY);
+        let request = request.header("content-type", kind).body(body.to_owned());
+        let response = request.send().await.unwrap();
+        let (got, answer) = (response.status().as_u16(), response.text().await.unwrap());
+        assert_eq!(got, status, "{body:.40}: {answer}");
+        assert_eq!(answer.contains("\"unexpected_body\""), status == 400, "{answer}");
+        assert_eq!(endpoint.got().len() - before, usize::from(status == 200), "{body:.40}");
+    }
+    // In pieces, of a length that nobody told.
+    let pieces = tokio_util::io::ReaderStream::with_capacity(&b"{}"[..], 1);
+    let request = gateway.request(Method::POST, &path, OPERATOR_KEY);
+    let response = request.body(reqwest::Body::wrap_stream(pieces)).send().await.unwrap();
+    assert_eq!(response.status(), 200);
 }
 
 /// Open files of the gateway's process, connections included.

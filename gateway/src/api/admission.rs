@@ -20,7 +20,7 @@ use crate::api::problem::Problem;
 use crate::api::route::{Route, Run};
 use crate::api::router::{RequestId, tells_of_requests};
 use crate::api::timed::Timed;
-use crate::api::{audit, events_in, unpack};
+use crate::api::{audit, body, events_in, unpack};
 use crate::domain::{ApiKey, RateLimit, Scope};
 use crate::storage::Author;
 
@@ -39,6 +39,8 @@ struct Operation {
     timed: Arc<Timed>,
     run: Run,
     unpacks: bool,
+    /// Whether it is asked to do something and takes no body for that.
+    mute: bool,
 }
 
 /// What the door needs to know of the operation behind it.
@@ -58,6 +60,7 @@ struct Passed {
 
 impl Guarded {
     pub(super) fn new(gateway: &Gateway, route: Route) -> Self {
+        let mute = route.takes_nothing();
         let (name, need, query) = (route.doc.name, route.need, route.doc.query);
         Self(Arc::new(Operation {
             gateway: gateway.clone(),
@@ -65,6 +68,7 @@ impl Guarded {
             door: Arc::new(Door { name, need, query }),
             run: route.run,
             unpacks: route.unpacks,
+            mute,
         }))
     }
 }
@@ -123,9 +127,10 @@ impl Operation {
         let tenant = access.as_ref().filter(|_| tells_of_requests()).map(|it| it.slug.clone());
         let passed = Passed { door: door.clone(), access };
         request.extensions_mut().insert(passed);
-        let request = match self.unpacks {
-            true => unpack::unpacked(request),
-            false => Ok(request),
+        let request = match (self.unpacks, self.mute) {
+            (true, _) => unpack::unpacked(request),
+            (false, true) => body::need_none(request).await,
+            (false, false) => Ok(request),
         };
         let ran = match request {
             Ok(request) => (self.run)(request, gateway.clone()),

@@ -1,9 +1,9 @@
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::{body::Body, extract::Request};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, header};
-use http_body::Frame;
+use http_body::{Body as _, Frame};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -25,6 +25,8 @@ const BYTES_PER_SECOND_MIN: f64 = 1024.0;
 /// writing when the connection closes would not see why.
 const REST_BYTES_MAX: usize = 64 * 1024 * 1024;
 const REST_PATIENCE: Duration = Duration::from_secs(5);
+/// How much a body may have that says nothing.
+const NOTHING_BYTES_MAX: usize = 1024;
 /// What the parser says of JSON that is nested deeper than 128.
 const TOO_DEEP: &str = "recursion limit exceeded";
 
@@ -124,6 +126,27 @@ pub(super) async fn drop_rest(mut body: Body) {
     });
     // Too slow or too long: then the connection closes on whoever sends it.
     let _ = rest.await;
+}
+
+/// Sees that a request says nothing where nothing is taken: what it says would be ignored. Blanks, and
+/// JSON without anything in it, are nothing.
+pub(super) async fn need_none(request: Request) -> Result<Request> {
+    if request.body().is_end_stream() {
+        return Ok(request);
+    }
+    let (head, body) = request.into_parts();
+    let bytes = read(&head.headers, body, NOTHING_BYTES_MAX).await.ok();
+    let none = bytes.is_some_and(|it| match serde_json::from_slice(&it) {
+        Ok(Value::Null) => true,
+        Ok(Value::Object(members)) => members.is_empty(),
+        Ok(Value::Array(_) | Value::Bool(_) | Value::Number(_) | Value::String(_)) => false,
+        Err(_) => it.trim_ascii().is_empty(),
+    });
+    let detail = "this operation takes no body: send it without one; nothing was done";
+    match none {
+        true => Ok(Request::from_parts(head, Body::empty())),
+        false => Err(Problem::bad_request("unexpected_body", detail)),
+    }
 }
 
 /// Whether the body is of this media type; parameters do not matter.

@@ -262,6 +262,9 @@ fn refusals(route: &Route) -> Vec<(u16, &'static str)> {
     if route.path.contains("/plugins/{name}") && route.method != Method::PUT {
         all.push((404, "plugin_not_found"));
     }
+    if route.takes_nothing() {
+        all.push((400, "unexpected_body"));
+    }
     if !bodies.is_empty() {
         all.extend([(400, "invalid_json"), (408, "body_too_slow"), (413, "body_too_large")]);
         all.extend([(415, "unsupported_media_type"), (415, "unsupported_encoding")]);

@@ -208,6 +208,11 @@ impl Route {
         self
     }
 
+    /// Whether it is a POST without a body.
+    pub(super) fn takes_nothing(&self) -> bool {
+        self.method == Method::POST && self.doc.bodies.is_empty()
+    }
+
     /// Its body may come compressed; limits count what it unpacks to.
     pub(super) fn compressible(mut self) -> Self {
         self.unpacks = true;

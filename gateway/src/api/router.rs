@@ -7,7 +7,7 @@ use axum::{
     routing::{MethodFilter, on_service},
 };
 use futures_util::FutureExt;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode, Version, header};
 use tokio::time::Instant;
 use tower::Service;
 
@@ -107,7 +107,9 @@ pub struct FramedTwice;
 fn refused_head(request: &Request) -> Option<Problem> {
     let ambiguous = |detail| Some(Problem::bad_request("ambiguous_request", detail));
     let headers = request.headers();
-    if headers.get_all(header::HOST).iter().count() > 1 {
+    let hosts = headers.get_all(header::HOST).iter().count();
+    // HTTP/1.0 knows of none.
+    if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
         return ambiguous("a request has one `Host`");
     }
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
@@ -257,7 +259,7 @@ mod tests {
         let api = Api::around(router, world);
         let ask = async |path: &str| {
             let request = Request::builder().uri(path).header(REQUEST_ID, "mine");
-            let request = request.body(Body::empty()).unwrap();
+            let request = request.header(header::HOST, "x").body(Body::empty()).unwrap();
             let response = api.clone().answer(request).await;
             assert_eq!(response.headers()[REQUEST_ID], "mine");
             let status = response.status();
