@@ -131,6 +131,10 @@ async fn what_is_no_file_is_named_and_a_byte_order_mark_is_none_of_the_event() {
         assert!(code == 2 && errors.contains("read twice"), "{backup}: {errors}");
     }
     assert!(!folder.path().join("new").exists());
+    std::fs::write(folder.path().join("some.backup"), "").unwrap();
+    let restore = ["store", "restore", "some.backup", "--data-dir", "data"];
+    let (code, _, errors) = shell.run(&restore);
+    assert!(code == 5 && errors.contains("a store already"), "{errors}");
     let lines = "\u{feff}{\"type\":\"a.b\",\"data\":1}\n{\"type\":\"a.b\",\"data\":2}\n";
     std::fs::write(folder.path().join("events.ndjson"), lines).unwrap();
     assert_eq!(shell.json(&["events", "import", "events.ndjson"])["accepted"], 2);

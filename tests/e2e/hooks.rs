@@ -38,6 +38,7 @@ async fn a_tenants_events_go_through_its_ingest_chain() {
     let (status, problem) = gateway.call(Method::POST, "events", Some(bad.clone())).await;
     assert_eq!((status, &problem["code"]), (422, &json!("event_rejected")));
     assert_eq!(problem["errors"][0]["detail"], "plugin every-hook: the amount is negative");
+    assert_eq!(problem["detail"], problem["errors"][0]["detail"]);
     let good = json!({ "type": "a.b", "data": { "amount": 1 }, "id": "mine" });
     let both = json!([good, bad]);
     let (status, problem) = gateway.call(Method::POST, "events", Some(both)).await;
@@ -100,6 +101,10 @@ async fn an_ingest_plugin_that_fails_for_everyone_rests() {
         (&failing["data"]["hook"], &failing["data"]["failures"]),
         (&json!("ingest"), &json!(3))
     );
+    let fault = failing["data"]["error"]["code"].as_str().unwrap();
+    let log = std::fs::read_to_string(folder.path().join("data.log")).unwrap();
+    let told_of = |it: &str| it.contains("hookgate.plugin.failing") && it.contains(fault);
+    assert!(log.lines().any(told_of), "{fault}: {log}");
     tokio::time::sleep(std::time::Duration::from_millis(2200)).await;
     assert_eq!(publish(false).await, (202, String::new()));
     assert_eq!(told.await_count(2).await[1].body["type"], "hookgate.plugin.recovered");

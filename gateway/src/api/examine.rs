@@ -319,6 +319,8 @@ async fn follow(
         let rest = breakers.standing(subject, Instant::now()).reopens_in;
         data["paused_seconds"] = rest.map(|it| it.as_secs_f64().ceil()).into();
     }
-    tracing::warn!(tenant = %access.slug, %plugin, version, "{event_type}");
+    // What kind of fault it is. The plugin's own words may hold what the event says.
+    let error = data["error"]["code"].as_str();
+    tracing::warn!(tenant = %access.slug, %plugin, version, error, "{event_type}");
     access.shard.raise(&access.slug, event_type, &data).await;
 }

@@ -5,6 +5,7 @@ use axum::{
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
+use crate::api::examine::REJECTED;
 use crate::api::pace::TooFast;
 use crate::storage;
 
@@ -104,7 +105,13 @@ impl Problem {
             pointer => pointer.to_owned(),
         };
         let named = errors.iter().take(ERRORS_NAMED_MAX);
-        let mut named: Vec<_> = named.map(|it| format!("{} {}", place(it), it.detail)).collect();
+        let sentence = |it: &FieldError| match (code, it.pointer.as_str()) {
+            // It begins with the plugin that says it.
+            (REJECTED, "") => it.detail.clone(),
+            (REJECTED, pointer) => format!("{pointer}: {}", it.detail),
+            _ => format!("{} {}", place(it), it.detail),
+        };
+        let mut named: Vec<_> = named.map(sentence).collect();
         if errors.len() > ERRORS_NAMED_MAX {
             named.push(format!("and {} more", errors.len() - ERRORS_NAMED_MAX));
         }

@@ -50,6 +50,11 @@ pub fn check_backup(from: impl Read) -> Result<u64, StartError> {
     Ok(fjall::check_backup(from)?)
 }
 
+/// Whether there is a store in `folder`, or what is left of one.
+pub fn has_store(folder: &Path) -> bool {
+    fjall::has_store(folder)
+}
+
 /// Makes a store in a new directory from a backup; how many rows it has.
 ///
 /// # Errors

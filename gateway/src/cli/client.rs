@@ -54,6 +54,10 @@ impl Failure {
         Self { code: 4, ..Self::other(what) }
     }
 
+    pub(super) fn conflict(what: impl Into<String>) -> Self {
+        Self { code: 5, ..Self::other(what) }
+    }
+
     pub(super) fn usage(what: impl Into<String>) -> Self {
         Self { code: 2, ..Self::other(what) }
     }

@@ -110,7 +110,7 @@ async fn follow(client: &Client, mut replay: Value) -> Result<Value, Failure> {
         tokio::time::sleep(LOOK_EVERY).await;
         replay = client.get(&client.path(&["replays", &id])?).await?;
         bar.set_position((replay["progress"].as_f64().unwrap_or_default() * 1000.0) as u64);
-        bar.set_message(format!("{} sent again", replay["replayed"]));
+        bar.set_message(format!("{} set off", replay["replayed"]));
     }
     bar.finish_and_clear();
     Ok(replay)

@@ -42,6 +42,9 @@ pub(super) enum Store {
         data_dir: Option<PathBuf>,
     },
     /// Make a store in a new directory from a backup
+    ///
+    /// Exit codes: 0 done · 2 no backup file · 5 there is a store already · 65 damaged backup ·
+    /// 74 cannot be read or written · 78 newer format
     Restore {
         /// The backup
         backup: PathBuf,
@@ -88,6 +91,10 @@ fn restore(backup: &Path, data_dir: &Path) -> Result<u64, Failure> {
     if backup.as_os_str() == "-" || file.is_ok_and(|it| !it) {
         return Err(Failure::usage(format!("{} is no file", backup.display()))
             .with_help("a backup is read twice: give the file itself, not a pipe or its folder"));
+    }
+    if offline::has_store(data_dir) {
+        let what = format!("{} has a store already", data_dir.display());
+        return Err(Failure::conflict(what).with_help("give a new directory"));
     }
     offline::restore(backup, data_dir).map_err(|it| Failure::of_store(&it))
 }

@@ -114,8 +114,10 @@ impl Watched<'_> {
         if let (Some(members), serde_json::Value::Object(more)) = (data.as_object_mut(), more) {
             members.extend(more);
         }
-        tracing::warn!(tenant = %self.endpoint.tenant, plugin = %self.plugin.name,
-            version = self.version.version, "{event_type}");
+        // What kind of fault it is. The plugin's own words may hold what the event says.
+        let error = data["error"]["code"].as_str();
+        tracing::warn!(tenant = %self.endpoint.tenant, endpoint = %self.endpoint.id,
+            plugin = %self.plugin.name, version = self.version.version, error, "{event_type}");
         self.work.shard.raise(&self.endpoint.tenant, event_type, &data).await;
     }
 }

@@ -1,7 +1,8 @@
 //! Masks fields of the data before an endpoint sees them.
 //!
 //! Config: `fields` (comma separated, needed; a dot leads inward: `card,customer.email`), `keep`
-//! (how many of the last characters stay, default 4). Numbers and objects become `"***"`.
+//! (how many of the last characters stay, default 4). Numbers, objects, and texts of no more than
+//! that many characters become `"***"`: of these nothing would be masked.
 
 use hookgate_plugin::{Config, Event, Outgoing, Plugin, Transformed};
 use serde_json::Value;
@@ -38,6 +39,9 @@ impl Plugin for Redact {
 fn mask(field: &Value, keep: usize) -> String {
     let Some(text) = field.as_str() else { return "***".to_owned() };
     let masked = text.chars().count().saturating_sub(keep);
+    if masked == 0 {
+        return "***".to_owned();
+    }
     text.chars().enumerate().map(|(place, it)| if place < masked { '*' } else { it }).collect()
 }
 
@@ -51,13 +55,33 @@ mod tests {
     #[test]
     fn fields_are_masked() {
         let config = [("fields", "card.number, cvc")];
-        let event_ = event("payment.success", r#"{"card": {"number": "4242424242424242"}, "cvc": 1}"#);
+        let event_ =
+            event("payment.success", r#"{"card": {"number": "4242424242424242"}, "cvc": 1}"#);
         let Ok(Transformed::Replace(out)) = transform::<Redact>(&config, &event_) else {
             panic!("it should be rewritten");
         };
         let data: Value = serde_json::from_slice(&out.payload).unwrap();
         assert_eq!(data["card"]["number"], "************4242");
         assert_eq!(data["cvc"], "***");
+    }
+
+    #[test]
+    fn what_is_too_short_to_be_masked_is_not_shown() {
+        for (text, keep, masked) in [
+            ("1234", "4", "***"),
+            ("12", "4", "***"),
+            ("", "4", "***"),
+            ("12345", "4", "*2345"),
+            ("ab", "0", "**"),
+        ] {
+            let config = [("fields", "pin"), ("keep", keep)];
+            let event_ = event("a", &serde_json::json!({ "pin": text }).to_string());
+            let Ok(Transformed::Replace(out)) = transform::<Redact>(&config, &event_) else {
+                panic!("it should be rewritten");
+            };
+            let data: Value = serde_json::from_slice(&out.payload).unwrap();
+            assert_eq!(data["pin"], masked, "{text}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::world::egress::Host;
 use crate::world::egress::deny_table::{
     self, canonical, embedded_v4, is_metadata, is_private, is_public,
 };
-use crate::world::egress::ports::{is_bad, is_usual};
+use crate::world::egress::ports::{is_bad, is_usual, usual};
 
 /// What the operator lets through: a network, on all ports or on one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,6 +188,18 @@ impl EgressPolicy {
             return Err(Denial::Scheme);
         }
         Ok(())
+    }
+
+    /// Why a port is refused, and which are not.
+    pub(super) fn why_not(&self, port: u16, tls: bool) -> String {
+        if is_bad(port) {
+            return format!("port {port} is that of another service, and never delivered to");
+        }
+        let open = usual(tls).iter().chain(&self.ports).map(u16::to_string);
+        let open = open.collect::<Vec<_>>().join(", ");
+        format!(
+            "port {port} is not open: use one of {open}, or have the operator set `allow_ports`"
+        )
     }
 
     /// Whether any address that is not public may be reached, so that names of such hosts make

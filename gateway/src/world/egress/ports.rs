@@ -17,7 +17,12 @@ pub(super) fn is_bad(port: u16) -> bool {
 
 /// Whether a public host may be spoken to on this port without further leave.
 pub(super) fn is_usual(port: u16, tls: bool) -> bool {
-    matches!(port, 443 | 8443) || (!tls && matches!(port, 80 | 8080))
+    usual(tls).contains(&port)
+}
+
+/// These ports.
+pub(super) fn usual(tls: bool) -> &'static [u16] {
+    if tls { &[443, 8443] } else { &[443, 8443, 80, 8080] }
 }
 
 #[cfg(test)]

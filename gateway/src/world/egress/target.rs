@@ -103,9 +103,7 @@ impl Target {
         judged.map_err(|it| match it {
             Denial::Address => UrlRefusal::blocked(),
             Denial::Scheme => scheme("plain http is not allowed; use https"),
-            Denial::Port => {
-                port_refused(&format!("port {} is not allowed; use 443 or 8443", self.port))
-            }
+            Denial::Port => port_refused(&policy.why_not(self.port, self.tls)),
         })
     }
 }
@@ -170,6 +168,21 @@ fn scheme(detail: &str) -> UrlRefusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refused_port_is_told_with_those_that_are_open() {
+        let policy =
+            EgressPolicy { allow_http: true, ports: vec![9443], ..EgressPolicy::default() };
+        let open = "is not open: use one of 443, 8443";
+        for (url, told) in [
+            ("https://shop.example.com:9000/", format!("port 9000 {open}, 9443, or have")),
+            ("http://shop.example.com:9000/", format!("port 9000 {open}, 80, 8080, 9443, or have")),
+            ("https://shop.example.com:22/", "port 22 is that of another service".to_owned()),
+        ] {
+            let refused = Target::parse(url, &policy).unwrap_err();
+            assert!(refused.detail.starts_with(&told), "{}", refused.detail);
+        }
+    }
 
     #[test]
     fn by_default_only_public_https_passes() {
