@@ -4,7 +4,10 @@ promtool checks the rules, their tests, the scrape configuration and what /metri
 that rules and dashboard use must be those of the gateway; then Prometheus scrapes gateways through a
 bad day (outage.py), and each alert must fire. Only on loopback; needs root and Linux.
 
-    run.py BINARY
+    run.py BINARY [BINARY-WITH-FAILPOINTS]
+
+The second one (`.ci/faults` leaves it in target/faults) is for the alert of a fault that only such a
+build can be made to have; without it that alert is left out, which is said.
 """
 
 import http.server
@@ -58,10 +61,10 @@ def call(url, body=None, method=None, kind="application/json"):
         return error.code, error.read().decode()
 
 
-def start_gateway(binary, folder):
+def start_gateway(binary, folder, **environment):
     process = subprocess.Popen(
         [binary, "serve", "--listen", "127.0.0.1:0", "--data-dir", folder / "data", "--allow-private-endpoints"],
-        env={**os.environ, "HOOKGATE_OPERATOR_KEY": KEY},
+        env={**os.environ, "HOOKGATE_OPERATOR_KEY": KEY, **environment},
         stdout=subprocess.PIPE,
         stderr=open(folder / "gateway.log", "w"),
         text=True,
@@ -139,7 +142,8 @@ def main():
             gateway.wait()
         day = folder / "day"
         day.mkdir()
-        outage.bad_day(binary, day)
+        faulty = pathlib.Path(sys.argv[2]).resolve() if len(sys.argv) > 2 else None
+        outage.bad_day(binary, day, faulty)
     print(f"{len(failures)} failed")
     sys.exit(bool(failures))
 
