@@ -130,6 +130,9 @@ async fn what_is_no_file_is_named_and_a_byte_order_mark_is_none_of_the_event() {
         let (code, _, errors) = shell.run(&restore);
         assert!(code == 2 && errors.contains("read twice"), "{backup}: {errors}");
     }
+    let (code, _, errors) = shell.run(&["dead-letters", "redrive"]);
+    assert!(code == 2 && errors.contains("--endpoint"), "{errors}");
+    assert_eq!(shell.json(&["tenants", "create", "acme"])["id"], "acme");
     assert!(!folder.path().join("new").exists());
     std::fs::write(folder.path().join("some.backup"), "").unwrap();
     let restore = ["store", "restore", "some.backup", "--data-dir", "data"];

@@ -20,6 +20,7 @@ pub(super) enum Tenants {
     /// One tenant
     Get { tenant: String },
     /// Make, rename or limit a tenant
+    #[command(visible_alias = "create")]
     Put {
         tenant: String,
         /// For people

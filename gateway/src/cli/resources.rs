@@ -306,6 +306,10 @@ pub(super) async fn dead_letters(client: &Client, command: DeadLetters) -> Outco
                     body.insert(name.to_owned(), value.into());
                 }
             }
+            if body.is_empty() {
+                return Err(Failure::usage("which dead letters are to be delivered again?")
+                    .with_help("give their ids, or --endpoint, --since or --until"));
+            }
             let answer =
                 client.post(&client.path(&["dead-letters", "redrive"])?, &body.into()).await?;
             output::one(client.json, &answer);

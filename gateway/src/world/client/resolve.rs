@@ -103,7 +103,10 @@ impl Resolver {
         // The trailing dot makes it absolute: no search domain is tried.
         let looked = tokio::time::timeout(PATIENCE, resolver.lookup_ip(format!("{name}."))).await;
         let answer = match looked {
-            Ok(answer) => answer.map_err(|it| failed(it.to_string()))?,
+            Ok(answer) => answer.map_err(|it| match it.is_no_records_found() {
+                true => failed("the name servers know no address of it".to_owned()),
+                false => failed(it.to_string()),
+            })?,
             Err(_) => return Err(failed("no answer within 3 s".to_owned())),
         };
         let addresses: Vec<_> = answer.iter().collect();
@@ -232,6 +235,21 @@ mod tests {
         for name in ["alias", "inside", "meta", "last", "first"] {
             let found = way(&resolver, &format!("{name}.hooks.net")).await;
             assert_eq!(found, Err(FailureClass::BlockedAddress), "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_has_no_address_is_told_from_a_server_that_fails() {
+        let mut tasks = JoinSet::new();
+        let server = start(&mut tasks, |name, _| match name {
+            "nobody.hooks.net" => Says::Code(3),
+            "empty.hooks.net" => Says::Addresses(vec![]),
+            _ => Says::Code(2),
+        });
+        let resolver = Resolver::asking(server.await);
+        for (name, none) in [("nobody", true), ("empty", true), ("broken", false)] {
+            let (_, why) = resolver.look_up(&format!("{name}.hooks.net")).await.unwrap_err();
+            assert_eq!(why.ends_with("the name servers know no address of it"), none, "{why}");
         }
     }
 
