@@ -291,43 +291,41 @@ async fn a_missing_or_shortened_file_is_noticed() {
     assert!(tally.told_later == 0 && tally.refused > tally.whole, "{tally:?}");
 }
 
-#[tokio::test]
-async fn a_journal_that_is_done_with_is_missed_too() {
-    let folder = tempfile::tempdir().unwrap();
-    let (pristine, data) = (folder.path().join("pristine"), folder.path().join("data"));
-    let (store, writers) = Store::open(&pristine, &config(false), masters(), world(1)).unwrap();
+/// A store with large events, until fjall has deleted a journal that it was done with; how many.
+async fn outgrow_a_journal(data: &Path, config: &Config) -> u64 {
+    let (store, writers) = Store::open(data, config, masters(), world(1)).unwrap();
     let mut running = JoinSet::new();
     writers.into_futures().for_each(|it| drop(running.spawn(it)));
     let tenant = Slug::default_tenant();
     let shard = store.shard(&tenant);
-    shard
-        .put_tenant(&tenant, |_| Ok(("Default again".to_owned(), Quota::default())))
-        .await
-        .unwrap();
+    let put = shard.put_tenant(&tenant, |_| Ok(("Default again".to_owned(), Quota::default())));
+    put.await.unwrap();
     shard.create_endpoint(&tenant, conformance::endpoint).await.unwrap();
-    let journals = || {
-        let all = fs::read_dir(pristine.join("store")).unwrap();
-        let mut all: Vec<_> = all.map(|it| it.unwrap().path()).collect();
-        all.retain(|it| it.extension().is_some_and(|it| it == "jnl"));
-        all.sort();
-        all
-    };
     let noise = SeededEntropy::new(3);
     let mut appended = 0;
-    while journals().len() < 2 {
+    while journals(data).len() < 2 || journals(data)[0].ends_with("0.jnl") {
         let data: String = (0..40_000).map(|_| format!("{:016x}", noise.draw())).collect();
         let event_type = EventType::parse("a.b").unwrap();
         let event = NewEvent::new(event_type, Bytes::from(format!("\"{data}\"")));
         shard.append(&tenant, vec![event], true).await.unwrap();
         appended += 1;
-        assert!(appended < 500, "the journal is never done with");
+        assert!(appended < 1000, "the journal is never done with");
     }
     running.shutdown().await;
-    drop(store);
-    let journals = journals();
-    println!("{appended} events, {} journals", journals.len());
+    appended
+}
+
+#[tokio::test]
+async fn a_journal_that_is_done_with_is_missed_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let (pristine, data) = (folder.path().join("pristine"), folder.path().join("data"));
+    let mut small = config(false);
+    small.fjall.journal_bytes_max = 64 * 1024 * 1024;
+    let appended = outgrow_a_journal(&pristine, &small).await;
+    let several = journals(&pristine);
+    println!("{appended} events, {several:?}");
     let name = |it: &Path| it.strip_prefix(&pristine).unwrap().to_owned();
-    for journal in &journals {
+    for journal in &several {
         copy(&pristine, &data);
         let file = data.join(name(journal));
         fs::remove_file(&file).unwrap();
@@ -336,6 +334,45 @@ async fn a_journal_that_is_done_with_is_missed_too() {
         let len = fs::metadata(&file).unwrap().len();
         OpenOptions::new().write(true).open(&file).unwrap().set_len(len / 2).unwrap();
         refuses_or_has(&data, appended, "half");
+        copy(&pristine, &data);
+        fs::remove_file(&file).unwrap();
+        gives_up_once(&data, &file);
+        copy(&pristine, &data);
+        fs::write(&file, &fs::read(&file).unwrap()[10_000..]).unwrap();
+        gives_up_once(&data, &file);
+    }
+    // Tables are all there is of what came before the only journal.
+    while journals(&pristine).len() > 1 {
+        drop(Store::open(&pristine, &small, masters(), world(1)).unwrap());
+    }
+    let mut tables = BTreeMap::<PathBuf, Vec<PathBuf>>::new();
+    for (file, _) in files(&pristine) {
+        let folder = file.parent().unwrap().to_owned();
+        if folder.ends_with("tables") && !folder.ends_with("0/tables") {
+            tables.entry(folder).or_default().push(file);
+        }
+    }
+    for (folder, tables) in tables {
+        copy(&pristine, &data);
+        tables.iter().for_each(|it| flip(&data.join(name(it)), 100, 3));
+        gives_up_once(&data, &folder);
+    }
+}
+
+/// The journals, oldest first.
+fn journals(data: &Path) -> Vec<PathBuf> {
+    let all = fs::read_dir(data.join("store")).unwrap();
+    let mut all: Vec<_> = all.map(|it| it.unwrap().path()).collect();
+    all.retain(|it| it.extension().is_some_and(|it| it == "jnl"));
+    all.sort();
+    all
+}
+
+/// What was given up is not missed by the next start.
+fn gives_up_once(data: &Path, file: &Path) {
+    for accept_loss in [true, false] {
+        let opened = Store::open(data, &config(accept_loss), masters(), world(1));
+        assert!(opened.is_ok(), "{accept_loss} {}: {:?}", file.display(), opened.err());
     }
 }
 

@@ -97,6 +97,8 @@ pub(super) fn open(folder: &Path, config: &Config, shards: u16, let_go: &LetGo) 
         (early, _) => {
             drop(early);
             losses.write_down(&places, &keyspaces, &metas)?;
+            // So that the next start does not miss what was given up before the oldest journal.
+            keyspaces[&Table::Meta].rotate_memtable_and_wait()?;
             let marks: Vec<_> = metas.iter().map(mark_of).collect();
             HighWater::create(&places.marks, &marks).map_err(|it| no_folder(&places.marks, &it))?
         }
