@@ -53,15 +53,20 @@ async fn what_could_be_read_in_two_ways_is_refused_and_the_connection_closed() {
         ("a length as well", "host: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n"),
         ("a length behind", "host: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n"),
     ] {
-        let mut stream = connect(&gateway);
-        let smuggled = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
-        stream.write_all(format!("{}{chunked}{smuggled}", head(rest)).as_bytes()).unwrap();
-        let (answer, closed) = read(&mut stream);
-        assert_eq!((answer.matches("HTTP/1.1 ").count(), closed), (1, true), "{name}: {answer}");
-        let events = gateway.get("events").await;
-        assert_eq!(events["data"], json!([]), "{name}: {answer}");
-        assert!(answer.starts_with("HTTP/1.1 400 "), "{name}: {answer}");
-        assert!(answer.contains("\"ambiguous_request\""), "{name}: {answer}");
+        // Empty lines before a request are passed over (RFC 9112, 2.2).
+        for before in ["", "\r\n\r\n"] {
+            let mut stream = connect(&gateway);
+            let smuggled = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+            let sent = format!("{before}{}{chunked}{smuggled}", head(rest));
+            stream.write_all(sent.as_bytes()).unwrap();
+            let (answer, closed) = read(&mut stream);
+            let answers = answer.matches("HTTP/1.1 ").count();
+            assert_eq!((answers, closed), (1, true), "{name}: {answer}");
+            let events = gateway.get("events").await;
+            assert_eq!(events["data"], json!([]), "{name}: {answer}");
+            assert!(answer.starts_with("HTTP/1.1 400 "), "{name}: {answer}");
+            assert!(answer.contains("\"ambiguous_request\""), "{name}: {answer}");
+        }
     }
 }
 

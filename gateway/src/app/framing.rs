@@ -16,7 +16,9 @@ pub(super) struct Framing {
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Place {
+    /// Before the request line, where empty lines are passed over (RFC 9112, 2.2).
     #[default]
+    Start,
     RequestLine,
     Name,
     Value,
@@ -27,6 +29,13 @@ impl Framing {
     /// Takes the next bytes, and tells whether the head ended with them.
     pub(super) fn see(&mut self, mut bytes: &[u8]) -> bool {
         while let (false, Some(&first)) = (self.place == Place::Over, bytes.first()) {
+            if self.place == Place::Start {
+                match first {
+                    b'\r' | b'\n' => bytes = &bytes[1..],
+                    _ => self.place = Place::RequestLine,
+                }
+                continue;
+            }
             if self.place == Place::Name && first != b'\n' {
                 bytes = &bytes[1..];
                 self.name(first);
@@ -89,7 +98,7 @@ mod tests {
             (format!("x: content-length: 5\r\n{coding}"), false),
             (String::new(), false),
         ] {
-            let head = format!("{LINE}{headers}\r\n");
+            let head = format!("\r\n\r\n\n{LINE}{headers}\r\n");
             for cut in 0..head.len() {
                 let mut framing = Framing::default();
                 let (one, other) = head.as_bytes().split_at(cut);

@@ -176,13 +176,22 @@ fn look_over(places: &Places, marks: &[Mark], bytes_max: u64) -> Result<Option<I
             ))),
         };
     }
-    let inspection = inspect(&places.store, marks, bytes_max, &mut |_, _| {});
-    let mut inspection = inspection.map_err(|it| no_folder(&places.store, &it))?;
+    inspected(places, marks, bytes_max, &mut |_, _| {}).map(Some)
+}
+
+/// What is damaged, but for what an earlier start was allowed to go on without.
+pub(super) fn inspected(
+    places: &Places,
+    marks: &[Mark],
+    bytes_max: u64,
+    progress: &mut dyn FnMut(&Path, u64),
+) -> Result<Inspection> {
+    let failed = |it: io::Error| no_folder(&places.store, &it);
+    let mut inspection = inspect(&places.store, marks, bytes_max, progress).map_err(failed)?;
     let accepted = accepted(places);
     inspection.accept(&accepted);
-    let looked = inspection.look_before_the_oldest(&places.store, &accepted);
-    looked.map_err(|it| no_folder(&places.store, &it))?;
-    Ok(Some(inspection))
+    inspection.look_before_the_oldest(&places.store, &accepted).map_err(failed)?;
+    Ok(inspection)
 }
 
 fn refusal(inspection: &Inspection) -> Error {

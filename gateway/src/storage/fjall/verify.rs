@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::storage::codec::decode;
 use crate::storage::fjall::database::{Config, Fjall};
 use crate::storage::fjall::high_water::shards_made_for;
-use crate::storage::fjall::inspect::inspect;
-use crate::storage::fjall::loss::accepted;
-use crate::storage::fjall::opening::{Places, lock, no_folder, promised};
+use crate::storage::fjall::opening::{Places, inspected, lock, no_folder, promised};
 use crate::storage::fold::Meta;
 use crate::storage::keys::ShardNo;
 use crate::storage::verify::Verification;
@@ -76,12 +74,7 @@ pub fn verify(
     let locked = lock(folder)?;
     let (marks, _) = promised(&places, config, shards)?;
     let mut seen = |path: &Path, bytes: u64| step(Step::File(path, bytes));
-    let inspection = inspect(&places.store, &marks, u64::MAX, &mut seen);
-    let mut inspection = inspection.map_err(|it| no_folder(&places.store, &it))?;
-    let accepted = accepted(&places);
-    inspection.accept(&accepted);
-    let looked = inspection.look_before_the_oldest(&places.store, &accepted);
-    looked.map_err(|it| no_folder(&places.store, &it))?;
+    let inspection = inspected(&places, &marks, u64::MAX, &mut seen)?;
     let mut verified = Verified {
         files: inspection.files,
         bytes: inspection.bytes,
