@@ -1,6 +1,10 @@
 use std::{
+    fmt,
+    future::poll_fn,
     net::{IpAddr, SocketAddr},
+    pin::{Pin, pin},
     sync::Arc,
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -13,11 +17,9 @@ use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    task::AbortHandle,
     time::{Instant, timeout},
 };
 use tokio_rustls::TlsConnector;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::world::client::budget::{Budget, Budgeted};
 use crate::world::client::proxy::tunnel;
@@ -26,8 +28,6 @@ use crate::world::egress::{Host, Proxy, Target};
 use crate::world::{FailureClass, Timings};
 
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
-/// How long a connection that was kept may take to be ready for another request.
-const READY_PATIENCE: Duration = Duration::from_millis(50);
 /// How long an address may take before the next is tried beside it.
 const HEAD_START: Duration = Duration::from_millis(250);
 /// Servers close what was idle for some seconds.
@@ -38,8 +38,9 @@ const HEADERS_MAX: usize = 64;
 /// Why there is no answer: the class, and a sentence.
 pub(super) type Failure = (FailureClass, String);
 
-/// A connection that is ready for a request.
-#[derive(Debug)]
+/// A connection that is ready for a request. Nobody drives it but who uses it
+/// ([`drive`](Self::drive)): a task of its own would be woken, and would wake its user, several
+/// times a request.
 pub(super) struct Connection {
     pub(super) sender: SendRequest<Full<Bytes>>,
     pub(super) budget: Budget,
@@ -48,8 +49,11 @@ pub(super) struct Connection {
     pub(super) idle_since: Instant,
     /// The addresses that the target had when it was opened.
     pub(super) addresses: Vec<IpAddr>,
-    driver: AbortHandle,
+    driver: Driver,
 }
+
+/// Reads and writes what its connection has to; `None` once that has ended.
+type Driver = Option<Pin<Box<dyn Future<Output = ()> + Send>>>;
 
 impl Connection {
     /// Whether it was idle for so long that the other side may be about to close it for that.
@@ -57,43 +61,69 @@ impl Connection {
         self.idle_since.elapsed() >= RESTED
     }
 
-    /// Itself, once it takes a request: a moment after its last answer was read, when its driver
-    /// has seen that. `None` when it is closed, or has a request half written that nobody reads.
-    pub(super) async fn when_ready(mut self) -> Option<Self> {
-        let ready = timeout(READY_PATIENCE, self.sender.ready()).await;
-        matches!(ready, Ok(Ok(()))).then_some(self)
+    /// Whether it takes a request now: it is open, as far as its socket has told, its last answer
+    /// was read and its last request is written.
+    pub(super) fn is_at_rest(&mut self) -> bool {
+        advance(&mut self.driver, &mut Context::from_waker(Waker::noop()));
+        self.sender.is_ready()
+    }
+
+    /// Itself, once it is at rest; `None` when it is closed, or nobody reads its last request.
+    pub(super) async fn when_at_rest(mut self, patience: Duration) -> Option<Self> {
+        let rested = {
+            let ready = pin!(self.sender.ready());
+            timeout(patience, drive(&mut self.driver, ready)).await
+        };
+        matches!(rested, Ok(Ok(()))).then_some(self)
+    }
+
+    /// Waits for `work` that needs the connection to go on.
+    pub(super) fn drive<T>(
+        &mut self,
+        work: impl Future<Output = T> + Unpin,
+    ) -> impl Future<Output = T> {
+        drive(&mut self.driver, work)
     }
 }
 
-/// A peer that never reads would keep the driver, and the request's body, for ever.
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.driver.abort();
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("addresses", &self.addresses).finish_non_exhaustive()
     }
 }
 
-/// Opens connections to addresses that were checked.
-#[derive(Clone)]
-pub(super) struct Connector {
-    /// Owns the tasks that drive connections.
-    pub(super) tasks: TaskTracker,
-    pub(super) stopping: CancellationToken,
+fn drive<T>(
+    driver: &mut Driver,
+    mut work: impl Future<Output = T> + Unpin,
+) -> impl Future<Output = T> {
+    poll_fn(move |context| {
+        advance(driver, context);
+        Pin::new(&mut work).poll(context)
+    })
 }
 
-impl Connector {
-    /// Connects by the way that was found.
-    pub(super) async fn connect(
-        &self,
+/// Lets a connection read and write as much as it can now.
+fn advance(driver: &mut Driver, context: &mut Context<'_>) {
+    if let Some(connection) = driver
+        && connection.as_mut().poll(context) == Poll::Ready(())
+    {
+        *driver = None;
+    }
+}
+
+impl Connection {
+    /// Connects by the way that was found, to addresses that were checked.
+    pub(super) async fn open(
         (target, tls): (&Target, Arc<rustls::ClientConfig>),
         way: &Way,
         timings: &mut Timings,
-    ) -> Result<Connection, Failure> {
+    ) -> Result<Self, Failure> {
         let started = now();
         let slow = |_| (FailureClass::ConnectFailed, "no connection within 5 s".to_owned());
         let stream = timeout(CONNECT_PATIENCE, way.connect(target)).await.map_err(slow)??;
         timings.connect = Some(started.elapsed());
         if !target.tls {
-            return self.handshake(stream, way.addresses.clone()).await;
+            return Self::handshake(stream, way.addresses.clone()).await;
         }
         let name = match &target.host {
             Host::Address(address) => ServerName::IpAddress((*address).into()),
@@ -106,10 +136,10 @@ impl Connector {
         let slow = |_| (FailureClass::TlsHandshake, "no handshake within 5 s".to_owned());
         let secured = secured.map_err(slow)?.map_err(|it| classify(&it))?;
         timings.tls = Some(started.elapsed());
-        self.handshake(secured, way.addresses.clone()).await
+        Self::handshake(secured, way.addresses.clone()).await
     }
 
-    async fn handshake<S>(&self, stream: S, addresses: Vec<IpAddr>) -> Result<Connection, Failure>
+    async fn handshake<S>(stream: S, addresses: Vec<IpAddr>) -> Result<Self, Failure>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -122,18 +152,10 @@ impl Connector {
             .await;
         let (sender, connection) =
             made.map_err(|it| (FailureClass::ConnectionClosed, it.to_string()))?;
-        let stopping = self.stopping.clone();
-        let driver = self.tasks.spawn(async move {
-            tokio::select! {
-                biased;
-                () = stopping.cancelled() => {}
-                // How it ended is told to whoever waits for an answer.
-                _ = connection => {}
-            }
-        });
-        let driver = driver.abort_handle();
+        // How it ended is told to whoever waits for an answer.
+        let driver: Driver = Some(Box::pin(async { drop(connection.await) }));
         let opened_at = now();
-        Ok(Connection { sender, budget, opened_at, idle_since: opened_at, addresses, driver })
+        Ok(Self { sender, budget, opened_at, idle_since: opened_at, addresses, driver })
     }
 }
 

@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -11,8 +11,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::Url;
 
 use crate::domain::ClientTls;
-use crate::world::client::connect::{Connection, Connector, Failure, now};
-use crate::world::client::pool::Pool;
+use crate::world::client::connect::{Connection, Failure, now};
+use crate::world::client::pool::{IDLE_MAX, Pool};
 use crate::world::client::resolve::Resolver;
 use crate::world::client::route::{Prepared, Route};
 use crate::world::client::tls::Tls;
@@ -49,8 +49,9 @@ pub struct HttpTransport {
     policy: Arc<ArcSwap<EgressPolicy>>,
     resolver: Resolver,
     tls: Tls,
-    connector: Connector,
     pool: Arc<Pool>,
+    tasks: TaskTracker,
+    stopping: CancellationToken,
 }
 
 impl HttpTransport {
@@ -64,13 +65,7 @@ impl HttpTransport {
         let pool = Arc::new(Pool::new(config.idle_max));
         let policy = Arc::new(ArcSwap::from_pointee(config.egress));
         tasks.spawn(sweep(pool.clone(), policy.clone(), stopping.clone()));
-        Ok(Self {
-            policy,
-            resolver: Resolver::new(),
-            tls,
-            connector: Connector { tasks, stopping },
-            pool,
-        })
+        Ok(Self { policy, resolver: Resolver::new(), tls, pool, tasks, stopping })
     }
 
     /// From now on deliveries go where `policy` says. Kept connections that it denies are closed.
@@ -85,14 +80,10 @@ impl HttpTransport {
         let Request { pool, url, headers, body, tls, timeout: _ } = request;
         let (route, kept) = self.pool.enter(pool, &url, (&policy, tls))?;
         let message = to_http(&route.prepared, headers, body);
-        let kept = match kept {
-            Some(kept) => kept.when_ready().await,
-            None => None,
-        };
         let spare = kept.as_ref().filter(|it| it.has_rested()).map(|_| message.clone());
         let mut connection = match kept {
             Some(kept) => kept,
-            None => self.open(pool, &route, deadline, timings).await?,
+            None => Box::pin(self.open(pool, &route, deadline, timings)).await?,
         };
         let again = match exchange(&mut connection, message, deadline, timings).await {
             Ok(head) => return Ok(self.finish(head, connection, pool, route).await),
@@ -106,7 +97,7 @@ impl HttpTransport {
                 spare.filter(|_| silent).ok_or(failure)?
             }
         };
-        connection = self.open(pool, &route, deadline, timings).await?;
+        connection = Box::pin(self.open(pool, &route, deadline, timings)).await?;
         let head = exchange(&mut connection, again, deadline, timings).await;
         let head = head.map_err(Unsent::into_failure)?;
         Ok(self.finish(head, connection, pool, route).await)
@@ -124,7 +115,7 @@ impl HttpTransport {
             let way = self.resolver.way(target, &self.policy.load_full()).await?;
             timings.resolve = Some(started.elapsed());
             let tls = self.tls.config(pool, route.tls.as_ref())?;
-            self.connector.connect((target, tls), &way, timings).await
+            Connection::open((target, tls), &way, timings).await
         });
         opened.await.unwrap_or_else(|_| Err(timed_out()))
     }
@@ -133,7 +124,7 @@ impl HttpTransport {
     async fn finish(
         &self,
         head: http::Response<Incoming>,
-        connection: Connection,
+        mut connection: Connection,
         pool: u64,
         route: Route,
     ) -> Response {
@@ -141,7 +132,7 @@ impl HttpTransport {
         connection.budget.set(BODY_BYTES_READ_MAX);
         let mut kept = BytesMut::new();
         let mut truncated = false;
-        let read = timeout(BODY_PATIENCE, async {
+        let read = pin!(async {
             while let Some(frame) = body.frame().await {
                 let Ok(data) = frame.map(hyper::body::Frame::into_data) else { return false };
                 let Ok(data) = data else { continue };
@@ -151,11 +142,11 @@ impl HttpTransport {
             }
             true
         });
-        let ended = read.await.unwrap_or(false);
+        let ended = timeout(BODY_PATIENCE, connection.drive(read)).await.unwrap_or(false);
         // The policy may have changed meanwhile.
         let policy = self.policy.load();
         if ended && (route.is_under(&policy) || route.is_permitted(&policy, &connection)) {
-            self.pool.put(pool, route, connection);
+            self.keep(pool, route, connection);
         }
         Response {
             status: parts.status,
@@ -164,11 +155,26 @@ impl HttpTransport {
             body_truncated: truncated || !ended,
         }
     }
+
+    /// Keeps a connection for the next request, once the last one is written: who answers before
+    /// it has read all gets the rest.
+    fn keep(&self, pool: u64, route: Route, mut connection: Connection) {
+        if connection.is_at_rest() {
+            return self.pool.put(pool, route, connection);
+        }
+        let (kept, stopping) = (self.pool.clone(), self.stopping.clone());
+        self.tasks.spawn(async move {
+            let rested = connection.when_at_rest(IDLE_MAX);
+            if let Some(Some(connection)) = stopping.run_until_cancelled(rested).await {
+                kept.put(pool, route, connection);
+            }
+        });
+    }
 }
 
 impl Drop for HttpTransport {
     fn drop(&mut self) {
-        self.connector.stopping.cancel();
+        self.stopping.cancel();
     }
 }
 
@@ -232,7 +238,8 @@ async fn exchange(
 ) -> Result<http::Response<Incoming>, Unsent> {
     connection.budget.set(HEAD_BYTES_MAX);
     let started = now();
-    let answered = timeout_at(deadline, connection.sender.try_send_request(message)).await;
+    let sent = pin!(connection.sender.try_send_request(message));
+    let answered = timeout_at(deadline, connection.drive(sent)).await;
     timings.first_byte = Some(started.elapsed());
     let mut error = match answered {
         Err(_) => return Err(Unsent::Failed(timed_out())),
@@ -429,6 +436,7 @@ mod tests {
         for _ in 0..5 {
             let sent = transport.send(request(&url, 1)).await;
             assert_eq!(sent.answer.unwrap().body, "ok");
+            assert_eq!(transport.pool.origins(1).len(), 1, "it is at rest at once");
         }
         assert_eq!(*connections.lock().unwrap(), 1);
         transport.send(request(&url, 2)).await.answer.unwrap();
@@ -462,6 +470,55 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         assert_eq!(*connections.lock().unwrap(), 3);
+    }
+
+    #[tokio::test]
+    async fn who_answers_before_it_has_read_all_gets_the_rest() {
+        const LENGTH: usize = 8 * 1024 * 1024;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+        let (transport, mut tasks) = (transport(), JoinSet::new());
+        tasks.spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut buffer = vec![0; 64 * 1024];
+            let mut read = stream.read(&mut buffer).await.unwrap();
+            stream.write_all(OK).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            while read < LENGTH {
+                let more = stream.read(&mut buffer).await.unwrap();
+                assert!(more > 0, "{read} bytes came, and no more");
+                read += more;
+            }
+            stream
+        });
+        let request = Request { body: vec![b' '; LENGTH].into(), ..request(&url, 1) };
+        transport.send(request).await.answer.unwrap();
+        assert!(transport.pool.origins(1).is_empty(), "it is still busy");
+        let whole = timeout(Duration::from_secs(5), tasks.join_all());
+        let _open = whole.await.expect("it gets the rest");
+        timeout(Duration::from_secs(5), async {
+            while transport.pool.origins(1).is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .expect("it is kept once it is at rest");
+    }
+
+    #[tokio::test]
+    async fn what_the_other_side_has_closed_is_let_go_of() {
+        let mut tasks = JoinSet::new();
+        let (url, _) = endpoint(Script::AnswerAndClose(OK), &mut tasks).await;
+        let transport = transport();
+        transport.send(request(&url, 1)).await.answer.unwrap();
+        for _ in 0..100 {
+            transport.pool.sweep(&transport.policy.load());
+            if transport.pool.origins(1).is_empty() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("it is still kept");
     }
 
     #[tokio::test]

@@ -15,7 +15,7 @@ use crate::world::egress::EgressPolicy;
 
 /// A kept connection is closed at this age, so that a changed address or policy takes effect.
 const AGE_MAX: Duration = Duration::from_secs(60);
-const IDLE_MAX: Duration = Duration::from_secs(30);
+pub(super) const IDLE_MAX: Duration = Duration::from_secs(30);
 /// As many as an endpoint may have requests out at once; those that are too many are idle soon.
 const PER_ENDPOINT_MAX: usize = 1024;
 /// Pools in one place share a lock; endpoints are spread over these.
@@ -96,9 +96,10 @@ impl Pool {
         // One that was put back while the policy changed is judged here.
         let permitted =
             |it: &Idle| it.route.is_under(policy) || it.route.is_permitted(policy, &it.connection);
-        let fits = |it: &Idle| it.route.shares_with(&route) && it.is_fit() && permitted(it);
+        let fits = |it: &mut Idle| it.route.shares_with(&route) && it.is_fit() && permitted(it);
         let before = entry.kept.len();
-        let found = std::iter::from_fn(|| entry.kept.pop()).find(fits);
+        let found =
+            std::iter::from_fn(|| entry.kept.pop()).find_map(|mut it| fits(&mut it).then_some(it));
         let gone = before - entry.kept.len();
         *idle -= gone;
         self.idle.fetch_sub(gone, Ordering::Relaxed);
@@ -139,7 +140,7 @@ impl Pool {
             place.entries.retain(|_, entry| {
                 entry
                     .kept
-                    .retain(|it| it.is_fit() && it.route.is_permitted(policy, &it.connection));
+                    .retain_mut(|it| it.is_fit() && it.route.is_permitted(policy, &it.connection));
                 idle += entry.kept.len();
                 !entry.kept.is_empty() || entry.used_at.elapsed() < AGE_MAX
             });
@@ -185,9 +186,9 @@ impl Place {
 }
 
 impl Idle {
-    fn is_fit(&self) -> bool {
+    fn is_fit(&mut self) -> bool {
         let young = self.connection.idle_since.elapsed() < IDLE_MAX
             && self.connection.opened_at.elapsed() < AGE_MAX;
-        young && !self.connection.sender.is_closed()
+        young && self.connection.is_at_rest()
     }
 }
