@@ -15,6 +15,7 @@ pub use opening::AS_THE_TABLES_TELL;
 
 mod inspect;
 mod loss;
+mod memtables;
 mod oldest;
 mod scrub;
 mod retention;

@@ -21,11 +21,14 @@ use fjall::{
     },
 };
 
+use crate::storage::fjall::memtables::Memtables;
 use crate::storage::fjall::settling::Settling;
 use crate::storage::{Error, Floors, Result, Table};
 
-/// How often it is looked which memtables nobody writes to any more.
-const SETTLE_EVERY: Duration = Duration::from_secs(30);
+/// How often it is looked which memtables are new, and which fjall has let go of.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// After so many looks, 30 s, it is looked which of them nobody writes to any more.
+const SETTLE_EVERY: u64 = 120;
 
 /// What each shard lets go of, for whoever reads files.
 #[derive(Debug, Clone, Default)]
@@ -96,16 +99,20 @@ pub(super) struct Dropper {
 impl Dropper {
     pub(super) fn start(keyspaces: BTreeMap<Table, Keyspace>, let_go: LetGo) -> Result<Self> {
         let (wanted, asked) = mpsc::channel();
-        let (mut files, mut settling) =
-            (Files { keyspaces, let_go, held: false }, Settling::default());
+        let mut files = Files { keyspaces, let_go, held: false };
+        let (mut memtables, mut settling) = (Memtables::default(), Settling::default());
         let work = move || {
-            loop {
-                let done = match asked.recv_timeout(SETTLE_EVERY) {
+            for look in 1_u64.. {
+                memtables.look(&files.keyspaces);
+                let done = match asked.recv_timeout(LOOK_EVERY) {
                     Ok(()) => {
                         asked.try_iter().for_each(drop);
                         files.drop_all()
                     }
-                    Err(RecvTimeoutError::Timeout) => settling.settle(&files.keyspaces),
+                    Err(RecvTimeoutError::Timeout) if look.is_multiple_of(SETTLE_EVERY) => {
+                        settling.settle(&files.keyspaces)
+                    }
+                    Err(RecvTimeoutError::Timeout) => Ok(()),
                     Err(RecvTimeoutError::Disconnected) => return,
                 };
                 if let Err(error) = done {
