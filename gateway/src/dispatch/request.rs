@@ -16,6 +16,8 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const WEBHOOK_HOPS: HeaderName = HeaderName::from_static("webhook-hops");
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+const FORBIDDEN: &str = "a header's value has forbidden characters";
 
 /// The request of an attempt at `now`, signed afresh.
 ///
@@ -96,7 +98,13 @@ fn signed(
     headers.insert(WEBHOOK_TIMESTAMP, HeaderValue::from(now.as_secs()));
     let of = (event.id.as_str(), now.as_secs());
     for (name, value) in endpoint.signature.headers(endpoint.secrets_at(now), of, body) {
-        headers.insert(parse_name(&name)?, parse_value(&value)?);
+        let name = match name.as_ref() {
+            "webhook-id" => WEBHOOK_ID,
+            "webhook-timestamp" => WEBHOOK_TIMESTAMP,
+            "webhook-signature" => WEBHOOK_SIGNATURE,
+            other => parse_name(other)?,
+        };
+        headers.insert(name, HeaderValue::try_from(value).map_err(|_| FORBIDDEN)?);
     }
     Ok(headers)
 }
@@ -106,5 +114,5 @@ pub(super) fn parse_name(name: &str) -> Result<HeaderName, String> {
 }
 
 pub(super) fn parse_value(value: &str) -> Result<HeaderValue, String> {
-    HeaderValue::from_str(value).map_err(|_| "a header's value has forbidden characters".to_owned())
+    HeaderValue::from_str(value).map_err(|_| FORBIDDEN.to_owned())
 }

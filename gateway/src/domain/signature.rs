@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use data_encoding::{BASE64, HEXLOWER};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -98,20 +100,20 @@ impl Signature {
         secrets: impl IntoIterator<Item = &'a Secret>,
         (id, timestamp): (&str, u64),
         body: &[u8],
-    ) -> Vec<(String, String)> {
+    ) -> Vec<(Cow<'static, str>, String)> {
         let mut secrets = secrets.into_iter();
-        let header = || {
-            let usual = self.scheme.usual_header().unwrap_or_default();
-            self.header.clone().unwrap_or_else(|| usual.to_owned())
+        let header = || match &self.header {
+            Some(named) => Cow::from(named.clone()),
+            None => Cow::from(self.scheme.usual_header().unwrap_or_default()),
         };
         match self.scheme {
             Scheme::Standard | Scheme::StandardEd25519 => {
-                let prefix = &self.prefix;
                 let signatures = self.standard(secrets, id, timestamp, body);
+                let [named_id, time, signature] = self.standard_names();
                 vec![
-                    (format!("{prefix}-id"), id.to_owned()),
-                    (format!("{prefix}-timestamp"), timestamp.to_string()),
-                    (format!("{prefix}-signature"), signatures),
+                    (named_id, id.to_owned()),
+                    (time, timestamp.to_string()),
+                    (signature, signatures),
                 ]
             }
             Scheme::Stripe => {
@@ -133,9 +135,11 @@ impl Signature {
                 let key = secrets.find_map(Secret::text_bytes);
                 let mac = key.map(|it| hmac(it, &[head.as_bytes(), body]));
                 let value = |it: [u8; 32]| format!("v0={}", HEXLOWER.encode(&it));
-                let usual = Self::USUAL_TIMESTAMP_HEADER;
-                let named = self.timestamp_header.as_deref().unwrap_or(usual);
-                let time = (named.to_owned(), timestamp.to_string());
+                let named = match &self.timestamp_header {
+                    Some(named) => Cow::from(named.clone()),
+                    None => Cow::from(Self::USUAL_TIMESTAMP_HEADER),
+                };
+                let time = (named, timestamp.to_string());
                 mac.map(|it| (header(), value(it))).into_iter().chain([time]).collect()
             }
             Scheme::Shopify => {
@@ -143,6 +147,16 @@ impl Signature {
                 mac.map(|it| (header(), BASE64.encode(&it))).into_iter().collect()
             }
             Scheme::None | Scheme::Plugin => Vec::new(),
+        }
+    }
+
+    /// The three headers of Standard Webhooks: id, time, signatures.
+    fn standard_names(&self) -> [Cow<'static, str>; 3] {
+        match self.prefix.as_str() {
+            Self::USUAL_PREFIX => {
+                ["webhook-id", "webhook-timestamp", "webhook-signature"].map(Cow::from)
+            }
+            other => ["id", "timestamp", "signature"].map(|it| format!("{other}-{it}").into()),
         }
     }
 
@@ -203,7 +217,7 @@ mod tests {
         Signature { scheme, ..Signature::default() }
     }
 
-    fn value(headers: &[(String, String)], name: &str) -> String {
+    fn value(headers: &[(Cow<'static, str>, String)], name: &str) -> String {
         headers.iter().find(|(it, _)| it == name).map(|(_, it)| it.clone()).unwrap_or_default()
     }
 
@@ -250,7 +264,7 @@ mod tests {
         assert_eq!(
             sign(Scheme::Github, b"Hello, World!"),
             [(
-                "x-hub-signature-256".to_owned(),
+                "x-hub-signature-256".into(),
                 "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"
                     .to_owned()
             )]
@@ -266,5 +280,8 @@ mod tests {
         let named =
             Signature { header: Some("acme-signature".into()), ..signature(Scheme::Stripe) };
         assert_eq!(named.headers([&new], (ID, AT), BODY)[0].0, "acme-signature");
+        let other = Signature { prefix: "acme".into(), ..Signature::default() };
+        let names = other.headers([&old], (ID, AT), BODY).into_iter().map(|(name, _)| name);
+        assert!(names.eq(["acme-id", "acme-timestamp", "acme-signature"]));
     }
 }

@@ -4,6 +4,7 @@ use crate::domain::Timestamp;
 
 const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 const SUFFIX_CHARS: usize = 26;
+const PREFIX_CHARS_MAX: usize = 13;
 const TAIL_BITS: u32 = 74;
 
 /// A [TypeID](https://github.com/jetify-com/typeid/tree/main/spec): a prefix that names the noun
@@ -18,6 +19,7 @@ pub struct TypeId {
 impl TypeId {
     /// The id made at `at` with the given 74 bits behind the time; more bits are cut off.
     pub const fn new(prefix: &'static str, at: Timestamp, tail: u128) -> Self {
+        assert!(prefix.len() <= PREFIX_CHARS_MAX, "a prefix is a short word");
         let (high, low) = ((tail >> 62) & 0xfff, tail & ((1 << 62) - 1));
         let time = ((at.0 & 0xffff_ffff_ffff) as u128) << 80;
         Self { prefix, uuid: time | (7 << 76) | (high << 64) | (2 << 62) | low }
@@ -54,12 +56,15 @@ impl TypeId {
 
 impl fmt::Display for TypeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut digits = [0; SUFFIX_CHARS];
-        for (place, digit) in digits.iter_mut().rev().enumerate() {
+        // In one piece, so that a string of it gets its room at once.
+        let mut text = [b'_'; PREFIX_CHARS_MAX + 1 + SUFFIX_CHARS];
+        let begin = self.prefix.len() + 1;
+        let text = &mut text[..begin + SUFFIX_CHARS];
+        text[..begin - 1].copy_from_slice(self.prefix.as_bytes());
+        for (place, digit) in text[begin..].iter_mut().rev().enumerate() {
             *digit = DIGITS[((self.uuid >> (5 * place)) & 31) as usize];
         }
-        let digits = std::str::from_utf8(&digits).expect("the digits are ASCII");
-        write!(f, "{}_{digits}", self.prefix)
+        f.write_str(std::str::from_utf8(text).expect("all of it is ASCII"))
     }
 }
 
