@@ -8,6 +8,8 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 const TARGET: &str = "wasm32-wasip2";
+/// How often it is tried to add it.
+const TRIES: u32 = 3;
 /// Room that the heap has from the start. Where a plugin has to ask for more, the gateway asks the
 /// kernel, and takes it back before the next event: that holds up all threads that run plugins.
 const FLAGS: &str = "-C link-arg=--initial-heap=524288";
@@ -39,20 +41,24 @@ pub(super) fn build(folder: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Adds the target where rustup keeps the toolchain; elsewhere it is there or cargo says so.
+/// Adds the target where rustup keeps the toolchain; elsewhere it is there or cargo says so. Of
+/// two who add it at once rustup fails for the second, when the first is nearly done.
 fn add_target() -> Result<()> {
-    let listed = Command::new("rustup").args(["target", "list", "--installed"]).output();
-    let Ok(listed) = listed else { return Ok(()) };
-    if String::from_utf8_lossy(&listed.stdout).lines().any(|it| it == TARGET) {
-        return Ok(());
+    let mut why = String::new();
+    for _ in 0..TRIES {
+        let listed = Command::new("rustup").args(["target", "list", "--installed"]).output();
+        let Ok(listed) = listed else { return Ok(()) };
+        if String::from_utf8_lossy(&listed.stdout).lines().any(|it| it == TARGET) {
+            return Ok(());
+        }
+        let added = Command::new("rustup").args(["target", "add", TARGET]).output();
+        let added = added.context("rustup cannot be run")?;
+        if added.status.success() {
+            return Ok(());
+        }
+        why = String::from_utf8_lossy(&added.stderr).into_owned();
     }
-    let added = Command::new("rustup").args(["target", "add", TARGET]).output();
-    let added = added.context("rustup cannot be run")?;
-    if !added.status.success() {
-        let why = String::from_utf8_lossy(&added.stderr);
-        bail!("{TARGET} is missing, and `rustup target add {TARGET}` failed:\n{why}");
-    }
-    Ok(())
+    bail!("{TARGET} is missing, and `rustup target add {TARGET}` failed:\n{why}")
 }
 
 fn package_name(folder: &Path) -> Result<String> {
