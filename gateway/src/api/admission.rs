@@ -114,7 +114,7 @@ impl Operation {
                     && let Ok(Caller::Key(key)) = gateway.caller(request.headers())
                 {
                     let author = door.author_of(&Caller::Key(key.clone()), &request);
-                    tell_refusal(gateway, &key, author).await;
+                    Box::pin(tell_refusal(gateway, &key, author)).await;
                 }
                 return refusal;
             }
@@ -129,7 +129,7 @@ impl Operation {
         request.extensions_mut().insert(passed);
         let request = match (self.unpacks, self.mute) {
             (true, _) => unpack::unpacked(request),
-            (false, true) => body::need_none(request).await,
+            (false, true) => Box::pin(body::need_none(request)).await,
             (false, false) => Ok(request),
         };
         let ran = match request {

@@ -82,7 +82,7 @@ pub(super) async fn make(
     traced.end(&lease, endpoint, &attempt);
     if gone {
         // First, so that its next delivery is not tried as well.
-        disable(work, endpoint, "it answered 410 Gone".to_owned()).await;
+        Box::pin(disable(work, endpoint, "it answered 410 Gone".to_owned())).await;
     }
     crate::world::reach("after_2xx_before_settle");
     work.shard.settle(lease, attempt).await

@@ -106,7 +106,7 @@ impl Floor {
             let (mut allowed, asked) = self.scheduler.room(no, limits, now);
             if !enabled {
                 allowed = Allowance::default();
-                self.expire(no, endpoint.as_deref(), now).await;
+                Box::pin(self.expire(no, endpoint.as_deref(), now)).await;
             }
             if allowed.any > 0 || asked {
                 let what = (no, endpoint, limits);
@@ -146,7 +146,8 @@ impl Floor {
             let what = (lease.share, lease.event.data.len());
             let begun = self.scheduler.begin(no, what, now);
             let work = self.work.clone();
-            in_flight.spawn(work.guarded(lease, endpoint.clone(), (begun, limits)));
+            // The runtime moves what it is given several times.
+            in_flight.spawn(Box::pin(work.guarded(lease, endpoint.clone(), (begun, limits))));
         }
         if begun > 0 {
             self.note_begun(no);

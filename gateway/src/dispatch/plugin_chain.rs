@@ -118,7 +118,7 @@ impl<'a> Chain<'a> {
         }
         let mut made = Made { parts: vec![Rewritten::of(event)], several: false };
         for link in &self.links {
-            made = match self.through(link, work, of, made).await {
+            made = match Box::pin(self.through(link, work, of, made)).await {
                 Ok(made) => made,
                 Err(ended) => return ended,
             };

@@ -66,8 +66,10 @@ impl Sending<'_> {
             Err(error) => return Finished::failed("internal", error),
         };
         let sent = self.work.transport.send(request).await;
-        let finished = Finished::answered(sent, self.work.clock.wall());
-        let mut finished = self.understand(event, finished).await;
+        let mut finished = Finished::answered(sent, self.work.clock.wall());
+        if let Some(status) = finished.status.filter(|_| !self.chain.is_empty()) {
+            finished = Box::pin(self.understand(event, status, finished)).await;
+        }
         // What went wrong should show what was sent; of what went well it is not worth its bytes.
         // It is made again rather than copied each time.
         if finished.name != "delivered"
@@ -89,7 +91,7 @@ impl Sending<'_> {
     async fn sign(&self, event: &Event, request: &Request) -> Result<Signed, Finished> {
         let signed = match self.chain.is_empty() {
             true => Vec::new(),
-            false => self.signed_by_plugins(event, request).await?,
+            false => Box::pin(self.signed_by_plugins(event, request)).await?,
         };
         if signed.is_empty() && self.endpoint.signature.scheme == Scheme::Plugin {
             let detail = "no plugin of the endpoint signed it".to_owned();
@@ -122,11 +124,8 @@ impl Sending<'_> {
         signed.map_err(|(fault, on_error)| Finished::plugin_failed(fault, on_error))
     }
 
-    /// What an answer means, if there is one and a plugin knows better than its status.
-    async fn understand(&self, event: &Event, finished: Finished) -> Finished {
-        let Some(status) = finished.status.filter(|_| !self.chain.is_empty()) else {
-            return finished;
-        };
+    /// What an answer means, if a plugin knows better than its status.
+    async fn understand(&self, event: &Event, status: u16, finished: Finished) -> Finished {
         let lower = |(name, value): &(String, String)| (name.to_ascii_lowercase(), value.clone());
         let question = ResponseIn {
             event_id: event.id.to_string(),

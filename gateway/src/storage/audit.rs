@@ -122,7 +122,7 @@ impl Shard {
             Some(it) => (it.by.clone(), it.request_id.clone(), it.operation.to_owned()),
             None => ("gateway".to_owned(), String::new(), "gateway".to_owned()),
         };
-        Record::Audited(AuditRow {
+        Record::Audited(Box::new(AuditRow {
             at: self.clock.now().0,
             tenant,
             by,
@@ -131,7 +131,7 @@ impl Shard {
             subject: change.subject.clone(),
             before,
             after,
-        })
+        }))
     }
 
     /// Commits a change together with its audit record.

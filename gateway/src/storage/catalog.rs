@@ -244,7 +244,7 @@ impl Catalog {
     /// Follows a record that has been committed; records of other tables change nothing.
     pub(super) fn apply(&mut self, record: &Record) -> Result<()> {
         match record {
-            Record::TenantPut(row) => self.put_tenant(row.clone().into_noun()?),
+            Record::TenantPut(row) => self.put_tenant((**row).clone().into_noun()?),
             Record::TenantDeleted { slug, no } => {
                 self.keyring.forget(*no);
                 self.delete_tenant(slug);
@@ -254,7 +254,7 @@ impl Catalog {
             }
             Record::MasterKeySet(fingerprint) => self.master_key = Some(*fingerprint),
             Record::KeyPut { tenant_no, key } => {
-                let key = Arc::new(key.clone().into_noun()?);
+                let key = Arc::new((**key).clone().into_noun()?);
                 self.keys.insert(key.id.clone(), key.clone());
                 self.with(*tenant_no, |it| drop(it.keys.insert(key.id.clone(), key)));
             }
@@ -263,7 +263,7 @@ impl Catalog {
                 self.with(*tenant_no, |it| drop(it.keys.remove(id)));
             }
             Record::EndpointPut { tenant_no, endpoint } => {
-                let opened = endpoint.clone().into_noun(self.keyring.get(*tenant_no))?;
+                let opened = (**endpoint).clone().into_noun(self.keyring.get(*tenant_no))?;
                 let endpoint = Arc::new(opened);
                 self.last_endpoint = self.last_endpoint.max(endpoint.no.0);
                 self.counts.add(&endpoint);
@@ -323,7 +323,7 @@ impl Catalog {
                 self.with(*tenant_no, |it| it.types.retain(|key, _| key.as_str() != name));
             }
             Record::ReplayPut { tenant_no, replay } => {
-                let replay = Arc::new(replay.clone().into_noun()?);
+                let replay = Arc::new((**replay).clone().into_noun()?);
                 self.with(*tenant_no, |it| drop(it.replays.insert(replay.id.clone(), replay)));
             }
             Record::ReplaysForgotten { tenant_no, ids } => {

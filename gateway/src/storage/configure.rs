@@ -77,7 +77,7 @@ impl Shard {
             before: known.as_ref().map(Noun::Tenant),
             after: Some(Noun::Tenant(&tenant)),
         };
-        records.push(Record::TenantPut((&tenant).into()));
+        records.push(Record::TenantPut(Box::new((&tenant).into())));
         let before = known.as_ref().and_then(|it| it.quota.retention);
         if before != quota.retention {
             let kept = quota.retention.map(Into::into);
@@ -146,7 +146,7 @@ impl Shard {
             before: None,
             after: Some(Noun::Key(key)),
         };
-        let put = Record::KeyPut { tenant_no, key: key.into() };
+        let put = Record::KeyPut { tenant_no, key: Box::new(key.into()) };
         Ok(self.commit_change(&change, [ended, vec![put]].concat()).await?)
     }
 
@@ -171,7 +171,7 @@ impl Shard {
             before: Some(Noun::Key(&known)),
             after: Some(Noun::Key(&key)),
         };
-        let record = Record::KeyPut { tenant_no: no.0, key: (&key).into() };
+        let record = Record::KeyPut { tenant_no: no.0, key: Box::new((&key).into()) };
         self.commit_change(&change, vec![record]).await?;
         Ok(key)
     }
@@ -341,7 +341,7 @@ impl Shard {
     fn sealed(&self, tenant_no: u32, endpoint: &Endpoint) -> Result<Record, Refused> {
         let catalog = self.catalog();
         let key = catalog.keyring.get(tenant_no).ok_or(Refused::SecretUnavailable)?;
-        let endpoint = EndpointRow::sealed(endpoint, key, &*self.entropy);
+        let endpoint = Box::new(EndpointRow::sealed(endpoint, key, &*self.entropy));
         Ok(Record::EndpointPut { tenant_no, endpoint })
     }
 

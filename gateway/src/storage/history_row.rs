@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -78,30 +78,47 @@ impl Entry {
 
 #[expect(clippy::large_enum_variant, reason = "the large one is the one that comes in masses")]
 #[derive(Serialize, Deserialize)]
-enum Head {
-    Attempt(AttemptHead),
-    Requeued { at: u64, trigger: u8, due: u64 },
-    GivenUp { at: u64, reason: u8 },
-    Cancelled { at: u64 },
-    Restored { at: u64, verdict: VerdictRow },
+enum Head<'a> {
+    #[serde(borrow)]
+    Attempt(AttemptHead<'a>),
+    Requeued {
+        at: u64,
+        trigger: u8,
+        due: u64,
+    },
+    GivenUp {
+        at: u64,
+        reason: u8,
+    },
+    Cancelled {
+        at: u64,
+    },
+    Restored {
+        at: u64,
+        verdict: VerdictRow,
+    },
 }
 
+/// Written from what an attempt has, without copies of it.
 #[derive(Serialize, Deserialize)]
-struct AttemptHead {
-    id: String,
+struct AttemptHead<'a> {
+    #[serde(borrow)]
+    id: Cow<'a, str>,
     number: u32,
     trigger: u8,
     started_at: u64,
     duration_us: u64,
     spent_us: SpentRow,
-    outcome: String,
+    #[serde(borrow)]
+    outcome: Cow<'a, str>,
     status_code: Option<u16>,
-    error: Option<String>,
+    #[serde(borrow)]
+    error: Option<Cow<'a, str>>,
     plugins: Vec<PluginRunRow>,
     /// Delivered, and all.
     parts: Option<(u32, u32)>,
-    request_headers: Vec<(String, String)>,
-    response_headers: Vec<(String, String)>,
+    request_headers: Cow<'a, [(String, String)]>,
+    response_headers: Cow<'a, [(String, String)]>,
     response_truncated: bool,
     verdict: VerdictRow,
 }
@@ -184,32 +201,32 @@ pub(super) fn decode_entry(delivery: DeliveryKey, row: &Bytes) -> Result<Entry> 
     })
 }
 
-impl From<&Attempt> for AttemptHead {
-    fn from(it: &Attempt) -> Self {
+impl<'a> From<&'a Attempt> for AttemptHead<'a> {
+    fn from(it: &'a Attempt) -> Self {
         Self {
-            id: it.id.clone(),
+            id: it.id.as_str().into(),
             number: it.number,
             trigger: trigger_code(it.trigger),
             started_at: it.started_at.0,
             duration_us: micros(it.duration),
             spent_us: spent_row(&it.spent),
-            outcome: it.outcome.name.clone(),
+            outcome: it.outcome.name.as_str().into(),
             status_code: it.outcome.status_code,
-            error: it.outcome.error.clone(),
-            request_headers: it.request_headers.clone(),
+            error: it.outcome.error.as_deref().map(Cow::from),
+            request_headers: it.request_headers.as_slice().into(),
             plugins: it.plugins.iter().map(PluginRunRow::from).collect(),
             parts: it.parts.map(|it| (it.delivered, it.of)),
-            response_headers: it.response_headers.clone(),
+            response_headers: it.response_headers.as_slice().into(),
             response_truncated: it.response_truncated,
             verdict: (&it.verdict).into(),
         }
     }
 }
 
-impl AttemptHead {
+impl AttemptHead<'_> {
     fn into_attempt(self, delivery: DeliveryKey, response_body: Bytes) -> Result<Attempt> {
         Ok(Attempt {
-            id: self.id,
+            id: self.id.into_owned(),
             delivery,
             number: self.number,
             trigger: trigger_of(self.trigger),
@@ -217,9 +234,9 @@ impl AttemptHead {
             duration: Duration::from_micros(self.duration_us),
             spent: spent_of(self.spent_us),
             outcome: Outcome {
-                name: self.outcome,
+                name: self.outcome.into_owned(),
                 status_code: self.status_code,
-                error: self.error,
+                error: self.error.map(Cow::into_owned),
             },
             parts: self.parts.map(|(delivered, of)| Parts { delivered, of }),
             plugins: self
@@ -227,8 +244,8 @@ impl AttemptHead {
                 .into_iter()
                 .map(PluginRunRow::into_noun)
                 .collect::<Result<_>>()?,
-            request_headers: self.request_headers,
-            response_headers: self.response_headers,
+            request_headers: self.request_headers.into_owned(),
+            response_headers: self.response_headers.into_owned(),
             response_body,
             response_truncated: self.response_truncated,
             verdict: self.verdict.into(),

@@ -164,14 +164,14 @@ impl Shard {
         for taken in taken {
             match self.event(taken.seq()) {
                 Ok(Some(event)) => lent.leases.push(self.lend(endpoint, taken, event)),
-                Ok(None) => self.bury(endpoint, taken, DeadReason::Expired).await?,
+                Ok(None) => Box::pin(self.bury(endpoint, taken, DeadReason::Expired)).await?,
                 Err(error) if self.strike(endpoint, taken.seq()) < STRIKES_MAX => {
                     self.queue().give_back(endpoint, taken, self.clock.now());
                     failed = Some(error);
                 }
                 Err(error) => {
                     tracing::error!(%error, seq = taken.seq().0, "an event cannot be read");
-                    self.bury(endpoint, taken, DeadReason::InternalError).await?;
+                    Box::pin(self.bury(endpoint, taken, DeadReason::InternalError)).await?;
                 }
             }
         }
@@ -252,7 +252,11 @@ impl Shard {
     ///
     /// # Errors
     /// When the store has stopped.
-    pub async fn settle(&self, mut lease: Lease, attempt: Attempt) -> Result<()> {
+    pub fn settle(
+        &self,
+        lease: Lease,
+        attempt: Attempt,
+    ) -> impl Future<Output = Result<()>> + Send {
         let round = lease.round + 1;
         let retry = match attempt.verdict {
             Verdict::RetryAt(due) => {
@@ -265,9 +269,13 @@ impl Shard {
         };
         self.note_attempt(&attempt);
         let record = lease.record(&Entry::Attempt(attempt), retry);
-        self.send(Command::Note { record, leased: true }).await?;
-        lease.settled = true;
-        Ok(())
+        // The attempt is not kept while this waits.
+        async move {
+            let mut lease = lease;
+            self.send(Command::Note { record, leased: true }).await?;
+            lease.settled = true;
+            Ok(())
+        }
     }
 
     /// Gives a delivery up without an attempt.

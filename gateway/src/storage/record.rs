@@ -19,7 +19,8 @@ use crate::storage::plugin_row::PluginRow;
 use crate::storage::stats::StatsRow;
 use crate::storage::time::TimeRow;
 
-/// One change of a shard.
+/// One change of a shard. What is large and comes seldom is boxed: attempts come in masses, and are
+/// copied as often as their record is handed on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) enum Record {
     /// Events were accepted, in this order.
@@ -33,15 +34,15 @@ pub(super) enum Record {
     /// An endpoint's health changed; nothing is remembered of one that is well.
     HealthNoted { endpoint: u32, health: Option<HealthRow> },
     /// A tenant was made or changed.
-    TenantPut(TenantRow),
+    TenantPut(Box<TenantRow>),
     /// A tenant and its catalog are gone.
     TenantDeleted { slug: String, no: u32 },
     /// A key was made.
-    KeyPut { tenant_no: u32, key: KeyRow },
+    KeyPut { tenant_no: u32, key: Box<KeyRow> },
     /// A key was revoked.
     KeyRevoked { tenant_no: u32, id: String },
     /// An endpoint was made or changed.
-    EndpointPut { tenant_no: u32, endpoint: EndpointRow },
+    EndpointPut { tenant_no: u32, endpoint: Box<EndpointRow> },
     /// An endpoint is gone; its name is kept for its history.
     EndpointDeleted { tenant_no: u32, id: String, no: u32 },
     /// A plugin got a version, or another active one.
@@ -61,11 +62,11 @@ pub(super) enum Record {
     /// An event type's description is gone.
     EventTypeDeleted { tenant_no: u32, name: String },
     /// A replay was asked for, came further, or ended.
-    ReplayPut { tenant_no: u32, replay: ReplayRow },
+    ReplayPut { tenant_no: u32, replay: Box<ReplayRow> },
     /// Events that a replay gave to an endpoint for the first time.
     Backfilled { endpoint: u32, seqs: Vec<u64> },
     /// Somebody changed something.
-    Audited(AuditRow),
+    Audited(Box<AuditRow>),
     /// Replays that ended long ago are remembered no more.
     ReplaysForgotten { tenant_no: u32, ids: Vec<String> },
     /// How long a tenant's events are kept was set, or no longer is.

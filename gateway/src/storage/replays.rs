@@ -94,7 +94,7 @@ impl Shard {
             before: before.map(Noun::Replay),
             after: Some(Noun::Replay(replay)),
         };
-        let record = Record::ReplayPut { tenant_no: no.0, replay: replay.into() };
+        let record = Record::ReplayPut { tenant_no: no.0, replay: Box::new(replay.into()) };
         vec![record, self.audited(&change)]
     }
 
@@ -141,7 +141,8 @@ impl Shard {
             None => replay.state = ReplayState::Stopped,
         }
         replay.updated_at = self.clock.now();
-        records.push(Record::ReplayPut { tenant_no: tenant_no.0, replay: (&replay).into() });
+        records
+            .push(Record::ReplayPut { tenant_no: tenant_no.0, replay: Box::new((&replay).into()) });
         self.commit(records).await
     }
 

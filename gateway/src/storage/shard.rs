@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 
 use crate::domain::{Attempt, EndpointNo, Event, EventId, Health, Seq, Slug, TenantNo};
@@ -256,8 +257,16 @@ impl Shard {
         answer.await.map_err(|_| stopped())?
     }
 
+    /// Hands a command to the writer; waits where very many are before it.
     pub(super) async fn send(&self, command: Command) -> Result<()> {
-        self.commands.send(command).await.map_err(|_| stopped())
+        match self.commands.try_send(command) {
+            Ok(()) => Ok(()),
+            // Boxed: it is as large as several commands, and hardly ever happens.
+            Err(TrySendError::Full(command)) => {
+                Box::pin(self.commands.send(command)).await.map_err(|_| stopped())
+            }
+            Err(TrySendError::Closed(_)) => Err(stopped()),
+        }
     }
 
     /// Waits until the store fails; for good, since a failed store must be opened again.

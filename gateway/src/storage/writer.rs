@@ -30,7 +30,6 @@ const SYNC_WITHIN: Duration = Duration::from_millis(5);
 const CURSORS_EVERY: Duration = Duration::from_secs(2);
 
 /// What the rooms ask of the writer.
-#[expect(clippy::large_enum_variant, reason = "the large one is the one that comes in masses")]
 pub(super) enum Command {
     /// Accept events.
     Append(Append, AppendReply),

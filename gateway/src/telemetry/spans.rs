@@ -37,7 +37,7 @@ pub enum Cause {
 }
 
 /// A span under way; dropped, it ends.
-pub struct Span(Inner);
+pub struct Span(Box<Inner>);
 
 impl Span {
     /// Begins a span; `None` where nobody collects them.
@@ -58,7 +58,7 @@ impl Span {
             None => root,
         };
         let links = link.map(|it| Link::with_context(remote(it))).into_iter().collect();
-        Self(tracer.build_with_context(builder.with_links(links), &context))
+        Self(Box::new(tracer.build_with_context(builder.with_links(links), &context)))
     }
 
     /// What follows from it names this.
