@@ -17,7 +17,7 @@ use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    time::{Instant, timeout},
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_rustls::TlsConnector;
 
@@ -68,11 +68,15 @@ impl Connection {
         self.sender.is_ready()
     }
 
-    /// Itself, once it is at rest; `None` when it is closed, or nobody reads its last request.
-    pub(super) async fn when_at_rest(mut self, patience: Duration) -> Option<Self> {
+    /// Itself, once it is at rest; `None` when it is closed, or its last request is not read by
+    /// then.
+    pub(super) async fn when_at_rest(mut self, deadline: Instant) -> Option<Self> {
+        if self.is_at_rest() {
+            return Some(self);
+        }
         let rested = {
             let ready = pin!(self.sender.ready());
-            timeout(patience, drive(&mut self.driver, ready)).await
+            timeout_at(deadline, drive(&mut self.driver, ready)).await
         };
         matches!(rested, Ok(Ok(()))).then_some(self)
     }

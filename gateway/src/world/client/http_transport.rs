@@ -6,13 +6,15 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use tokio::time::{Instant, timeout, timeout_at};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout, timeout_at},
+};
 use url::Url;
 
 use crate::domain::ClientTls;
 use crate::world::client::connect::{Connection, Failure, now};
-use crate::world::client::pool::{IDLE_MAX, Pool};
+use crate::world::client::pool::Pool;
 use crate::world::client::resolve::Resolver;
 use crate::world::client::route::{Prepared, Route};
 use crate::world::client::tls::Tls;
@@ -50,8 +52,8 @@ pub struct HttpTransport {
     resolver: Resolver,
     tls: Tls,
     pool: Arc<Pool>,
-    tasks: TaskTracker,
-    stopping: CancellationToken,
+    /// Ends with it.
+    _sweeping: JoinSet<()>,
 }
 
 impl HttpTransport {
@@ -61,11 +63,11 @@ impl HttpTransport {
     /// When the machine's certificates cannot be used.
     pub fn start(config: Config) -> Result<Self, rustls::Error> {
         let tls = Tls::new(config.extra_roots)?;
-        let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
         let pool = Arc::new(Pool::new(config.idle_max));
         let policy = Arc::new(ArcSwap::from_pointee(config.egress));
-        tasks.spawn(sweep(pool.clone(), policy.clone(), stopping.clone()));
-        Ok(Self { policy, resolver: Resolver::new(), tls, pool, tasks, stopping })
+        let mut sweeping = JoinSet::new();
+        sweeping.spawn(sweep(pool.clone(), policy.clone()));
+        Ok(Self { policy, resolver: Resolver::new(), tls, pool, _sweeping: sweeping })
     }
 
     /// From now on deliveries go where `policy` says. Kept connections that it denies are closed.
@@ -86,7 +88,7 @@ impl HttpTransport {
             None => Box::pin(self.open(pool, &route, deadline, timings)).await?,
         };
         let again = match exchange(&mut connection, message, deadline, timings).await {
-            Ok(head) => return Ok(self.finish(head, connection, pool, route).await),
+            Ok(head) => return Ok(self.finish(head, connection, (pool, route), deadline).await),
             // The kept connection was closed before anything was written: ask again, once.
             Err(Unsent::Back(message)) => *message,
             // Or while it was: who closes what has rested has most likely not seen the request.
@@ -100,7 +102,7 @@ impl HttpTransport {
         connection = Box::pin(self.open(pool, &route, deadline, timings)).await?;
         let head = exchange(&mut connection, again, deadline, timings).await;
         let head = head.map_err(Unsent::into_failure)?;
-        Ok(self.finish(head, connection, pool, route).await)
+        Ok(self.finish(head, connection, (pool, route), deadline).await)
     }
 
     async fn open(
@@ -125,8 +127,8 @@ impl HttpTransport {
         &self,
         head: http::Response<Incoming>,
         mut connection: Connection,
-        pool: u64,
-        route: Route,
+        (pool, route): (u64, Route),
+        deadline: Instant,
     ) -> Response {
         let (parts, mut body) = head.into_parts();
         connection.budget.set(BODY_BYTES_READ_MAX);
@@ -143,10 +145,17 @@ impl HttpTransport {
             true
         });
         let ended = timeout(BODY_PATIENCE, connection.drive(read)).await.unwrap_or(false);
+        // Who answers before it has read all gets the rest, as long as the attempt may take.
+        let rested = match ended {
+            true => connection.when_at_rest(deadline.max(now() + BODY_PATIENCE)).await,
+            false => None,
+        };
         // The policy may have changed meanwhile.
         let policy = self.policy.load();
-        if ended && (route.is_under(&policy) || route.is_permitted(&policy, &connection)) {
-            self.keep(pool, route, connection);
+        if let Some(connection) = rested
+            && (route.is_under(&policy) || route.is_permitted(&policy, &connection))
+        {
+            self.pool.put(pool, route, connection);
         }
         Response {
             status: parts.status,
@@ -154,27 +163,6 @@ impl HttpTransport {
             body: kept.freeze(),
             body_truncated: truncated || !ended,
         }
-    }
-
-    /// Keeps a connection for the next request, once the last one is written: who answers before
-    /// it has read all gets the rest.
-    fn keep(&self, pool: u64, route: Route, mut connection: Connection) {
-        if connection.is_at_rest() {
-            return self.pool.put(pool, route, connection);
-        }
-        let (kept, stopping) = (self.pool.clone(), self.stopping.clone());
-        self.tasks.spawn(async move {
-            let rested = connection.when_at_rest(IDLE_MAX);
-            if let Some(Some(connection)) = stopping.run_until_cancelled(rested).await {
-                kept.put(pool, route, connection);
-            }
-        });
-    }
-}
-
-impl Drop for HttpTransport {
-    fn drop(&mut self) {
-        self.stopping.cancel();
     }
 }
 
@@ -270,13 +258,9 @@ fn to_http(prepared: &Prepared, mut headers: HeaderMap, body: Bytes) -> http::Re
 }
 
 /// Closes idle connections, and follows the machine's addresses, which come and go.
-async fn sweep(pool: Arc<Pool>, policy: Arc<ArcSwap<EgressPolicy>>, stopping: CancellationToken) {
+async fn sweep(pool: Arc<Pool>, policy: Arc<ArcSwap<EgressPolicy>>) {
     loop {
-        tokio::select! {
-            biased;
-            () = stopping.cancelled() => return,
-            () = tokio::time::sleep(SWEEP_EVERY) => {}
-        }
+        tokio::time::sleep(SWEEP_EVERY).await;
         let own = own_addresses();
         if policy.load().own != own {
             policy.rcu(|it| EgressPolicy { own: own.clone(), ..EgressPolicy::clone(it) });
@@ -304,7 +288,6 @@ mod tests {
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::{TcpListener, TcpStream},
-        task::JoinSet,
     };
 
     /// What a scripted endpoint does with each connection: reads a request, writes this, and
@@ -489,20 +472,12 @@ mod tests {
                 assert!(more > 0, "{read} bytes came, and no more");
                 read += more;
             }
-            stream
         });
         let request = Request { body: vec![b' '; LENGTH].into(), ..request(&url, 1) };
         transport.send(request).await.answer.unwrap();
-        assert!(transport.pool.origins(1).is_empty(), "it is still busy");
+        assert_eq!(transport.pool.origins(1).len(), 1, "it is at rest");
         let whole = timeout(Duration::from_secs(5), tasks.join_all());
-        let _open = whole.await.expect("it gets the rest");
-        timeout(Duration::from_secs(5), async {
-            while transport.pool.origins(1).is_empty() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        })
-        .await
-        .expect("it is kept once it is at rest");
+        whole.await.expect("it gets the rest");
     }
 
     #[tokio::test]

@@ -15,7 +15,7 @@ use crate::world::egress::EgressPolicy;
 
 /// A kept connection is closed at this age, so that a changed address or policy takes effect.
 const AGE_MAX: Duration = Duration::from_secs(60);
-pub(super) const IDLE_MAX: Duration = Duration::from_secs(30);
+const IDLE_MAX: Duration = Duration::from_secs(30);
 /// As many as an endpoint may have requests out at once; those that are too many are idle soon.
 const PER_ENDPOINT_MAX: usize = 1024;
 /// Pools in one place share a lock; endpoints are spread over these.
