@@ -131,7 +131,13 @@ async fn a_script_is_as_tame_as_any_plugin() {
         let fault = ask(what).await.verdict.expect_err(what);
         assert!(fault.kind == kind && fault.detail.contains(told), "{what}: {fault:?}");
     }
-    let grown = ask("grow").await.verdict.expect_err("it has 16 MiB");
+    let mut grown = ask("grow").await.verdict.expect_err("it has 16 MiB");
+    for _ in 0..5 {
+        // Where others crowd the processor's caches, its 50 ms may be over first.
+        if grown.kind == FaultKind::Timeout {
+            grown = ask("grow").await.verdict.expect_err("it has 16 MiB");
+        }
+    }
     assert_ne!(grown.kind, FaultKind::OutputInvalid, "{grown:?}");
     assert!(grown.detail.contains("more memory than it may have, 16 MiB"), "{grown:?}");
     let chance = ask("chance").await.verdict;
