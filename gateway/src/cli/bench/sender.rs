@@ -63,7 +63,9 @@ pub(super) fn run(url: &str, bare: bool, order: Order) -> Result<Sent> {
 
 async fn send_all(url: Url, bare: bool, order: Order) -> Result<()> {
     let egress = EgressPolicy { allow_private: true, ..EgressPolicy::default() };
-    let transport = HttpTransport::start(Config { egress, ..Config::default() })?;
+    // The default keeps none, and each POST would open a connection.
+    let idle_max = 4 * order.in_flight;
+    let transport = HttpTransport::start(Config { egress, idle_max, ..Config::default() })?;
     let transport: Arc<dyn Transport> = Arc::new(transport);
     let (left, body) = (Arc::new(AtomicU64::new(order.posts)), Template::new(order.size).at(1));
     let mut senders: JoinSet<Result<()>> = JoinSet::new();
