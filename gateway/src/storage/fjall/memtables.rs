@@ -5,28 +5,25 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use fjall::{AbstractTree, Keyspace};
-use lsm_tree::{Memtable, MemtableId};
+use lsm_tree::Memtable;
 
 use crate::storage::Table;
 
 /// Memtables from when they are first seen until fjall has let go of them: who holds one last takes
 /// it apart.
 #[derive(Default)]
-pub(super) struct Memtables {
-    newest: BTreeMap<Table, MemtableId>,
-    held: Vec<Arc<Memtable>>,
-}
+pub(super) struct Memtables(Vec<Arc<Memtable>>);
 
 impl Memtables {
     /// Holds those that are new, and drops those that nobody else has.
     pub(super) fn look(&mut self, keyspaces: &BTreeMap<Table, Keyspace>) {
-        for (&table, keyspace) in keyspaces {
+        for keyspace in keyspaces.values() {
             let memtable = keyspace.tree.active_memtable();
-            if self.newest.insert(table, memtable.id()) != Some(memtable.id()) {
-                self.held.push(memtable);
+            if !self.0.iter().any(|it| Arc::ptr_eq(it, &memtable)) {
+                self.0.push(memtable);
             }
         }
-        self.held.retain(|it| Arc::strong_count(it) > 1);
+        self.0.retain(|it| Arc::strong_count(it) > 1);
     }
 }
 
@@ -46,7 +43,7 @@ mod tests {
             memtables.look(&keyspaces);
             memtables.look(&keyspaces);
             keyspace.rotate_memtable_and_wait().unwrap();
-            memtables.held.len()
+            memtables.0.len()
         };
         for row in 0..20 {
             let held = turn(row);

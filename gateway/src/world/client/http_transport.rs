@@ -145,9 +145,14 @@ impl HttpTransport {
             true
         });
         let ended = timeout(BODY_PATIENCE, connection.drive(read)).await.unwrap_or(false);
-        // Who answers before it has read all gets the rest, as long as the attempt may take.
+        // Who takes a request before it has read all gets the rest, as long as the attempt may
+        // take; who refuses it does not want it.
+        let patience = match parts.status.is_success() {
+            true => deadline.max(now() + BODY_PATIENCE),
+            false => now(),
+        };
         let rested = match ended {
-            true => connection.when_at_rest(deadline.max(now() + BODY_PATIENCE)).await,
+            true => connection.when_at_rest(patience).await,
             false => None,
         };
         // The policy may have changed meanwhile.
@@ -466,6 +471,7 @@ mod tests {
             let mut buffer = vec![0; 64 * 1024];
             let mut read = stream.read(&mut buffer).await.unwrap();
             stream.write_all(OK).await.unwrap();
+            // The answer is understood by then.
             tokio::time::sleep(Duration::from_millis(100)).await;
             while read < LENGTH {
                 let more = stream.read(&mut buffer).await.unwrap();
@@ -483,9 +489,18 @@ mod tests {
     #[tokio::test]
     async fn what_the_other_side_has_closed_is_let_go_of() {
         let mut tasks = JoinSet::new();
-        let (url, _) = endpoint(Script::AnswerAndClose(OK), &mut tasks).await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+        tasks.spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 1024]).await.unwrap();
+            stream.write_all(OK).await.unwrap();
+            stream
+        });
         let transport = transport();
         transport.send(request(&url, 1)).await.answer.unwrap();
+        assert_eq!(transport.pool.origins(1).len(), 1, "it is kept");
+        drop(tasks.join_all().await);
         for _ in 0..100 {
             transport.pool.sweep(&transport.policy.load());
             if transport.pool.origins(1).is_empty() {
