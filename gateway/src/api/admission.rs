@@ -73,6 +73,18 @@ impl Guarded {
     }
 }
 
+impl Guarded {
+    /// Answers, for whom knows which tenant the path names.
+    pub(super) async fn answer(&self, request: Request, tenant: Option<&str>) -> Response {
+        self.timed(self.0.admit(request, tenant).await)
+    }
+
+    fn timed(&self, mut response: Response) -> Response {
+        response.extensions_mut().insert(self.0.timed.clone());
+        response
+    }
+}
+
 impl Service<Request> for Guarded {
     type Response = Response;
     type Error = Infallible;
@@ -83,25 +95,22 @@ impl Service<Request> for Guarded {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let operation = self.0.clone();
+        let this = self.clone();
         Box::pin(async move {
-            let mut response = operation.admit(request).await;
-            response.extensions_mut().insert(operation.timed.clone());
-            Ok(response)
+            let (mut head, body) = request.into_parts();
+            let params = match RawPathParams::from_request_parts(&mut head, &()).await {
+                Ok(params) => params,
+                Err(refused) => return Ok(this.timed(refused.into_response())),
+            };
+            let tenant = params.iter().find(|(name, _)| *name == "tenant").map(|(_, it)| it);
+            Ok(this.answer(Request::from_parts(head, body), tenant).await)
         })
     }
 }
 
 impl Operation {
-    async fn admit(&self, request: Request) -> Response {
+    async fn admit(&self, mut request: Request, slug: Option<&str>) -> Response {
         let (gateway, door) = (&self.gateway, &self.door);
-        let (mut head, body) = request.into_parts();
-        let params = match RawPathParams::from_request_parts(&mut head, &()).await {
-            Ok(params) => params,
-            Err(refused) => return refused.into_response(),
-        };
-        let slug = params.iter().find(|(name, _)| *name == "tenant").map(|(_, slug)| slug);
-        let mut request = Request::from_parts(head, body);
         let brings_events = door.need == Need::Scope(Scope::Produce);
         let admitted = match gateway.admit(door.need, request.headers(), slug) {
             Ok(admitted) => admitted,

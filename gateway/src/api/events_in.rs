@@ -3,7 +3,7 @@ use axum::{
     extract::{Extension, Request, State},
 };
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use serde::Serialize;
 use serde_json::{json, value::RawValue};
 use tokio::time::Instant;
@@ -52,6 +52,18 @@ pub(super) fn routes() -> Vec<Route> {
             .refuses(503, "plugin_error")
             .refuses(508, "loop_detected"),
     ]
+}
+
+/// Whether it is the operation that takes events in.
+pub(super) fn is_route(route: &Route) -> bool {
+    route.path == EVENTS && route.method == Method::POST
+}
+
+/// The tenant whose events' path this is, where it is spelled plainly.
+pub(super) fn tenant_in(path: &str) -> Option<&str> {
+    let tenant = path.strip_prefix("/v1/tenants/")?.strip_suffix("/events")?;
+    let plain = |it: &u8| it.is_ascii_alphanumeric() || matches!(it, b'-' | b'_');
+    tenant.as_bytes().iter().all(plain).then_some(tenant).filter(|it| !it.is_empty())
 }
 
 /// What became of an event.
@@ -379,6 +391,28 @@ impl Gateway {
                 Err(Problem::unavailable("storage_unavailable", "the store has failed"))
             }
             None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_plain_path_of_events_names_its_tenant() {
+        assert_eq!(tenant_in("/v1/tenants/acme-2/events"), Some("acme-2"));
+        let others = [
+            "/v1/tenants//events",
+            "/v1/tenants/acme/events/",
+            "/v1/tenants/acme/events/evt_1",
+            "/v1/tenants/a%20b/events",
+            "/v1/tenants/a/b/events",
+            "/v1/tenants/events",
+            "/v1/events",
+        ];
+        for path in others {
+            assert_eq!(tenant_in(path), None, "{path}");
         }
     }
 }

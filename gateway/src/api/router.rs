@@ -7,7 +7,7 @@ use axum::{
     routing::{MethodFilter, on_service},
 };
 use futures_util::FutureExt;
-use http::{HeaderValue, StatusCode, Version, header};
+use http::{HeaderValue, Method, StatusCode, Version, header};
 use tokio::time::Instant;
 use tower::Service;
 
@@ -77,23 +77,32 @@ pub(super) fn table() -> Vec<Route> {
 #[derive(Clone)]
 pub struct Api {
     routes: Router,
+    /// What nearly all requests are for, past the router: each would pay for its boxes, and for
+    /// copies of what it finds in the path.
+    events_in: Option<Guarded>,
     world: World,
 }
 
 impl Api {
     /// The API of a gateway.
     pub fn of(gateway: &Gateway) -> Self {
-        let mut routes = Router::new();
+        let (mut routes, mut events_in) = (Router::new(), None);
         for route in table() {
             let method = MethodFilter::try_from(route.method.clone()).expect("it is a usual one");
-            let path = route.path;
-            routes = routes.route(path, on_service(method, Guarded::new(gateway, route)));
+            let (path, is_events_in) = (route.path, events_in::is_route(&route));
+            let guarded = Guarded::new(gateway, route);
+            if is_events_in {
+                events_in = Some(guarded.clone());
+            }
+            routes = routes.route(path, on_service(method, guarded));
         }
-        Self::around(routes, (gateway.clock.clone(), gateway.entropy.clone()))
+        let around = Self::around(routes, (gateway.clock.clone(), gateway.entropy.clone()));
+        Self { events_in, ..around }
     }
 
     fn around(routes: Router, world: World) -> Self {
-        Self { routes: routes.fallback(async || Problem::not_found("route_not_found")), world }
+        let routes = routes.fallback(async || Problem::not_found("route_not_found"));
+        Self { routes, events_in: None, world }
     }
 }
 
@@ -227,16 +236,26 @@ impl Api {
     }
 
     /// Runs the operation. A panic in it is its own request's end and nobody else's.
-    async fn run(mut self, request: Request) -> Response {
-        let ran = AssertUnwindSafe(self.routes.call(request)).catch_unwind().await;
-        ran.map_or_else(
-            |_| {
-                tracing::error!("a request's handler panicked");
-                let detail = "this is a fault of the gateway; its log tells more";
-                Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail).into_response()
-            },
-            |Ok(response)| response,
-        )
+    async fn run(self, request: Request) -> Response {
+        AssertUnwindSafe(self.route(request)).catch_unwind().await.unwrap_or_else(|_| {
+            tracing::error!("a request's handler panicked");
+            let detail = "this is a fault of the gateway; its log tells more";
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail).into_response()
+        })
+    }
+
+    async fn route(mut self, request: Request) -> Response {
+        if let Some(events_in) = &self.events_in
+            && request.method() == Method::POST
+        {
+            let uri = request.uri().clone();
+            if let Some(tenant) = events_in::tenant_in(uri.path()) {
+                return events_in.answer(request, Some(tenant)).await;
+            }
+        }
+        match self.routes.call(request).await {
+            Ok(response) => response,
+        }
     }
 }
 

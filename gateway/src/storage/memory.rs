@@ -53,6 +53,12 @@ impl Disk {
         self.lock().failing = Some((commits, there));
     }
 
+    /// How many batches of the first shard it holds, and how many of them are synced.
+    #[cfg(test)]
+    pub(super) fn batches(&self) -> (usize, usize) {
+        self.lock().shards.get(&0).map_or((0, 0), |it| (it.batches.len(), it.synced))
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -50,7 +50,9 @@ pub struct Shard {
     pub(super) entropy: Arc<dyn Entropy>,
     pub(super) config: Config,
     pub(super) catalog: RwLock<Catalog>,
-    pub(super) commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<Command>,
+    /// Told that somebody waits for what was just sent.
+    pub(super) pressed: Notify,
     /// Changes of the catalog go one after the other: read, decide, commit.
     pub(super) configuring: tokio::sync::Mutex<()>,
     pub(super) queue: Mutex<Queue>,
@@ -99,6 +101,7 @@ impl Shard {
             entropy,
             catalog: RwLock::new(catalog),
             commands,
+            pressed: Notify::new(),
             configuring: tokio::sync::Mutex::default(),
             queue: Mutex::new(queue),
             queue_changed: Notify::new(),
@@ -259,14 +262,18 @@ impl Shard {
 
     /// Hands a command to the writer; waits where very many are before it.
     pub(super) async fn send(&self, command: Command) -> Result<()> {
+        let pressing = command.is_pressing();
         match self.commands.try_send(command) {
-            Ok(()) => Ok(()),
+            Ok(()) if pressing => self.pressed.notify_one(),
+            Ok(()) => {}
             // Boxed: it is as large as several commands, and hardly ever happens.
             Err(TrySendError::Full(command)) => {
-                Box::pin(self.commands.send(command)).await.map_err(|_| stopped())
+                self.pressed.notify_one();
+                Box::pin(self.commands.send(command)).await.map_err(|_| stopped())?;
             }
-            Err(TrySendError::Closed(_)) => Err(stopped()),
+            Err(TrySendError::Closed(_)) => return Err(stopped()),
         }
+        Ok(())
     }
 
     /// Waits until the store fails; for good, since a failed store must be opened again.

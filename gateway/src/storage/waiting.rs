@@ -37,6 +37,13 @@ struct Kept {
     beyond: Option<Place>,
 }
 
+impl Kept {
+    /// Most that have any have one.
+    fn for_one() -> Box<Self> {
+        Box::new(Self { rows: VecDeque::with_capacity(1), beyond: None })
+    }
+}
+
 static NONE: Kept = Kept { rows: VecDeque::new(), beyond: None };
 
 impl Waiting {
@@ -46,7 +53,7 @@ impl Waiting {
 
     /// Adds one that is on disk already.
     pub(super) fn insert(&mut self, due: Due) {
-        let Kept { rows, beyond } = &mut **self.0.get_or_insert_default();
+        let Kept { rows, beyond } = &mut **self.0.get_or_insert_with(Kept::for_one);
         if beyond.is_some_and(|it| due.place() >= it) {
             return;
         }

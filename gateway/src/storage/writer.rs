@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, timeout},
+    time::{Instant, timeout, timeout_at},
 };
 
 use crate::domain::{Event, EventId, Seq, TenantNo, Timestamp};
@@ -18,12 +18,15 @@ use crate::storage::journal::{Batch, Durability, Journal};
 use crate::storage::names::find_contradictions;
 use crate::storage::record::{EventRecord, IdRow, Record, encode_records};
 use crate::storage::shard::Shard;
+use crate::storage::taken::OrderingKey;
 use crate::storage::{Error, Result};
 use crate::telemetry::COMMIT;
 use crate::world::reach;
 
 /// Commands taken into one batch at most.
 const BATCH_COMMANDS_MAX: usize = 1024;
+/// How long what nobody waits for may wait for company, where there was some just before.
+const LINGER: Duration = Duration::from_millis(2);
 /// What needs no sync of its own gets one after this time at latest.
 const SYNC_WITHIN: Duration = Duration::from_millis(5);
 /// How often the endpoints' cursors are saved; a crash makes a restart look through this much.
@@ -39,6 +42,20 @@ pub(super) enum Command {
     Commit { records: Vec<Record>, leased: bool, reply: oneshot::Sender<Result<()>> },
     /// Save what a clean stop should leave, and end.
     Stop,
+}
+
+impl Command {
+    /// Whether somebody waits for it: for its answer, or, where deliveries keep an order, for the
+    /// one before to be over.
+    pub(super) fn is_pressing(&self) -> bool {
+        match self {
+            Self::Note { record: Record::Happened(it), .. } => {
+                OrderingKey(it.ordering_key).is_ordered()
+            }
+            Self::Note { .. } => false,
+            Self::Append(..) | Self::Commit { .. } | Self::Stop => true,
+        }
+    }
 }
 
 /// The writer's own state.
@@ -68,24 +85,26 @@ impl Writer {
     /// Writes until it is told to stop, then saves what a clean stop should leave.
     pub(super) async fn run(mut self) {
         let mut commands = Vec::new();
-        let mut unsynced = false;
+        // Since when something is written that is not synced.
+        let mut unsynced: Option<Instant> = None;
         let mut cursors_saved = now();
         // Cursors move by what is written; where nothing came, there is nothing to save.
         let mut moved = false;
+        let mut came = false;
         loop {
-            let received = self.commands.recv_many(&mut commands, BATCH_COMMANDS_MAX);
+            let received = receive(&self.shard, &mut self.commands, &mut commands, came);
             let mut closed = match (unsynced, moved) {
-                (false, false) => received.await == 0,
-                (true, _) => timeout(SYNC_WITHIN, received).await == Ok(0),
-                (false, true) => timeout(CURSORS_EVERY, received).await == Ok(0),
+                (None, false) => received.await == 0,
+                (Some(since), _) => timeout_at(since + SYNC_WITHIN, received).await == Ok(0),
+                (None, true) => timeout(CURSORS_EVERY, received).await == Ok(0),
             };
             let mut making = Making::default();
-            let came = !commands.is_empty();
+            came = !commands.is_empty();
             for command in commands.drain(..) {
                 closed |= matches!(command, Command::Stop);
                 self.take(command, &mut making);
             }
-            making.durable |= closed;
+            making.durable |= closed || unsynced.is_some_and(|it| it.elapsed() >= SYNC_WITHIN);
             if closed || cursors_saved.elapsed() >= CURSORS_EVERY {
                 (cursors_saved, moved) = (now(), false);
                 self.save_cursors(&mut making);
@@ -96,10 +115,13 @@ impl Writer {
             // What moves by this batch is saved with a later one.
             moved |= came;
             let outcome = match making.is_empty() {
-                true if unsynced => self.journal.sync().map(|()| unsynced = false),
+                true if unsynced.take().is_some() => self.journal.sync(),
                 true => Ok(()),
                 false => {
-                    unsynced = !making.durable;
+                    unsynced = match making.durable {
+                        true => None,
+                        false => unsynced.or_else(|| Some(now())),
+                    };
                     self.commit(making)
                 }
             };
@@ -321,6 +343,90 @@ impl Making {
     }
 }
 
+/// Takes what has come, and waits until something has. In a `busy` time what nobody waits for is
+/// worth no batch of its own: it goes along with what is pressing.
+async fn receive(
+    shard: &Shard,
+    commands: &mut mpsc::Receiver<Command>,
+    taken: &mut Vec<Command>,
+    busy: bool,
+) -> usize {
+    if busy {
+        // Nothing pressing came: what has come is enough of a batch by now.
+        let _ = timeout(LINGER, shard.pressed.notified()).await;
+    }
+    commands.recv_many(taken, BATCH_COMMANDS_MAX).await
+}
+
 fn now() -> Instant {
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tokio::task::yield_now;
+
+    use crate::domain::{EventType, Ordering, Quota, Slug, Verdict};
+    use crate::storage::conformance::Bench;
+    use crate::storage::memory::Disk;
+    use crate::storage::{Config, NewEvent, Store};
+    use crate::world::{Clock, SeededEntropy};
+
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_waits_for_goes_along_with_what_is_pressing() {
+        let (disk, tenant) = (Disk::default(), Slug::default_tenant());
+        let open = |clock: Arc<dyn Clock>| {
+            let world = (clock, Arc::new(SeededEntropy::new(1)) as _);
+            Store::simulated(&disk, &Config::default(), world)
+        };
+        let bench = Bench::start(&open).unwrap();
+        let shard = bench.shard();
+        let named = |_: Option<&_>| Ok(("T".to_owned(), Quota::default()));
+        shard.put_tenant(&tenant, named).await.unwrap();
+        let written = || disk.batches().0;
+        let note = async || {
+            shard.tell_refusal(&tenant, "key").await.unwrap();
+            for _ in 0..10 {
+                yield_now().await;
+            }
+        };
+        let event = || NewEvent::new(EventType::choose("a.b").unwrap(), Bytes::from_static(b"1"));
+
+        // Where nothing else is done, it is written at once.
+        tokio::time::sleep(100 * MS).await;
+        let before = written();
+        note().await;
+        assert_eq!(written(), before + 1);
+        // Just behind that, only after a while, or with what is pressing, which waits for nothing.
+        note().await;
+        assert_eq!(written(), before + 1);
+        tokio::time::sleep(LINGER + MS).await;
+        assert_eq!(written(), before + 2);
+        note().await;
+        let begun = now();
+        bench.append(event()).await.unwrap();
+        assert_eq!((written(), begun.elapsed()), (before + 3, Duration::ZERO));
+
+        // Who never stops is synced all the same.
+        for _ in 0..20 {
+            note().await;
+            tokio::time::sleep(MS).await;
+        }
+        let (written, synced) = disk.batches();
+        assert!(written - synced <= 4, "{synced} of {written} are synced");
+
+        // What keeps an order is pressing: the next one waits for it.
+        let endpoint = bench.endpoint_with(Ordering::Strict, 3).await.unwrap();
+        let begun = now();
+        for _ in 0..3 {
+            let lease = bench.lease(&endpoint, 1).await.unwrap().remove(0);
+            bench.settle(lease, Verdict::Delivered).await.unwrap();
+        }
+        assert!(begun.elapsed() < LINGER, "{:?}", begun.elapsed());
+    }
 }

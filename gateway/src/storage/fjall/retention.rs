@@ -27,8 +27,10 @@ use crate::storage::{Error, Floors, Result, Table};
 
 /// How often it is looked which memtables are new, and which fjall has let go of.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// After so many looks, 30 s, it is looked which of them nobody writes to any more.
-const SETTLE_EVERY: u64 = 120;
+/// After so many looks, 15 s, it is looked which of them nobody writes to any more.
+const SETTLE_EVERY: u64 = 60;
+/// So many looks, 2 s, after some were settled they are in their files, and fjall lets go of them.
+const RELEASE_AFTER: u64 = 8;
 
 /// What each shard lets go of, for whoever reads files.
 #[derive(Debug, Clone, Default)]
@@ -101,6 +103,7 @@ impl Dropper {
         let (wanted, asked) = mpsc::channel();
         let mut files = Files { keyspaces, let_go, held: false };
         let (mut memtables, mut settling) = (Memtables::default(), Settling::default());
+        let mut settled = false;
         let work = move || {
             for look in 1_u64.. {
                 memtables.look(&files.keyspaces);
@@ -109,10 +112,13 @@ impl Dropper {
                         asked.try_iter().for_each(drop);
                         files.drop_all()
                     }
-                    Err(RecvTimeoutError::Timeout) if look.is_multiple_of(SETTLE_EVERY) => {
-                        settling.settle(&files.keyspaces)
-                    }
-                    Err(RecvTimeoutError::Timeout) => Ok(()),
+                    Err(RecvTimeoutError::Timeout) => match look % SETTLE_EVERY {
+                        0 => settling.settle(&files.keyspaces).map(|some| settled |= some),
+                        RELEASE_AFTER.. if std::mem::take(&mut settled) => {
+                            files.release().map(drop)
+                        }
+                        _ => Ok(()),
+                    },
                     Err(RecvTimeoutError::Disconnected) => return,
                 };
                 if let Err(error) = done {
@@ -173,9 +179,10 @@ impl Files {
         Ok(())
     }
 
-    /// Has fjall let go of the dropped files: until then they lie on the disk. It does so when it
-    /// turns to a new memtable, provided that something was written since and that nobody reads
-    /// from before, as a backup does. False: there is something left, for another time.
+    /// Has fjall let go of dropped files and of memtables that are in theirs: until then they lie on
+    /// the disk and in memory. It does so when it turns to a new memtable, provided that something
+    /// was written since and that nobody reads from before, as a backup does. False: there is
+    /// something left, for another time.
     fn release(&self) -> Result<bool> {
         // A key that no row has.
         self.keyspaces[&Table::Cursors].remove([u8::MAX])?;

@@ -31,8 +31,10 @@ impl Seen {
 }
 
 impl Settling {
-    /// Looks at all memtables, and has those written that nobody fills any more.
-    pub(super) fn settle(&mut self, keyspaces: &BTreeMap<Table, Keyspace>) -> Result<()> {
+    /// Looks at all memtables, and has those written that nobody fills any more; whether there are
+    /// such.
+    pub(super) fn settle(&mut self, keyspaces: &BTreeMap<Table, Keyspace>) -> Result<bool> {
+        let mut some = false;
         for (&table, keyspace) in keyspaces {
             let memtable = keyspace.tree.active_memtable();
             let now = Seen { memtable: memtable.id(), bytes: memtable.size() };
@@ -40,10 +42,10 @@ impl Settling {
             let settled = was.is_some_and(|it| it.is_settled(now));
             if settled && has_room(keyspace, now.bytes) {
                 tracing::debug!(table = table.name(), bytes = now.bytes, "a memtable is settled");
-                keyspace.rotate_memtable()?;
+                some |= keyspace.rotate_memtable()?;
             }
         }
-        Ok(())
+        Ok(some)
     }
 }
 
@@ -79,12 +81,11 @@ mod tests {
         for row in 0..2 * BYTES_MIN / 1024 {
             keyspace.insert(row.to_be_bytes(), [7; 1024]).unwrap();
         }
-        settling.settle(&keyspaces).unwrap();
-        assert!(keyspace.tree.active_memtable().size() >= BYTES_MIN, "it was just filled");
-        settling.settle(&keyspaces).unwrap();
+        assert!(!settling.settle(&keyspaces).unwrap(), "it was just filled");
+        assert!(settling.settle(&keyspaces).unwrap());
         assert_eq!(keyspace.tree.active_memtable().size(), 0);
-        settling.settle(&keyspaces).unwrap();
-        settling.settle(&keyspaces).unwrap();
+        assert!(!settling.settle(&keyspaces).unwrap());
+        assert!(!settling.settle(&keyspaces).unwrap());
         assert_eq!(keyspace.get(5_u64.to_be_bytes()).unwrap().as_deref(), Some(&[7; 1024][..]));
     }
 }
