@@ -186,7 +186,10 @@ impl Files {
     fn release(&self) -> Result<bool> {
         // A key that no row has.
         self.keyspaces[&Table::Cursors].remove([u8::MAX])?;
-        self.keyspaces[&Table::Meta].rotate_memtable()?;
+        // The smallest, if it has anything.
+        if !self.keyspaces[&Table::Meta].rotate_memtable()? {
+            self.keyspaces[&Table::Cursors].rotate_memtable()?;
+        }
         Ok(self.keyspaces.values().all(|it| it.tree.version_free_list_len() == 0))
     }
 }
@@ -239,6 +242,23 @@ mod tests {
 
     const EVENTS: u64 = 8000;
     const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn a_memtable_that_is_in_its_file_is_let_go_of_also_where_nothing_else_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = fjall::Database::builder(folder.path()).open().unwrap();
+        let open = |it: Table| (it, database.keyspace(it.name(), Default::default).unwrap());
+        let tables = [Table::Meta, Table::Cursors, Table::History];
+        let keyspaces = BTreeMap::from(tables.map(open));
+        let history = &keyspaces[&Table::History];
+        history.insert([1], [7; 1024]).unwrap();
+        let memtable = history.tree.active_memtable();
+        history.rotate_memtable_and_wait().unwrap();
+        let files = Files { keyspaces, let_go: LetGo::default(), held: false };
+        assert!(Arc::strong_count(&memtable) > 1, "fjall keeps it for who reads from before");
+        files.release().unwrap();
+        assert_eq!(Arc::strong_count(&memtable), 1);
+    }
 
     fn config(shards: u16) -> Config {
         let fjall = FjallConfig { memtable_bytes: 512 * 1024, ..FjallConfig::default() };
