@@ -32,6 +32,11 @@ const SETTLE_EVERY: u64 = 60;
 /// So many looks, 2 s, after some were settled they are in their files, and fjall lets go of them.
 const RELEASE_AFTER: u64 = 8;
 
+/// After so many looks, a second, the allocator is asked to give back what has been empty for long.
+const ASK_EVERY: u64 = 4;
+/// More than a thread has at hand.
+const ASKED_BYTES: usize = 1024 * 1024;
+
 /// What each shard lets go of, for whoever reads files.
 #[derive(Debug, Clone, Default)]
 pub(super) struct LetGo(Arc<RwLock<BTreeMap<u16, Arc<Floors>>>>);
@@ -107,6 +112,9 @@ impl Dropper {
         let work = move || {
             for look in 1_u64.. {
                 memtables.look(&files.keyspaces);
+                if look.is_multiple_of(ASK_EVERY) {
+                    ask_for_room();
+                }
                 let done = match asked.recv_timeout(LOOK_EVERY) {
                     Ok(()) => {
                         asked.try_iter().for_each(drop);
@@ -146,6 +154,12 @@ impl Drop for Dropper {
             let _ = thread.join();
         }
     }
+}
+
+/// The allocator gives pages back that are empty for a second, but only when it is asked for more
+/// than there is at hand; in a gateway at rest nobody asks.
+fn ask_for_room() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(ASKED_BYTES)));
 }
 
 /// The files of the store, seen from the thread that drops some.
