@@ -90,16 +90,18 @@ impl Writer {
         let mut cursors_saved = now();
         // Cursors move by what is written; where nothing came, there is nothing to save.
         let mut moved = false;
-        let mut came = false;
+        let mut busy = false;
         loop {
-            let received = receive(&self.shard, &mut self.commands, &mut commands, came);
+            let received = receive(&self.shard, &mut self.commands, &mut commands, busy);
             let mut closed = match (unsynced, moved) {
                 (None, false) => received.await == 0,
                 (Some(since), _) => timeout_at(since + SYNC_WITHIN, received).await == Ok(0),
                 (None, true) => timeout(CURSORS_EVERY, received).await == Ok(0),
             };
             let mut making = Making::default();
-            came = !commands.is_empty();
+            let came = !commands.is_empty();
+            // Where there was more than a batch, the rest waits for nothing.
+            busy = came && commands.len() < BATCH_COMMANDS_MAX;
             for command in commands.drain(..) {
                 closed |= matches!(command, Command::Stop);
                 self.take(command, &mut making);
