@@ -227,6 +227,7 @@ async fn what_would_take_too_long_to_compile_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_failures_leave_nothing_behind() {
+    const ROUNDS: usize = 5;
     let cache = tempfile::tempdir().unwrap();
     let host = host(cache.path(), Compiler::InProcess);
     let greedy = filter(
@@ -236,16 +237,19 @@ async fn ten_thousand_failures_leave_nothing_behind() {
             (br_if $again (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) unreachable",
     );
     let greedy = host.check(greedy.into()).await.unwrap();
-    let round = async |count: usize| {
-        for _ in 0..count {
+    let mut rounds = Vec::new();
+    for _ in 0..=ROUNDS {
+        for _ in 0..2_000 {
             let called = call_as("hostile", &host, &greedy, &[], "1").await;
             assert_eq!(called.verdict.expect_err("it is greedy").kind, FaultKind::Limit);
         }
-        resident_kib()
-    };
-    let (first, last) = (round(500).await, round(9_500).await);
-    println!("resident after 500 failures {first} KiB, after 10,000 {last} KiB");
-    assert!(last < first + 16 * 1024, "{first} KiB, then {last} KiB");
+        rounds.push(resident_kib());
+    }
+    println!("resident after each 2,000 failures: {rounds:?} KiB");
+    // Other tests of this process take and leave memory, too: what stays behind grows in each round.
+    let mut grown: Vec<_> = rounds.windows(2).map(|it| it[1] as i64 - it[0] as i64).collect();
+    grown.sort_unstable();
+    assert!(grown[ROUNDS / 2] < 3 * 1024, "{rounds:?} KiB");
 }
 
 fn resident_kib() -> usize {
