@@ -71,10 +71,8 @@ impl Guarded {
             mute,
         }))
     }
-}
 
-impl Guarded {
-    /// Answers, for whom knows which tenant the path names.
+    /// Answers a request whose path names this tenant, if it names one.
     pub(super) async fn answer(&self, request: Request, tenant: Option<&str>) -> Response {
         self.timed(self.0.admit(request, tenant).await)
     }

@@ -253,9 +253,8 @@ impl Api {
                 return events_in.answer(request, Some(tenant)).await;
             }
         }
-        match self.routes.call(request).await {
-            Ok(response) => response,
-        }
+        let Ok(response) = self.routes.call(request).await;
+        response
     }
 }
 

@@ -116,16 +116,15 @@ impl Writer {
             }
             // What moves by this batch is saved with a later one.
             moved |= came;
-            let outcome = match making.is_empty() {
-                true if unsynced.take().is_some() => self.journal.sync(),
+            let (was_unsynced, empty) = (unsynced.is_some(), making.is_empty());
+            unsynced = match making.durable || empty {
+                true => None,
+                false => unsynced.or_else(|| Some(now())),
+            };
+            let outcome = match empty {
+                true if was_unsynced => self.journal.sync(),
                 true => Ok(()),
-                false => {
-                    unsynced = match making.durable {
-                        true => None,
-                        false => unsynced.or_else(|| Some(now())),
-                    };
-                    self.commit(making)
-                }
+                false => self.commit(making),
             };
             if let Err(error) = outcome {
                 return self.fail(&error).await;
@@ -413,6 +412,15 @@ mod tests {
         let begun = now();
         bench.append(event()).await.unwrap();
         assert_eq!((written(), begun.elapsed()), (before + 3, Duration::ZERO));
+
+        // What a full batch leaves waits for nothing.
+        tokio::time::sleep(100 * MS).await;
+        let (before, begun) = (written(), now());
+        for _ in 0..BATCH_COMMANDS_MAX {
+            shard.tell_refusal(&tenant, "key").await.unwrap();
+        }
+        note().await;
+        assert_eq!((written(), begun.elapsed()), (before + 2, Duration::ZERO));
 
         // Who never stops is synced all the same.
         for _ in 0..20 {

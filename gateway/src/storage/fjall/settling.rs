@@ -81,7 +81,8 @@ mod tests {
         for row in 0..2 * BYTES_MIN / 1024 {
             keyspace.insert(row.to_be_bytes(), [7; 1024]).unwrap();
         }
-        assert!(!settling.settle(&keyspaces).unwrap(), "it was just filled");
+        assert!(!settling.settle(&keyspaces).unwrap());
+        assert!(keyspace.tree.active_memtable().size() >= BYTES_MIN, "it was just filled");
         assert!(settling.settle(&keyspaces).unwrap());
         assert_eq!(keyspace.tree.active_memtable().size(), 0);
         assert!(!settling.settle(&keyspaces).unwrap());

@@ -360,6 +360,9 @@ mod tests {
         Request { pool, url: url.to_string(), headers, body, timeout, tls: None }
     }
 
+    /// Of a request's body: more than sockets hold for a side that does not read.
+    const LENGTH: usize = 8 * 1024 * 1024;
+    const REFUSAL: &[u8] = b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 2\r\n\r\nno";
     const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
     #[tokio::test]
@@ -461,8 +464,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_refuses_before_it_has_read_all_is_not_waited_for() {
+        let mut tasks = JoinSet::new();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+        tasks.spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 1024]).await.unwrap();
+            stream.write_all(REFUSAL).await.unwrap();
+            std::future::pending::<()>().await;
+        });
+        let transport = transport();
+        let timeout = Duration::from_secs(20);
+        let request = Request { body: vec![b' '; LENGTH].into(), timeout, ..request(&url, 1) };
+        let begun = now();
+        assert_eq!(transport.send(request).await.answer.unwrap().status, 413);
+        assert!(begun.elapsed() < timeout / 2, "{:?}", begun.elapsed());
+        assert!(transport.pool.origins(1).is_empty(), "a request is half written there");
+    }
+
+    #[tokio::test]
     async fn who_answers_before_it_has_read_all_gets_the_rest() {
-        const LENGTH: usize = 8 * 1024 * 1024;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
         let (transport, mut tasks) = (transport(), JoinSet::new());
