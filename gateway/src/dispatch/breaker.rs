@@ -25,7 +25,7 @@ pub(super) struct Breaker {
     pub(super) trips: u32,
     /// While it is open: when a probe may go.
     probe_at: Option<Instant>,
-    window: Option<Box<Window>>,
+    window: Option<Window>,
 }
 
 #[derive(Debug)]
@@ -36,8 +36,8 @@ struct Window {
 }
 
 impl Window {
-    fn from(now: Instant) -> Box<Self> {
-        Box::new(Self { began: now, attempts: 0, failed: 0 })
+    fn from(now: Instant) -> Self {
+        Self { began: now, attempts: 0, failed: 0 }
     }
 }
 

@@ -48,7 +48,7 @@ impl Scheduler {
             .min(self.shares.tenant.saturating_sub(tenant.in_flight.total));
         let bytes = self.shares.bytes.saturating_sub(self.in_flight.bytes);
         let bytes = bytes.min(self.shares.tenant_bytes.saturating_sub(tenant.in_flight.bytes));
-        let any = any.min((bytes / lane.event_bytes.max(1)).max(1));
+        let any = any.min((bytes / lane.event_bytes.max(1) as usize).max(1));
         let doubtful = if lane.doubtful {
             let all = self.shares.doubtful.saturating_sub(self.in_flight.doubtful);
             all.min(self.shares.tenant_doubtful.saturating_sub(tenant.in_flight.doubtful))
@@ -81,7 +81,7 @@ impl Scheduler {
         let Some(lane) = self.lanes.get_mut(&endpoint) else { return begun };
         let tenant = self.tenants.entry(lane.tenant).or_default();
         tenant.deficit -= 1 + (bytes / WEIGHT_BYTES) as i64;
-        lane.event_bytes = bytes;
+        lane.event_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         for it in [&mut self.in_flight, &mut tenant.in_flight, &mut lane.in_flight] {
             it.add(share, bytes);
             it.doubtful += usize::from(lane.doubtful);

@@ -89,7 +89,7 @@ pub(super) struct Lane {
     pub(super) breaker: Breaker,
     pub(super) pace: Pace,
     /// How large its last event was.
-    pub(super) event_bytes: usize,
+    pub(super) event_bytes: u32,
     /// Whether it has a turn.
     pub(super) queued: bool,
     /// Whether somebody waits for one of its deliveries.
@@ -110,8 +110,9 @@ pub(super) struct Lane {
     pub(super) disabled: bool,
     /// When it is to be looked at again.
     pub(super) rests_until: Option<Instant>,
-    /// Attempts out since this epoch, since the one before, and for longer.
-    out: [u32; 3],
+    /// Attempts out since this epoch, since the one before, and for longer. An endpoint has 1024 at
+    /// most.
+    out: [u16; 3],
     epoch: u32,
     latency: f32,
     failing_since: Option<Timestamp>,
@@ -119,6 +120,9 @@ pub(super) struct Lane {
     shown: bool,
     kept: bool,
 }
+
+/// Every endpoint that fails has one: a byte more, and each takes the next larger block, of 320.
+const _: () = assert!(size_of::<Lane>() <= 256);
 
 impl Lane {
     pub(super) fn new(tenant: TenantNo) -> Self {
@@ -195,7 +199,7 @@ impl Lane {
         now: Instant,
     ) {
         self.shift(epoch);
-        self.out[0] += attempts as u32;
+        self.out[0] = self.out[0].saturating_add(attempts as u16);
         self.pace.started(charged, now);
     }
 

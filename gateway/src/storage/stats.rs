@@ -1,5 +1,6 @@
 use std::{
     collections::{BTreeMap, VecDeque},
+    ops::RangeInclusive,
     sync::{MutexGuard, PoisonError},
     time::Duration,
 };
@@ -75,9 +76,11 @@ impl StatsRow {
 /// crash it begins empty, which is told by `since`.
 #[derive(Debug, Default)]
 pub(super) struct Stats {
-    rings: BTreeMap<EndpointNo, VecDeque<Bucket>>,
+    /// By endpoint and minute. In one map, not in one for each endpoint: short-lived things of the
+    /// size that its nodes would have leave pages between them that hardly hold anything.
+    buckets: BTreeMap<(EndpointNo, u64), Bucket>,
     /// The buckets in the order they were begun.
-    order: VecDeque<(u64, EndpointNo)>,
+    order: VecDeque<(EndpointNo, u64)>,
     started_at: Option<Timestamp>,
 }
 
@@ -91,51 +94,42 @@ impl Stats {
     fn restored(row: StatsRow) -> Self {
         let mut stats = Self { started_at: Some(Timestamp(row.since)), ..Self::default() };
         for (endpoint, bucket) in row.buckets {
-            let endpoint = EndpointNo(endpoint);
-            stats.order.push_back((bucket.minute, endpoint));
-            stats.rings.entry(endpoint).or_default().push_back(bucket);
+            let key = (EndpointNo(endpoint), bucket.minute);
+            stats.order.push_back(key);
+            stats.buckets.insert(key, bucket);
         }
         stats
     }
 
     /// What is left for the next start; `None` where nothing was counted.
     fn kept(&self) -> Option<StatsRow> {
-        let mut buckets = Vec::with_capacity(self.order.len());
-        for (endpoint, ring) in &self.rings {
-            buckets.extend(ring.iter().map(|it| (endpoint.0, it.clone())));
-        }
+        let all = self.buckets.iter().map(|((endpoint, _), it)| (endpoint.0, it.clone()));
+        let mut buckets: Vec<_> = all.collect();
         buckets.sort_by_key(|(endpoint, it)| (it.minute, *endpoint));
         Some(StatsRow { since: self.started_at?.0, buckets })
     }
 
     fn bucket(&mut self, endpoint: EndpointNo, at: Timestamp) -> &mut Bucket {
         self.started_at.get_or_insert(at);
-        let minute = minute(at);
-        let ring = self.rings.entry(endpoint).or_insert_with(|| VecDeque::with_capacity(1));
+        let newest = self.buckets.range(of(endpoint)).next_back();
         // A clock that was set back goes on in the newest bucket.
-        if ring.back().is_none_or(|it| it.minute < minute) {
-            ring.push_back(Bucket { minute, ..Bucket::default() });
-            self.order.push_back((minute, endpoint));
+        let minute = newest.map_or(0, |((_, minute), _)| *minute).max(minute(at));
+        if newest.is_none_or(|(_, it)| it.minute < minute) {
+            self.order.push_back((endpoint, minute));
             self.tidy(minute);
         }
-        let ring = self.rings.get_mut(&endpoint).expect("it was filled above");
-        ring.back_mut().expect("it was filled above")
+        let new = || Bucket { minute, ..Bucket::default() };
+        self.buckets.entry((endpoint, minute)).or_insert_with(new)
     }
 
     fn tidy(&mut self, now: u64) {
         let kept = KEPT.as_secs() / BUCKET.as_secs();
-        while let Some((minute, endpoint)) = self.order.front().copied() {
+        while let Some((endpoint, minute)) = self.order.front().copied() {
             if self.order.len() <= BUCKETS_MAX && minute + kept >= now {
                 return;
             }
             self.order.pop_front();
-            let Some(ring) = self.rings.get_mut(&endpoint) else { continue };
-            if ring.front().is_some_and(|it| it.minute <= minute) {
-                ring.pop_front();
-            }
-            if ring.is_empty() {
-                self.rings.remove(&endpoint);
-            }
+            self.buckets.remove(&(endpoint, minute));
         }
     }
 
@@ -173,10 +167,9 @@ impl Stats {
         let since = self.started_at.map_or(now, |it| it.max(from));
         let mut sum = Figures { since, ..Figures::default() };
         let mut latency = BTreeMap::<u8, u64>::new();
-        let ring = self.rings.get(&endpoint).into_iter().flatten();
         // Of the whole hour the minute that it begins in belongs to it.
         let first = minute(from) + u64::from(window < KEPT);
-        for bucket in ring.filter(|it| it.minute >= first) {
+        for (_, bucket) in self.buckets.range((endpoint, first)..=*of(endpoint).end()) {
             sum.delivered += u64::from(bucket.delivered);
             sum.failed += u64::from(bucket.failed);
             sum.retried += u64::from(bucket.retried);
@@ -192,6 +185,11 @@ impl Stats {
         }
         sum
     }
+}
+
+/// Where an endpoint's buckets are.
+fn of(endpoint: EndpointNo) -> RangeInclusive<(EndpointNo, u64)> {
+    (endpoint, 0)..=(endpoint, u64::MAX)
 }
 
 fn minute(at: Timestamp) -> u64 {
@@ -299,9 +297,8 @@ mod tests {
             }
         }
         assert!(stats.order.len() <= 62 * 50, "{}", stats.order.len());
-        let kept: usize = stats.rings.values().map(VecDeque::len).sum();
-        assert_eq!(kept, stats.order.len());
+        assert_eq!(stats.buckets.len(), stats.order.len());
         stats.note(&attempt(1_000_000, 1, 1, Verdict::Delivered));
-        assert_eq!((stats.order.len(), stats.rings.len()), (1, 1));
+        assert_eq!((stats.order.len(), stats.buckets.len()), (1, 1));
     }
 }
