@@ -14,6 +14,7 @@ use tokio::{
 };
 
 use crate::app::framing::Framing;
+use crate::world::poll_write_joined;
 
 /// A client's connection that knows what came since something was last sent.
 pub(super) struct Watched {
@@ -79,7 +80,7 @@ impl AsyncWrite for Watched {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.is_sent();
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
+        poll_write_joined(&mut self.stream, cx, bytes)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -12,7 +12,8 @@ use crate::dispatch::plugin_chain::{Chain, Chained, PARTS_MAX};
 use crate::dispatch::sending::Sending;
 use crate::dispatch::traced::Traced;
 use crate::domain::{
-    Attempt, DeadReason, Endpoint, Judgement, Outcome, Spent, Trigger, TypeId, Verdict, judge,
+    Attempt, DeadReason, Endpoint, Judgement, Outcome, Spent, Timestamp, Trigger, TypeId, Verdict,
+    judge,
 };
 use crate::storage::{Lease, Result};
 use crate::telemetry::{ATTEMPT_DURATION, ATTEMPTS, DEFERRED, DELIVERIES, DIED, END_TO_END};
@@ -53,9 +54,9 @@ pub(super) async fn make(
             return Ok(());
         }
     };
-    let verdict = close(work, &mut lease, endpoint, &finished);
-    let duration = started.elapsed();
-    count(work, (&lease, endpoint), &finished, &verdict, duration);
+    let (ended_at, duration) = (work.clock.now(), started.elapsed());
+    let verdict = close(work, &mut lease, endpoint, (&finished, ended_at));
+    count(work, (&lease, endpoint), (&finished, &verdict), (ended_at, duration));
     learn(ended, &lease, endpoint, (&finished, &verdict), duration);
     let gone = verdict == Verdict::Dead(DeadReason::Gone);
     let attempt = Attempt {
@@ -137,18 +138,28 @@ fn with_timings(spent: Spent, it: Timings) -> Spent {
 }
 
 /// Decides what follows; another attempt at once, where somebody asked for it meanwhile.
-fn close(work: &Dispatcher, lease: &mut Lease, endpoint: &Endpoint, it: &Finished) -> Verdict {
-    match decide(work, lease, endpoint, it) {
+fn close(
+    work: &Dispatcher,
+    lease: &mut Lease,
+    endpoint: &Endpoint,
+    (it, now): (&Finished, Timestamp),
+) -> Verdict {
+    match decide(work, lease, endpoint, (it, now)) {
         Verdict::RetryAt(_) | Verdict::Dead(DeadReason::RetriesExhausted)
             if lease.event.only.is_none() && work.shard.is_wanted_again(lease) =>
         {
-            Verdict::RetryAt(work.clock.now())
+            Verdict::RetryAt(now)
         }
         verdict => verdict,
     }
 }
 
-fn decide(work: &Dispatcher, lease: &Lease, endpoint: &Endpoint, it: &Finished) -> Verdict {
+fn decide(
+    work: &Dispatcher,
+    lease: &Lease,
+    endpoint: &Endpoint,
+    (it, now): (&Finished, Timestamp),
+) -> Verdict {
     if let Some(verdict) = &it.verdict {
         return verdict.clone();
     }
@@ -160,7 +171,7 @@ fn decide(work: &Dispatcher, lease: &Lease, endpoint: &Endpoint, it: &Finished) 
         attempts: lease.round + 1,
         status: it.status.filter(|_| !it.refused),
         retry_after: it.retry_after,
-        now: work.clock.now(),
+        now,
         chance: work.entropy.fraction(),
     });
     match verdict {
@@ -205,9 +216,8 @@ fn learn(
 fn count(
     work: &Dispatcher,
     (lease, endpoint): (&Lease, &Endpoint),
-    finished: &Finished,
-    verdict: &Verdict,
-    duration: Duration,
+    (finished, verdict): (&Finished, &Verdict),
+    (ended_at, duration): (Timestamp, Duration),
 ) {
     let result = match finished.status {
         // A plugin read in the answer that it was not taken.
@@ -240,7 +250,7 @@ fn count(
     DELIVERIES.count_for(&[outcome], tenant, id);
     // From the first acceptance on, what is sent again would take days.
     if *verdict == Verdict::Delivered && !lease.is_asked_again() {
-        let since = work.clock.now() - lease.event.accepted_at;
+        let since = ended_at - lease.event.accepted_at;
         END_TO_END.observe(since.as_secs_f64(), &[]);
     }
 }

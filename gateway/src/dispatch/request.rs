@@ -46,20 +46,18 @@ pub(super) fn build(
 
 /// Tells the receiver which trace this belongs to. What other systems put beside it (`tracestate`,
 /// `baggage`) is not ours to hand on.
-pub(super) fn traced(mut request: Request, trace: Option<TraceContext>) -> Request {
+pub(super) fn trace(request: &mut Request, trace: Option<TraceContext>) {
     let value = trace.and_then(|it| HeaderValue::from_str(&it.to_string()).ok());
     if let Some(value) = value {
         request.headers.insert(TRACEPARENT, value);
     }
-    request
 }
 
 /// A replayed event says so, to receivers that must not do everything twice.
-pub(super) fn marked(mut request: Request, trigger: Trigger) -> Request {
+pub(super) fn mark(request: &mut Request, trigger: Trigger) {
     if trigger == Trigger::Replay {
         request.headers.insert(WEBHOOK_REPLAY, HeaderValue::from_static("true"));
     }
-    request
 }
 
 fn body_and_headers(

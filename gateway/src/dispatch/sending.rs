@@ -53,7 +53,7 @@ impl Sending<'_> {
     }
 
     async fn send_one(&self, event: &Event, part: &Rewritten) -> Finished {
-        let request = match self.request(event, part) {
+        let mut request = match self.request(event, part) {
             Ok(request) => request,
             Err(error) => return Finished::failed("internal", error),
         };
@@ -61,10 +61,9 @@ impl Sending<'_> {
             Ok(signed) => signed,
             Err(finished) => return finished,
         };
-        let request = match with(request, &signed) {
-            Ok(request) => request,
-            Err(error) => return Finished::failed("internal", error),
-        };
+        if let Err(error) = add(&mut request, &signed) {
+            return Finished::failed("internal", error);
+        }
         let sent = self.work.transport.send(request).await;
         let mut finished = Finished::answered(sent, self.work.clock.wall());
         if let Some(status) = finished.status.filter(|_| !self.chain.is_empty()) {
@@ -73,7 +72,8 @@ impl Sending<'_> {
         // What went wrong should show what was sent; of what went well it is not worth its bytes.
         // It is made again rather than copied each time.
         if finished.name != "delivered"
-            && let Ok(request) = self.request(event, part).and_then(|it| with(it, &signed))
+            && let Ok(mut request) = self.request(event, part)
+            && add(&mut request, &signed).is_ok()
         {
             finished.request_headers = masked_headers(&request.headers);
         }
@@ -82,9 +82,10 @@ impl Sending<'_> {
 
     fn request(&self, event: &Event, part: &Rewritten) -> Result<Request, String> {
         let at = (self.work.shard.number(), self.signed_at);
-        let request = request::build(self.endpoint, event, part, at)?;
-        let request = request::traced(request, self.trace);
-        Ok(request::marked(request, self.lease.trigger))
+        let mut request = request::build(self.endpoint, event, part, at)?;
+        request::trace(&mut request, self.trace);
+        request::mark(&mut request, self.lease.trigger);
+        Ok(request)
     }
 
     /// The headers of the endpoint's plugins that sign.
@@ -158,9 +159,9 @@ fn key(secret: &Secret) -> Option<&[u8]> {
     secret.standard_bytes().or_else(|| secret.text_bytes())
 }
 
-fn with(mut request: Request, headers: &Signed) -> Result<Request, String> {
+fn add(request: &mut Request, headers: &Signed) -> Result<(), String> {
     for (name, value) in headers {
         request.headers.insert(request::parse_name(name)?, request::parse_value(value)?);
     }
-    Ok(request)
+    Ok(())
 }

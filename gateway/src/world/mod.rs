@@ -15,5 +15,8 @@ pub use failpoint::{forgets, reach};
 pub mod client;
 pub mod egress;
 
+mod joined;
+pub use joined::poll_write_joined;
+
 mod transport;
 pub use transport::{FailureClass, Request, Response, SendResult, Timings, Transport};

@@ -10,6 +10,8 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::world::poll_write_joined;
+
 /// How many bytes may still be read from a connection before it is cut. hyper bounds the memory
 /// of a head, but reads interim (1xx) answers without end; this bounds what is read at all.
 #[derive(Debug, Clone, Default)]
@@ -69,7 +71,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Budgeted<S> {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
+        poll_write_joined(&mut self.stream, cx, bytes)
     }
 
     fn is_write_vectored(&self) -> bool {

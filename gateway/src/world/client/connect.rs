@@ -57,8 +57,8 @@ type Driver = Option<Pin<Box<dyn Future<Output = ()> + Send>>>;
 
 impl Connection {
     /// Whether it was idle for so long that the other side may be about to close it for that.
-    pub(super) fn has_rested(&self) -> bool {
-        self.idle_since.elapsed() >= RESTED
+    pub(super) fn has_rested(&self, now: Instant) -> bool {
+        now - self.idle_since >= RESTED
     }
 
     /// Whether it takes a request now: it is open, as far as its socket has told, its last answer

@@ -78,16 +78,17 @@ impl HttpTransport {
 
     async fn try_send(&self, request: Request, timings: &mut Timings) -> Result<Response, Failure> {
         let policy = self.policy.load_full();
-        let deadline = now() + request.timeout;
+        let entered = now();
+        let deadline = entered + request.timeout;
         let Request { pool, url, headers, body, tls, timeout: _ } = request;
-        let (route, kept) = self.pool.enter(pool, &url, (&policy, tls))?;
+        let (route, kept) = self.pool.enter(pool, &url, (&policy, tls), entered)?;
         let message = to_http(&route.prepared, headers, body);
-        let spare = kept.as_ref().filter(|it| it.has_rested()).map(|_| message.clone());
-        let mut connection = match kept {
-            Some(kept) => kept,
-            None => Box::pin(self.open(pool, &route, deadline, timings)).await?,
+        let spare = kept.as_ref().filter(|it| it.has_rested(entered)).map(|_| message.clone());
+        let (mut connection, began) = match kept {
+            Some(kept) => (kept, entered),
+            None => (Box::pin(self.open(pool, &route, deadline, timings)).await?, now()),
         };
-        let again = match exchange(&mut connection, message, deadline, timings).await {
+        let again = match exchange(&mut connection, message, (began, deadline), timings).await {
             Ok(head) => return Ok(self.finish(head, connection, (pool, route), deadline).await),
             // The kept connection was closed before anything was written: ask again, once.
             Err(Unsent::Back(message)) => *message,
@@ -100,7 +101,7 @@ impl HttpTransport {
             }
         };
         connection = Box::pin(self.open(pool, &route, deadline, timings)).await?;
-        let head = exchange(&mut connection, again, deadline, timings).await;
+        let head = exchange(&mut connection, again, (now(), deadline), timings).await;
         let head = head.map_err(Unsent::into_failure)?;
         Ok(self.finish(head, connection, (pool, route), deadline).await)
     }
@@ -125,12 +126,13 @@ impl HttpTransport {
     /// Reads as much of the body as is worth it; the head alone decides what the answer means.
     async fn finish(
         &self,
-        head: http::Response<Incoming>,
+        (head, head_at): (http::Response<Incoming>, Instant),
         mut connection: Connection,
         (pool, route): (u64, Route),
         deadline: Instant,
     ) -> Response {
         let (parts, mut body) = head.into_parts();
+        let body_deadline = head_at + BODY_PATIENCE;
         connection.budget.set(BODY_BYTES_READ_MAX);
         let mut kept = BytesMut::new();
         let mut truncated = false;
@@ -144,12 +146,12 @@ impl HttpTransport {
             }
             true
         });
-        let ended = timeout(BODY_PATIENCE, connection.drive(read)).await.unwrap_or(false);
+        let ended = timeout_at(body_deadline, connection.drive(read)).await.unwrap_or(false);
         // Who takes a request before it has read all gets the rest, as long as the attempt may
         // take; who refuses it does not want it.
         let patience = match parts.status.is_success() {
-            true => deadline.max(now() + BODY_PATIENCE),
-            false => now(),
+            true => deadline.max(body_deadline),
+            false => head_at,
         };
         let rested = match ended {
             true => connection.when_at_rest(patience).await,
@@ -223,20 +225,21 @@ impl Unsent {
     }
 }
 
+/// Sends, and waits for the head of the answer: that, and when it came.
 async fn exchange(
     connection: &mut Connection,
     message: http::Request<Full<Bytes>>,
-    deadline: Instant,
+    (began, deadline): (Instant, Instant),
     timings: &mut Timings,
-) -> Result<http::Response<Incoming>, Unsent> {
+) -> Result<(http::Response<Incoming>, Instant), Unsent> {
     connection.budget.set(HEAD_BYTES_MAX);
-    let started = now();
     let sent = pin!(connection.sender.try_send_request(message));
     let answered = timeout_at(deadline, connection.drive(sent)).await;
-    timings.first_byte = Some(started.elapsed());
+    let ended = now();
+    timings.first_byte = Some(ended - began);
     let mut error = match answered {
         Err(_) => return Err(Unsent::Failed(timed_out())),
-        Ok(Ok(head)) => return Ok(head),
+        Ok(Ok(head)) => return Ok((head, ended)),
         Ok(Err(error)) => error,
     };
     if let Some(message) = error.take_message() {

@@ -75,6 +75,7 @@ impl Pool {
         endpoint: u64,
         url: &str,
         (policy, tls): (&Arc<EgressPolicy>, Option<Arc<ClientTls>>),
+        now: Instant,
     ) -> Result<(Route, Option<Connection>), Failure> {
         let mut place = self.place(endpoint);
         let Place { entries, idle, .. } = &mut *place;
@@ -84,19 +85,19 @@ impl Pool {
                 if !entry.prepared.is_of(url, policy) {
                     entry.prepared = Arc::new(Prepared::new(url, policy)?);
                 }
-                entry.used_at = now();
+                entry.used_at = now;
                 entry
             }
             btree_map::Entry::Vacant(vacant) => {
                 let prepared = Arc::new(Prepared::new(url, policy)?);
-                vacant.insert(Entry { prepared, kept: Vec::new(), used_at: now() })
+                vacant.insert(Entry { prepared, kept: Vec::new(), used_at: now })
             }
         };
         let route = Route { prepared: entry.prepared.clone(), tls };
         // One that was put back while the policy changed is judged here.
         let permitted =
             |it: &Idle| it.route.is_under(policy) || it.route.is_permitted(policy, &it.connection);
-        let fits = |it: &mut Idle| it.route.shares_with(&route) && it.is_fit() && permitted(it);
+        let fits = |it: &mut Idle| it.route.shares_with(&route) && it.is_fit(now) && permitted(it);
         let before = entry.kept.len();
         let found =
             std::iter::from_fn(|| entry.kept.pop()).find_map(|mut it| fits(&mut it).then_some(it));
@@ -107,7 +108,8 @@ impl Pool {
     }
 
     pub(super) fn put(&self, endpoint: u64, route: Route, mut connection: Connection) {
-        if connection.sender.is_closed() || connection.opened_at.elapsed() >= AGE_MAX {
+        let now = now();
+        if connection.sender.is_closed() || now - connection.opened_at >= AGE_MAX {
             return;
         }
         let mut place = self.place(endpoint);
@@ -125,7 +127,7 @@ impl Pool {
             self.idle.fetch_sub(1, Ordering::Relaxed);
         }
         if let Some(entry) = place.entries.get_mut(&endpoint) {
-            connection.idle_since = now();
+            connection.idle_since = now;
             entry.kept.push(Idle { connection, route });
             place.idle += 1;
             self.idle.fetch_add(1, Ordering::Relaxed);
@@ -134,15 +136,16 @@ impl Pool {
 
     /// Closes what has been idle too long, and what leads where it must not lead any more.
     pub(super) fn sweep(&self, policy: &EgressPolicy) {
+        let now = now();
         for place in 0..PLACES {
             let mut place = self.place(place as u64);
             let (before, mut idle) = (place.idle, 0);
             place.entries.retain(|_, entry| {
-                entry
-                    .kept
-                    .retain_mut(|it| it.is_fit() && it.route.is_permitted(policy, &it.connection));
+                entry.kept.retain_mut(|it| {
+                    it.is_fit(now) && it.route.is_permitted(policy, &it.connection)
+                });
                 idle += entry.kept.len();
-                !entry.kept.is_empty() || entry.used_at.elapsed() < AGE_MAX
+                !entry.kept.is_empty() || now - entry.used_at < AGE_MAX
             });
             place.idle = idle;
             self.idle.fetch_sub(before - idle, Ordering::Relaxed);
@@ -186,9 +189,9 @@ impl Place {
 }
 
 impl Idle {
-    fn is_fit(&mut self) -> bool {
-        let young = self.connection.idle_since.elapsed() < IDLE_MAX
-            && self.connection.opened_at.elapsed() < AGE_MAX;
+    fn is_fit(&mut self, now: Instant) -> bool {
+        let young = now - self.connection.idle_since < IDLE_MAX
+            && now - self.connection.opened_at < AGE_MAX;
         young && self.connection.is_at_rest()
     }
 }
