@@ -17,10 +17,9 @@ use crate::dispatch::Dispatcher;
 use crate::domain::{Quota, Slug};
 use crate::plugins::{self, Host};
 use crate::storage::{self, Refused, RunningWriters, Shard, Store};
-use crate::telemetry::Rendering;
 use crate::world::client::{self, HttpTransport};
 use crate::world::egress::{EgressPolicy, own_addresses};
-use crate::world::{Clock, Entropy, SteadyClock, SystemClock, SystemEntropy};
+use crate::world::{Clock, Entropy, SteadyClock, SystemClock, SystemEntropy, allocator};
 use crate::{fanout, replay, retention, telemetry};
 
 /// Idle connections to endpoints, if the process may have eight times as many files open.
@@ -130,11 +129,11 @@ impl App {
             limits: config.limits.clone(),
             unready: unready.subscribe(),
             pace: Pace::default(),
-            metrics: metrics.clone(),
+            metrics,
             runtimes: vec![("front", Handle::current()), ("deliver", delivering.handle().clone())],
         };
         let stopping_front = CancellationToken::new();
-        let mut front = keep_watch(config.data_dir, metrics, &unready, &stopping_front);
+        let mut front = keep_watch(config.data_dir, &parts, &unready, &stopping_front);
         front.spawn(server::serve(listener, Api::of(&parts.into()), stopping_front.clone()));
         Ok(Self {
             address,
@@ -282,18 +281,25 @@ fn bind(at: SocketAddr) -> Result<(TcpSocket, SocketAddr), StartError> {
     Ok((socket, address))
 }
 
-/// What looks after the process beside its work: space on the disk, and metrics kept small.
+/// What looks after the process beside its work: space on the disk, metrics and memory kept small.
 fn keep_watch(
     folder: PathBuf,
-    metrics: Rendering,
+    parts: &Parts,
     unready: &watch::Sender<Option<&'static str>>,
     stopping: &CancellationToken,
 ) -> JoinSet<()> {
-    let (mut watching, until) = (JoinSet::new(), stopping.clone());
+    let mut watching = JoinSet::new();
+    let (metrics, until) = (parts.metrics.clone(), stopping.clone());
     watching.spawn(async move {
         until.run_until_cancelled(metrics.keep_small()).await;
     });
     watching.spawn(watch_space(folder, unready.clone(), stopping.clone()));
+    for (_, runtime) in &parts.runtimes {
+        let (runtime, until) = (runtime.clone(), stopping.clone());
+        watching.spawn(async move {
+            until.run_until_cancelled(allocator::keep_small(runtime)).await;
+        });
+    }
     watching
 }
 

@@ -1,6 +1,6 @@
 use std::{path::Path, sync::Arc, thread::JoinHandle, time::Duration};
 
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{runtime::Handle, sync::mpsc, task::JoinSet};
 
 use crate::domain::Slug;
 use crate::storage::answering::Answering;
@@ -16,7 +16,7 @@ use crate::storage::time::{self, Past};
 use crate::storage::writer::{Command, Writer};
 use crate::storage::{Error, Result, Table};
 use crate::telemetry::{STORE_BYTES, STORE_COMPACTIONS};
-use crate::world::{Clock, Entropy};
+use crate::world::{Clock, Entropy, allocator};
 
 /// How the store is laid out, and how much memory it takes.
 #[derive(Debug, Clone)]
@@ -213,7 +213,13 @@ impl Writers {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
             let runtime = runtime.map_err(Error::unavailable)?;
             let thread = std::thread::Builder::new().name(name);
-            let run = move || runtime.block_on(writer.run());
+            let run = move || {
+                runtime.block_on(async {
+                    let mut beside = JoinSet::new();
+                    beside.spawn(allocator::keep_small(Handle::current()));
+                    writer.run().await;
+                });
+            };
             threads.push(thread.spawn(run).map_err(Error::unavailable)?);
         }
         Ok(RunningWriters { store: store.clone(), threads, answering })

@@ -12,6 +12,7 @@ pub use entropy::{Entropy, SeededEntropy, SystemEntropy};
 mod failpoint;
 pub use failpoint::{forgets, reach};
 
+pub mod allocator;
 pub mod client;
 pub mod egress;
 

@@ -24,6 +24,7 @@ use fjall::{
 use crate::storage::fjall::memtables::Memtables;
 use crate::storage::fjall::settling::Settling;
 use crate::storage::{Error, Floors, Result, Table};
+use crate::world::allocator;
 
 /// How often it is looked which memtables are new, and which fjall has let go of.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -34,8 +35,6 @@ const RELEASE_AFTER: u64 = 8;
 
 /// After so many looks, a second, the allocator is asked to give back what has been empty for long.
 const ASK_EVERY: u64 = 4;
-/// More than a thread has at hand.
-const ASKED_BYTES: usize = 1024 * 1024;
 
 /// What each shard lets go of, for whoever reads files.
 #[derive(Debug, Clone, Default)]
@@ -113,7 +112,7 @@ impl Dropper {
             for look in 1_u64.. {
                 memtables.look(&files.keyspaces);
                 if look.is_multiple_of(ASK_EVERY) {
-                    ask_for_room();
+                    allocator::return_empty_pages();
                 }
                 let done = match asked.recv_timeout(LOOK_EVERY) {
                     Ok(()) => {
@@ -154,12 +153,6 @@ impl Drop for Dropper {
             let _ = thread.join();
         }
     }
-}
-
-/// The allocator gives pages back that are empty for a second, but only when it is asked for more
-/// than there is at hand; in a gateway at rest nobody asks.
-fn ask_for_room() {
-    drop(std::hint::black_box(Vec::<u8>::with_capacity(ASKED_BYTES)));
 }
 
 /// The files of the store, seen from the thread that drops some.
