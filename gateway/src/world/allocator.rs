@@ -50,23 +50,27 @@ fn look_at_freed() {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, sync::Mutex, thread};
+    use std::sync::{Condvar, Mutex};
 
     use super::*;
 
+    const THREADS: usize = 3;
+    const PATIENCE: Duration = Duration::from_secs(5);
+
+    /// Holds its thread until as many are held as there are.
+    fn meet() {
+        static MET: Mutex<usize> = Mutex::new(0);
+        static CAME: Condvar = Condvar::new();
+        let mut met = MET.lock().unwrap();
+        *met += 1;
+        CAME.notify_all();
+        let _met = CAME.wait_timeout_while(met, 2 * PATIENCE, |it| *it < THREADS).unwrap();
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-    async fn threads_at_rest_get_their_turn() {
-        static SEEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-        let look = || {
-            look_at_freed();
-            SEEN.lock().unwrap().insert(format!("{:?}", thread::current().id()));
-        };
-        let all_seen = async {
-            while SEEN.lock().unwrap().len() < 3 {
-                on_each_thread(&Handle::current(), look).await;
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(10), all_seen).await.expect("each looked");
+    async fn each_thread_at_rest_gets_a_turn() {
+        look_at_freed();
+        let here = Handle::current();
+        tokio::time::timeout(PATIENCE, on_each_thread(&here, meet)).await.expect("they met");
     }
 }
