@@ -126,8 +126,7 @@ async fn answer(stream: &mut Watched, api: Api, stopping: CancellationToken) -> 
             request.extensions_mut().insert(FramedTwice);
         }
         let answer = api.clone().answer(request.map(Body::new));
-        // The HTTP library moves what it is given several times.
-        Box::pin(async { Ok::<_, Infallible>(answer.await) })
+        async { Ok::<_, Infallible>(answer.await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

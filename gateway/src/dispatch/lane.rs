@@ -199,7 +199,8 @@ impl Lane {
         now: Instant,
     ) {
         self.shift(epoch);
-        self.out[0] = self.out[0].saturating_add(attempts as u16);
+        let attempts = u16::try_from(attempts).unwrap_or(u16::MAX);
+        self.out[0] = self.out[0].saturating_add(attempts);
         self.pace.started(charged, now);
     }
 

@@ -1,4 +1,5 @@
-//! Everything the gateway cannot predict: time, chance, and other people's servers.
+//! Everything the gateway cannot predict: time, chance, other people's servers, and when memory
+//! is given back.
 //!
 //! **Invariant:** these traits are the only doors to the outside besides storage and the API
 //! listener; `.clippy.toml` bars the others. Waiting uses `tokio::time`, which tests pause.
