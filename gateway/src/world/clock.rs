@@ -1,5 +1,8 @@
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -52,7 +55,21 @@ impl Clock for SystemClock {
 #[derive(Debug)]
 pub struct SteadyClock<C = SystemClock> {
     machine: C,
-    last: Mutex<(Timestamp, Instant, bool)>,
+    started: Instant,
+    last: Mutex<Shown>,
+    /// What `last` says, for those who ask again within its millisecond: every event asks a dozen
+    /// times, from threads that would wait for each other.
+    shown: AtomicU64,
+    shown_for: AtomicU64,
+}
+
+/// What a clock showed last.
+#[derive(Debug)]
+struct Shown {
+    now: Timestamp,
+    /// Milliseconds after its start, in which it showed that.
+    at: u64,
+    skewed: bool,
 }
 
 /// A difference beyond this is told.
@@ -63,23 +80,29 @@ const FOLLOWING: u64 = 8;
 impl<C: Clock> SteadyClock<C> {
     /// Shows what `machine` shows now.
     pub fn following(machine: C) -> Self {
-        let last = Mutex::new((machine.now(), tokio_now(), false));
-        Self { machine, last }
+        let now = machine.now();
+        let last = Mutex::new(Shown { now, at: 0, skewed: false });
+        let (shown, shown_for) = (AtomicU64::new(now.0), AtomicU64::new(0));
+        Self { machine, started: tokio_now(), last, shown, shown_for }
     }
-}
 
-impl<C: Clock> Clock for SteadyClock<C> {
-    fn now(&self) -> Timestamp {
+    fn since_start(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// Follows the machine for as long as has passed since it was last asked.
+    fn follow(&self) -> Timestamp {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let elapsed = last.1.elapsed().as_millis() as u64;
+        let at = self.since_start();
+        let elapsed = at - last.at;
         if elapsed == 0 {
-            return last.0;
+            return last.now;
         }
-        let (machine, steady) = (self.machine.now().0, last.0.0 + elapsed);
+        let (machine, steady) = (self.machine.now().0, last.now.0 + elapsed);
         let most = elapsed / FOLLOWING;
         let now = machine.clamp(steady - most, steady + most);
         let skewed = machine.abs_diff(now) > SKEW_MAX_MS;
-        if skewed != last.2 {
+        if skewed != last.skewed {
             let seconds = machine.abs_diff(now) / 1000;
             tracing::warn!(
                 seconds,
@@ -88,9 +111,20 @@ impl<C: Clock> Clock for SteadyClock<C> {
             );
             CLOCK_SKEWED.show(f64::from(u8::from(skewed)), &[]);
         }
-        // What is less than a millisecond must not get lost.
-        *last = (Timestamp(now), last.1 + Duration::from_millis(elapsed), skewed);
-        Timestamp(now)
+        *last = Shown { now: Timestamp(now), at, skewed };
+        self.shown.store(now, Ordering::Relaxed);
+        // Whoever sees this sees the other.
+        self.shown_for.store(at, Ordering::Release);
+        last.now
+    }
+}
+
+impl<C: Clock> Clock for SteadyClock<C> {
+    fn now(&self) -> Timestamp {
+        if self.shown_for.load(Ordering::Acquire) == self.since_start() {
+            return Timestamp(self.shown.load(Ordering::Relaxed));
+        }
+        self.follow()
     }
 
     fn wall(&self) -> Timestamp {
@@ -99,7 +133,8 @@ impl<C: Clock> Clock for SteadyClock<C> {
 
     fn not_before(&self, at: Timestamp) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        last.0 = last.0.max(at);
+        last.now = last.now.max(at);
+        self.shown.store(last.now.0, Ordering::Relaxed);
     }
 }
 
@@ -129,8 +164,6 @@ impl Clock for SimClock {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-
     use super::*;
 
     struct Wrong(AtomicU64);
@@ -156,6 +189,7 @@ mod tests {
             let now = clock.now().0;
             assert!((least..=most).contains(&now), "{now}");
             assert_eq!(clock.wall(), Timestamp(machine));
+            assert_eq!(clock.now().0, now, "the same millisecond is the same time");
         }
         MACHINE.0.store(1_010_000, Ordering::Relaxed);
         for _ in 0..200 {
@@ -164,5 +198,7 @@ mod tests {
             clock.now();
         }
         assert_eq!(clock.now().0, 1_210_000, "in the end it is right");
+        clock.not_before(Timestamp(1_211_000));
+        assert_eq!(clock.now().0, 1_211_000, "and what has happened has happened");
     }
 }
