@@ -3,7 +3,6 @@ use std::{panic::AssertUnwindSafe, sync::Arc};
 use futures_util::FutureExt;
 use tokio::{
     sync::watch,
-    task::JoinSet,
     time::{Duration, Instant},
 };
 use tokio_util::sync::CancellationToken;
@@ -11,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::dispatch::attempt;
 use crate::dispatch::bulletins::Death;
 use crate::dispatch::capacity::Begun;
+use crate::dispatch::crew::{Crew, Turn};
 use crate::dispatch::deaths::log_death;
 use crate::dispatch::floor::{Floor, count_death};
 use crate::dispatch::lane::{Limits, Told};
@@ -94,20 +94,20 @@ impl Dispatcher {
     pub async fn run(self, stopping: CancellationToken) {
         let work = Arc::new(self);
         let mut floor = Floor::new(work.clone());
-        let mut in_flight = JoinSet::new();
+        let mut crew = Crew::new();
         // Plugins that were given up for a while and can be run again.
         let mut recovered = work.plugins.as_ref().map(|it| it.breakers().watch_closed());
         loop {
-            floor.start_attempts(&mut in_flight).await;
+            floor.start_attempts(&mut crew).await;
             let (wake, idle) = (floor.wakes_at(), floor.is_idle());
             let unwatched = floor.watchdog.sleeps();
             tokio::select! {
                 biased;
                 () = stopping.cancelled() => break,
-                Some(ended) = in_flight.join_next() => {
-                    floor.ended(ended.expect("attempts catch their panics"));
-                    while let Some(ended) = in_flight.try_join_next() {
-                        floor.ended(ended.expect("attempts catch their panics"));
+                ended = crew.ended() => {
+                    floor.ended(ended);
+                    while let Some(ended) = crew.ended_already() {
+                        floor.ended(ended);
                     }
                 }
                 () = floor.chores_done() => {}
@@ -119,20 +119,16 @@ impl Dispatcher {
                 ready = work.shard.ready(), if idle => floor.welcome(ready),
             }
         }
-        while let Some(ended) = in_flight.join_next().await {
-            floor.ended(ended.expect("attempts catch their panics"));
+        while crew.under_way() > 0 {
+            floor.ended(crew.ended().await);
         }
         floor.finish().await;
     }
 
     /// A panic in an attempt is a fault of ours: it must not take the others along, and is not
     /// repeated for ever.
-    pub(super) async fn guarded(
-        self: Arc<Self>,
-        lease: Lease,
-        endpoint: Option<Arc<Endpoint>>,
-        (begun, limits): (Begun, Limits),
-    ) -> Ended {
+    pub(super) async fn guarded(&self, turn: Turn) -> Ended {
+        let Turn { lease, endpoint, begun, limits } = turn;
         let (key, operational) = (lease.key, lease.is_operational());
         let (told, latency) = (Told::Nothing, Duration::ZERO);
         let (death, deferred) = (None, None);

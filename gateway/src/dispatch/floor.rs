@@ -8,6 +8,7 @@ use tokio::{
 
 use crate::dispatch::Dispatcher;
 use crate::dispatch::bulletins::Bulletins;
+use crate::dispatch::crew::{Crew, Turn};
 use crate::dispatch::dispatcher::Ended;
 use crate::dispatch::lane::{Change, Limits, Tiding};
 use crate::dispatch::scheduler::Scheduler;
@@ -88,7 +89,7 @@ impl Floor {
     }
 
     /// Begins as many attempts as there is room for.
-    pub(super) async fn start_attempts(&mut self, in_flight: &mut JoinSet<Ended>) {
+    pub(super) async fn start_attempts(&mut self, crew: &mut Crew) {
         self.welcome(self.work.shard.ready_now());
         while let Some(no) = self.scheduler.next() {
             let endpoint = self.work.shard.catalog().endpoint(no).cloned();
@@ -110,11 +111,11 @@ impl Floor {
             }
             if allowed.any > 0 || asked {
                 let what = (no, endpoint, limits);
-                self.start_some(what, allowed, in_flight, now).await;
+                self.start_some(what, allowed, crew, now).await;
             }
         }
         self.watchdog.turns_are_used();
-        self.show_in_flight(in_flight.len());
+        self.show_in_flight(crew.under_way());
     }
 
     /// Several shards share the gauge.
@@ -129,7 +130,7 @@ impl Floor {
         &mut self,
         (no, endpoint, limits): (EndpointNo, Option<Arc<Endpoint>>, Limits),
         allowed: Allowance,
-        in_flight: &mut JoinSet<Ended>,
+        crew: &mut Crew,
         now: Instant,
     ) {
         let lent = match self.work.shard.lease(no, allowed).await {
@@ -145,9 +146,7 @@ impl Floor {
         for lease in lent.leases {
             let what = (lease.share, lease.event.data.len());
             let begun = self.scheduler.begin(no, what, now);
-            let work = self.work.clone();
-            // The runtime moves what it is given several times.
-            in_flight.spawn(Box::pin(work.guarded(lease, endpoint.clone(), (begun, limits))));
+            crew.begin(&self.work, Turn { lease, endpoint: endpoint.clone(), begun, limits });
         }
         if begun > 0 {
             self.note_begun(no);

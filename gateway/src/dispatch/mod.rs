@@ -10,6 +10,7 @@ pub use dispatcher::{Config, Dispatcher};
 pub mod fuzz;
 
 mod floor;
+mod crew;
 mod watchdog;
 mod scheduler;
 mod capacity;

@@ -168,7 +168,7 @@ impl Floor {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
 
     use async_trait::async_trait;
@@ -176,6 +176,7 @@ mod tests {
     use tokio::task::JoinSet;
 
     use super::*;
+    use crate::dispatch::crew::Crew;
     use crate::dispatch::lane::{Limits, Told};
     use crate::dispatch::{Config, Dispatcher};
     use crate::domain::{
@@ -203,15 +204,16 @@ mod tests {
         }
     }
 
-    struct Bench {
-        floor: Floor,
-        in_flight: JoinSet<crate::dispatch::dispatcher::Ended>,
+    /// A shard and those who give out its turns, which nobody drives but the test.
+    pub(in crate::dispatch) struct Bench {
+        pub(in crate::dispatch) floor: Floor,
+        pub(in crate::dispatch) crew: Crew,
         seq: Seq,
         _writers: JoinSet<()>,
     }
 
     impl Bench {
-        async fn new() -> Self {
+        pub(in crate::dispatch) async fn new() -> Self {
             let clock: Arc<dyn Clock> = Arc::new(SimClock::starting_at(AT));
             let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
             let world = (clock.clone(), entropy.clone());
@@ -225,20 +227,23 @@ mod tests {
             let (plugins, config) = (None, Config::default());
             let transport = Arc::new(Silent);
             let work = Dispatcher { shard, plugins, transport, clock, entropy, config };
-            let (floor, in_flight) = (Floor::new(Arc::new(work)), JoinSet::new());
-            Self { floor, in_flight, seq: Seq(0), _writers: writers }
+            let (floor, crew) = (Floor::new(Arc::new(work)), Crew::new());
+            Self { floor, crew, seq: Seq(0), _writers: writers }
         }
 
         async fn endpoint(&mut self) -> Endpoint {
-            let shard = &self.floor.work.shard;
-            let (tenant, ordering) = (Slug::default_tenant(), Ordering::Strict);
+            self.endpoint_with(Ordering::Strict).await
+        }
+
+        pub(in crate::dispatch) async fn endpoint_with(&mut self, ordering: Ordering) -> Endpoint {
+            let (shard, tenant) = (&self.floor.work.shard, Slug::default_tenant());
             let make = |no| Endpoint { ordering, ..conformance::endpoint(no) };
             let made = shard.create_endpoint(&tenant, make).await.unwrap();
-            self.floor.start_attempts(&mut self.in_flight).await;
+            self.floor.start_attempts(&mut self.crew).await;
             made
         }
 
-        async fn publish(&mut self, endpoint: &Endpoint) {
+        pub(in crate::dispatch) async fn publish(&mut self, endpoint: &Endpoint) {
             let event = NewEvent::new(EventType::parse("a.b").unwrap(), Bytes::from_static(b"1"));
             let shard = self.floor.work.shard.clone();
             shard.append(&Slug::default_tenant(), vec![event], true).await.unwrap();
@@ -254,8 +259,8 @@ mod tests {
         async fn until_begun(&mut self, most: Duration) -> Option<Duration> {
             let started = Instant::now();
             while started.elapsed() < most {
-                self.floor.start_attempts(&mut self.in_flight).await;
-                if !self.in_flight.is_empty() {
+                self.floor.start_attempts(&mut self.crew).await;
+                if self.crew.under_way() > 0 {
                     return Some(started.elapsed());
                 }
                 let wake = self.floor.wakes_at().unwrap_or(started + most);
@@ -318,8 +323,8 @@ mod tests {
         for _ in 0..10 {
             tokio::time::sleep_until(bench.floor.wakes_at().unwrap()).await;
             bench.floor.wake();
-            bench.floor.start_attempts(&mut bench.in_flight).await;
-            assert_eq!(bench.in_flight.len(), 1);
+            bench.floor.start_attempts(&mut bench.crew).await;
+            assert_eq!(bench.crew.under_way(), 1);
         }
         assert!(bench.floor.watchdog.idle.is_empty());
     }
