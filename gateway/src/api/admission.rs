@@ -74,12 +74,12 @@ impl Guarded {
 
     /// Answers a request whose path names this tenant, if it names one.
     pub(super) async fn answer(&self, request: Request, tenant: Option<&str>) -> Response {
-        self.timed(self.0.admit(request, tenant).await)
+        self.0.admit(request, tenant).await
     }
 
-    fn timed(&self, mut response: Response) -> Response {
-        response.extensions_mut().insert(self.0.timed.clone());
-        response
+    /// Where the time that an answer took is noted.
+    pub(super) fn timed(&self) -> &Timed {
+        &self.0.timed
     }
 }
 
@@ -96,12 +96,17 @@ impl Service<Request> for Guarded {
         let this = self.clone();
         Box::pin(async move {
             let (mut head, body) = request.into_parts();
-            let params = match RawPathParams::from_request_parts(&mut head, &()).await {
-                Ok(params) => params,
-                Err(refused) => return Ok(this.timed(refused.into_response())),
+            let mut response = match RawPathParams::from_request_parts(&mut head, &()).await {
+                Ok(params) => {
+                    let tenant = params.iter().find(|(name, _)| *name == "tenant");
+                    let request = Request::from_parts(head, body);
+                    this.answer(request, tenant.map(|(_, it)| it)).await
+                }
+                Err(refused) => refused.into_response(),
             };
-            let tenant = params.iter().find(|(name, _)| *name == "tenant").map(|(_, it)| it);
-            Ok(this.answer(Request::from_parts(head, body), tenant).await)
+            // For who knows only what the router answered.
+            response.extensions_mut().insert(this.0.timed.clone());
+            Ok(response)
         })
     }
 }

@@ -151,15 +151,14 @@ async fn accept_any(
     gateway.meter(&access, events.len())?;
     let mut events = ingested(&gateway, &access, events, many).await?;
     let warnings = check_types(&access, &events, many).await?;
-    let types: Vec<_> = events.iter().map(|it| it.event_type.clone()).collect();
     let taking = Taking::begin(incoming_trace::of(headers), &mut events);
     let facts: Vec<_> = events.iter().map(Facts::of).collect();
     let appended = access.shard.append(&access.slug, events, true).await?;
     taking.end(&access, &appended);
-    for (appended, facts) in appended.iter().zip(facts) {
+    for (appended, facts) in appended.iter().zip(&facts) {
         count_new(&access, (form.protocol(), &request), appended, facts);
     }
-    answer(&types, &appended, warnings, many)
+    answer(&facts, &appended, warnings, many)
 }
 
 /// What the tenant's ingest chain leaves of events, all or none.
@@ -169,8 +168,13 @@ async fn ingested(
     events: Vec<NewEvent>,
     many: bool,
 ) -> Result<Vec<NewEvent>> {
+    let chain = access.shard.ingest(&access.slug);
+    if chain.is_empty() {
+        return Ok(events);
+    }
     let (mut taken, mut errors) = (Vec::with_capacity(events.len()), Vec::new());
-    for (place, event) in examine::all(gateway, access, events).await.into_iter().enumerate() {
+    let examined = Box::pin(examine::all(gateway, access, chain, events)).await;
+    for (place, event) in examined.into_iter().enumerate() {
         let base = if many { format!("/{place}") } else { String::new() };
         match event.map_err(|it| it.at(&base)) {
             Ok(event) => taken.push(event),
@@ -195,13 +199,15 @@ enum Form {
 
 /// What is told of an event that is stored.
 pub(super) struct Facts {
+    event_type: EventType,
     bytes: usize,
     trace: Option<TraceContext>,
 }
 
 impl Facts {
     pub(super) fn of(event: &NewEvent) -> Self {
-        Self { bytes: event.data.len(), trace: event.trace }
+        let event_type = event.event_type.clone();
+        Self { event_type, bytes: event.data.len(), trace: event.trace }
     }
 }
 
@@ -210,7 +216,7 @@ pub(super) fn count_new(
     access: &Access,
     (protocol, request): (&'static str, &RequestId),
     appended: &Appended,
-    facts: Facts,
+    facts: &Facts,
 ) {
     if let Appended::New { id, .. } = appended {
         tracing::debug!(
@@ -256,13 +262,14 @@ impl Form {
     }
 }
 
-/// What schemas warn of, for each event. A schema that is strict refuses.
+/// What schemas warn of, for each event up to the last that has a warning. A schema that is strict
+/// refuses.
 async fn check_types(
     access: &Access,
     events: &[NewEvent],
     many: bool,
 ) -> Result<Vec<Vec<FieldError>>> {
-    let (mut errors, mut warnings) = (Vec::new(), Vec::with_capacity(events.len()));
+    let (mut errors, mut warnings) = (Vec::new(), Vec::new());
     let mut budget = Budget::of_request();
     for (place, event) in events.iter().enumerate() {
         let base = if many { format!("/{place}") } else { String::new() };
@@ -271,20 +278,25 @@ async fn check_types(
             tokio::task::yield_now().await;
         }
         errors.extend(opinion.errors);
-        warnings.push(opinion.warnings);
+        if !opinion.warnings.is_empty() {
+            warnings.resize_with(place, Vec::new);
+            warnings.push(opinion.warnings);
+        }
     }
     if errors.is_empty() { Ok(warnings) } else { Err(Problem::fields("schema_violation", errors)) }
 }
 
 fn answer(
-    types: &[EventType],
+    facts: &[Facts],
     appended: &[Appended],
     warnings: Vec<Vec<FieldError>>,
     many: bool,
 ) -> Result {
     let mut answers = Vec::with_capacity(appended.len());
     let mut new = 0;
-    for ((event_type, appended), warnings) in types.iter().zip(appended).zip(warnings) {
+    // Where none has any, there is no list of them.
+    let warnings = warnings.into_iter().chain(std::iter::repeat_with(Vec::new));
+    for ((facts, appended), warnings) in facts.iter().zip(appended).zip(warnings) {
         let (id, timestamp, status) = match appended {
             Appended::New { id, timestamp, .. } => {
                 new += 1;
@@ -298,7 +310,7 @@ fn answer(
             // A conflict follows, which is what to tell.
             Appended::NotStored => continue,
         };
-        let (id, event_type) = (id.as_str(), event_type.as_str());
+        let (id, event_type) = (id.as_str(), facts.event_type.as_str());
         answers.push(Answer { id, event_type, timestamp: timestamp.to_string(), status, warnings });
     }
     let status =

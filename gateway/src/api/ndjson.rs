@@ -286,7 +286,7 @@ impl Incoming {
         };
         taking.end(&self.access, appended.as_deref().unwrap_or_default());
         self.brought.note(appended.as_deref().unwrap_or_default());
-        for (appended, facts) in appended.iter().flatten().zip(facts) {
+        for (appended, facts) in appended.iter().flatten().zip(&facts) {
             count_new(&self.access, (PROTOCOL, &self.said.request), appended, facts);
         }
         let mut appended = appended.map(Vec::into_iter);

@@ -70,9 +70,17 @@ pub(super) enum AnswerBody {
 /// A name for the document, and a sentence.
 type Said = (&'static str, &'static str);
 
+/// A function as a handler. Its future is in a box already, which needs none of its own.
+pub(super) trait Runs<T>:
+    Handler<T, Gateway, Future = BoxFuture<'static, Response>>
+{
+}
+
+impl<H, T> Runs<T> for H where H: Handler<T, Gateway, Future = BoxFuture<'static, Response>> {}
+
 pub(super) fn get<H, T>(path: &'static str, need: Need, handler: H, said: Said) -> Route
 where
-    H: Handler<T, Gateway>,
+    H: Runs<T>,
     T: 'static,
 {
     Route::new((Method::GET, path), need, running(handler), said)
@@ -80,7 +88,7 @@ where
 
 pub(super) fn put<H, T>(path: &'static str, need: Need, handler: H, said: Said) -> Route
 where
-    H: Handler<T, Gateway>,
+    H: Runs<T>,
     T: 'static,
 {
     Route::new((Method::PUT, path), need, running(handler), said)
@@ -88,7 +96,7 @@ where
 
 pub(super) fn post<H, T>(path: &'static str, need: Need, handler: H, said: Said) -> Route
 where
-    H: Handler<T, Gateway>,
+    H: Runs<T>,
     T: 'static,
 {
     Route::new((Method::POST, path), need, running(handler), said)
@@ -96,7 +104,7 @@ where
 
 pub(super) fn patch<H, T>(path: &'static str, need: Need, handler: H, said: Said) -> Route
 where
-    H: Handler<T, Gateway>,
+    H: Runs<T>,
     T: 'static,
 {
     Route::new((Method::PATCH, path), need, running(handler), said)
@@ -104,7 +112,7 @@ where
 
 pub(super) fn delete<H, T>(path: &'static str, need: Need, handler: H, said: Said) -> Route
 where
-    H: Handler<T, Gateway>,
+    H: Runs<T>,
     T: 'static,
 {
     Route::new((Method::DELETE, path), need, running(handler), said)
@@ -112,10 +120,10 @@ where
 
 fn running<H, T>(handler: H) -> Run
 where
-    H: Handler<T, Gateway>,
+    H: Runs<T>,
     T: 'static,
 {
-    Arc::new(move |request, gateway| Box::pin(handler.clone().call(request, gateway)))
+    Arc::new(move |request, gateway| handler.clone().call(request, gateway))
 }
 
 impl Route {

@@ -7,7 +7,7 @@ use axum::{
     routing::{MethodFilter, on_service},
 };
 use futures_util::FutureExt;
-use http::{HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use tokio::time::Instant;
 use tower::Service;
 
@@ -25,7 +25,7 @@ use crate::api::{
 use crate::domain::{Slug, TypeId};
 use crate::world::{Clock, Entropy};
 
-const REQUEST_ID: &str = "x-request-id";
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_CHARS_MAX: usize = 128;
 const TARGET_BYTES_MAX: usize = 8 * 1024 + 1;
 const HEADER_BYTES_MAX: usize = 32 * 1024 + 1;
@@ -181,24 +181,30 @@ pub(super) fn tells_of_requests() -> bool {
 impl Api {
     /// Answers in the form that all answers have, and under the request's name: the caller's own,
     /// or a new one.
-    pub async fn answer(self, mut request: Request) -> Response {
+    pub async fn answer(&self, mut request: Request) -> Response {
         let name = self.name(&request);
         request.extensions_mut().insert(RequestId(name.clone()));
         let (started, method) = (Instant::now(), request.method().clone());
         let had = etag::had(&request);
-        let mut response = match refused_head(&request) {
+        let refused = refused_head(&request);
+        let direct = self.direct(&request).filter(|_| refused.is_none());
+        let mut response = match refused {
             Some(problem) => {
                 let mut response = problem.into_response();
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, close);
                 response
             }
-            None => as_problem(self.run_heard(request).await),
+            None => as_problem(self.run_heard(request, direct).await),
         };
         etag::spare(had.as_deref(), &mut response);
-        let timed = response.extensions_mut().remove::<Arc<Timed>>();
+        let routed = response.extensions_mut().remove::<Arc<Timed>>();
+        let timed = direct.map(Guarded::timed).or(routed.as_deref());
         // What no operation answered has no route.
-        let timed = timed.unwrap_or_else(|| Arc::new(Timed::new(&method, "other")));
+        let timed = match timed {
+            Some(timed) => timed,
+            None => &Timed::new(&method, "other"),
+        };
         let took = started.elapsed();
         timed.note(response.status(), took);
         let tenant = response.extensions_mut().remove::<Slug>();
@@ -220,15 +226,15 @@ impl Api {
         let given = request.headers().get(REQUEST_ID).filter(fits);
         given.cloned().unwrap_or_else(|| {
             let (clock, entropy) = &self.world;
-            let name = TypeId::new("req", clock.now(), entropy.draw().into()).to_string();
-            HeaderValue::from_str(&name).expect("it is plain")
+            let name = TypeId::new("req", clock.now(), entropy.draw().into());
+            name.with_text(HeaderValue::from_str).expect("it is plain")
         })
     }
 
     /// Runs the operation; who is refused while still writing is heard to the end first.
-    async fn run_heard(self, request: Request) -> Response {
+    async fn run_heard(&self, request: Request, direct: Option<&Guarded>) -> Response {
         let (request, rest) = Rest::of(request);
-        let response = self.run(request).await;
+        let response = self.run(request, direct).await;
         if let Some(rest) = rest.filter(|_| rest::is_owed(response.status())) {
             rest.drain().await;
         }
@@ -236,25 +242,29 @@ impl Api {
     }
 
     /// Runs the operation. A panic in it is its own request's end and nobody else's.
-    async fn run(self, request: Request) -> Response {
-        AssertUnwindSafe(self.route(request)).catch_unwind().await.unwrap_or_else(|_| {
+    async fn run(&self, request: Request, direct: Option<&Guarded>) -> Response {
+        let ran = AssertUnwindSafe(self.route(request, direct)).catch_unwind();
+        ran.await.unwrap_or_else(|_| {
             tracing::error!("a request's handler panicked");
             let detail = "this is a fault of the gateway; its log tells more";
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail).into_response()
         })
     }
 
-    async fn route(mut self, request: Request) -> Response {
-        if let Some(events_in) = &self.events_in
-            && request.method() == Method::POST
-        {
+    async fn route(&self, request: Request, direct: Option<&Guarded>) -> Response {
+        if let Some(guarded) = direct {
             let uri = request.uri().clone();
-            if let Some(tenant) = events_in::tenant_in(uri.path()) {
-                return events_in.answer(request, Some(tenant)).await;
-            }
+            return guarded.answer(request, events_in::tenant_in(uri.path())).await;
         }
-        let Ok(response) = self.routes.call(request).await;
+        let Ok(response) = self.routes.clone().call(request).await;
         response
+    }
+
+    /// The operation that this request reaches past the router.
+    fn direct(&self, request: &Request) -> Option<&Guarded> {
+        let is_for_it = request.method() == Method::POST
+            && events_in::tenant_in(request.uri().path()).is_some();
+        self.events_in.as_ref().filter(|_| is_for_it)
     }
 }
 
@@ -278,7 +288,7 @@ mod tests {
         let ask = async |path: &str| {
             let request = Request::builder().uri(path).header(REQUEST_ID, "mine");
             let request = request.header(header::HOST, "x").body(Body::empty()).unwrap();
-            let response = api.clone().answer(request).await;
+            let response = api.answer(request).await;
             assert_eq!(response.headers()[REQUEST_ID], "mine");
             let status = response.status();
             (status, response.into_body().collect().await.unwrap().to_bytes())

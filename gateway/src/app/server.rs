@@ -110,7 +110,7 @@ async fn serve_one(stream: TcpStream, api: Api, stopping: CancellationToken) {
     // An answer is one write; waiting for more would only delay it.
     let _ = stream.set_nodelay(true);
     let mut watched = Watched::new(stream);
-    let ended = answer(&mut watched, api, stopping).await;
+    let ended = answer(&mut watched, &api, stopping).await;
     let Err(error) = ended else { return };
     tracing::debug!(%error, "a connection ended badly");
     // Who had not begun, and only kept the connection, would take it for another's answer.
@@ -119,13 +119,13 @@ async fn serve_one(stream: TcpStream, api: Api, stopping: CancellationToken) {
     }
 }
 
-async fn answer(stream: &mut Watched, api: Api, stopping: CancellationToken) -> hyper::Result<()> {
+async fn answer(stream: &mut Watched, api: &Api, stopping: CancellationToken) -> hyper::Result<()> {
     let framed_twice = stream.framed_twice();
     let answered = service_fn(|mut request: Request<Incoming>| {
         if framed_twice.load(Ordering::Relaxed) {
             request.extensions_mut().insert(FramedTwice);
         }
-        let answer = api.clone().answer(request.map(Body::new));
+        let answer = api.answer(request.map(Body::new));
         async { Ok::<_, Infallible>(answer.await) }
     });
     let connection = http1::Builder::new()

@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use url::Url;
@@ -47,7 +49,7 @@ pub(super) fn build(
 /// Tells the receiver which trace this belongs to. What other systems put beside it (`tracestate`,
 /// `baggage`) is not ours to hand on.
 pub(super) fn trace(request: &mut Request, trace: Option<TraceContext>) {
-    let value = trace.and_then(|it| HeaderValue::from_str(&it.to_string()).ok());
+    let value = trace.and_then(|it| HeaderValue::try_from(it.to_string()).ok());
     if let Some(value) = value {
         request.headers.insert(TRACEPARENT, value);
     }
@@ -77,7 +79,11 @@ fn body_and_headers(
     let content_type = rewritten.content_type.as_deref();
     let Payload { body, content_type, headers: of_format } =
         payload::render(endpoint.format, event, &rewritten.data, content_type);
-    headers.insert(header::CONTENT_TYPE, parse_value(&content_type)?);
+    let content_type = match content_type {
+        Cow::Borrowed(known) => HeaderValue::from_static(known),
+        Cow::Owned(of_plugin) => parse_value(&of_plugin)?,
+    };
+    headers.insert(header::CONTENT_TYPE, content_type);
     for (name, value) in of_format {
         headers.insert(parse_name(&name)?, parse_value(&value)?);
     }
@@ -91,24 +97,36 @@ fn signed(
     body: &Bytes,
     now: Timestamp,
 ) -> Result<HeaderMap, String> {
-    headers.insert(WEBHOOK_HOPS, HeaderValue::from(event.hops + 1));
+    let hops = match event.hops {
+        0 => HeaderValue::from_static("1"),
+        some => HeaderValue::from(some + 1),
+    };
+    headers.insert(WEBHOOK_HOPS, hops);
     headers.insert(WEBHOOK_ID, parse_value(event.id.as_str())?);
-    headers.insert(WEBHOOK_TIMESTAMP, HeaderValue::from(now.as_secs()));
+    headers.insert(WEBHOOK_TIMESTAMP, own_value(now.as_secs().to_string())?);
     let of = (event.id.as_str(), now.as_secs());
+    let standard = endpoint.signature.scheme.is_standard();
     for (name, value) in endpoint.signature.headers(endpoint.secrets_at(now), of, body) {
         let name = match name.as_ref() {
+            // There already: every endpoint is told both.
+            "webhook-id" | "webhook-timestamp" if standard => continue,
             "webhook-id" => WEBHOOK_ID,
             "webhook-timestamp" => WEBHOOK_TIMESTAMP,
             "webhook-signature" => WEBHOOK_SIGNATURE,
             other => parse_name(other)?,
         };
-        headers.insert(name, HeaderValue::try_from(value).map_err(|_| FORBIDDEN)?);
+        headers.insert(name, own_value(value.into_owned())?);
     }
     Ok(headers)
 }
 
 pub(super) fn parse_name(name: &str) -> Result<HeaderName, String> {
     name.parse().map_err(|_| format!("`{name}` is no header name"))
+}
+
+/// Of a text that is not needed any more, so that it is not copied.
+fn own_value(value: String) -> Result<HeaderValue, String> {
+    HeaderValue::try_from(value).map_err(|_| FORBIDDEN.to_owned())
 }
 
 pub(super) fn parse_value(value: &str) -> Result<HeaderValue, String> {

@@ -47,7 +47,7 @@ impl EventId {
     pub fn derived(at: Timestamp, seq: Seq, salt: u64) -> Self {
         let low = u128::from(salt) & ((1 << (TypeId::TAIL_BITS - SEQ_BITS)) - 1);
         let tail = (u128::from(seq.0) << (TypeId::TAIL_BITS - SEQ_BITS)) | low;
-        Self(TypeId::new("evt", at, tail).to_string().into())
+        Self(TypeId::new("evt", at, tail).with_text(|it| it.into()))
     }
 
     /// Where an event of this id lies if the gateway drew the id.

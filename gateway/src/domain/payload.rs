@@ -1,5 +1,7 @@
 //! The body that an endpoint receives, in each format.
 
+use std::{borrow::Cow, io::Write};
+
 use bytes::Bytes;
 use data_encoding::BASE64;
 
@@ -23,7 +25,7 @@ pub struct Payload {
     /// The bytes to sign and send.
     pub body: Bytes,
     /// Its content type.
-    pub content_type: String,
+    pub content_type: Cow<'static, str>,
     /// Further headers of the format (CloudEvents' binary mode).
     pub headers: Vec<(String, String)>,
 }
@@ -34,7 +36,8 @@ pub struct Payload {
 pub fn render(format: Format, event: &Event, data: &Bytes, content_type: Option<&str>) -> Payload {
     match (format, content_type) {
         (Format::Envelope, None) => plain(JSON, envelope(event, data)),
-        (Format::Envelope | Format::Raw, other) => plain(other.unwrap_or(JSON), data.clone()),
+        (Format::Raw, None) => plain(JSON, data.clone()),
+        (Format::Envelope | Format::Raw, Some(other)) => plain(other.to_owned(), data.clone()),
         (Format::CloudEvents, other) => {
             let content_type = "application/cloudevents+json; charset=utf-8";
             plain(content_type, structured(event, data, other))
@@ -44,14 +47,14 @@ pub fn render(format: Format, event: &Event, data: &Bytes, content_type: Option<
                 (format!("{ATTRIBUTE_PREFIX}{name}"), percent_encoded(&value))
             };
             let headers = attributes(event).into_iter().map(header).collect();
-            let content_type = other.unwrap_or_else(|| json_type(event));
+            let content_type = other.unwrap_or_else(|| json_type(event)).to_owned();
             Payload { headers, ..plain(content_type, data.clone()) }
         }
     }
 }
 
-fn plain(content_type: &str, body: Bytes) -> Payload {
-    Payload { body, content_type: content_type.to_owned(), headers: Vec::new() }
+fn plain(content_type: impl Into<Cow<'static, str>>, body: Bytes) -> Payload {
+    Payload { body, content_type: content_type.into(), headers: Vec::new() }
 }
 
 /// Ids and types are of plain characters, so nothing needs to be escaped here.
@@ -62,7 +65,7 @@ fn envelope(event: &Event, data: &Bytes) -> Bytes {
     body.extend_from_slice(br#"","type":""#);
     body.extend_from_slice(event.event_type.as_str().as_bytes());
     body.extend_from_slice(br#"","timestamp":""#);
-    body.extend_from_slice(event.timestamp.to_string().as_bytes());
+    write!(body, "{}", event.timestamp).expect("a vector takes all");
     body.extend_from_slice(br#"","data":"#);
     body.extend_from_slice(data);
     body.push(b'}');
@@ -215,7 +218,7 @@ mod tests {
             (Format::CloudEventsBinary, "text/csv"),
         ] {
             let payload = render(format, &event, &data, Some("text/csv"));
-            assert_eq!((payload.body, payload.content_type.as_str()), (data.clone(), content_type));
+            assert_eq!((payload.body, &*payload.content_type), (data.clone(), content_type));
         }
         let payload = render(Format::CloudEvents, &event, &data, Some("text/csv"));
         let body: serde_json::Value = serde_json::from_slice(&payload.body).unwrap();

@@ -95,12 +95,12 @@ impl Signature {
     /// The headers that sign `body` as attempt of event `id` at `timestamp` (seconds). `secrets`
     /// are those that sign now, newest first; a scheme with room for one signature takes the
     /// newest.
-    pub fn headers<'a>(
+    pub fn headers<'a, 'b>(
         &self,
         secrets: impl IntoIterator<Item = &'a Secret>,
-        (id, timestamp): (&str, u64),
+        (id, timestamp): (&'b str, u64),
         body: &[u8],
-    ) -> Vec<(Cow<'static, str>, String)> {
+    ) -> Vec<(Cow<'static, str>, Cow<'b, str>)> {
         let mut secrets = secrets.into_iter();
         let header = || match &self.header {
             Some(named) => Cow::from(named.clone()),
@@ -111,9 +111,9 @@ impl Signature {
                 let signatures = self.standard(secrets, id, timestamp, body);
                 let [named_id, time, signature] = self.standard_names();
                 vec![
-                    (named_id, id.to_owned()),
-                    (time, timestamp.to_string()),
-                    (signature, signatures),
+                    (named_id, id.into()),
+                    (time, timestamp.to_string().into()),
+                    (signature, signatures.into()),
                 ]
             }
             Scheme::Stripe => {
@@ -123,28 +123,28 @@ impl Signature {
                     value.push_str(",v1=");
                     HEXLOWER.encode_append(&mac, &mut value);
                 }
-                vec![(header(), value)]
+                vec![(header(), value.into())]
             }
             Scheme::Github => {
                 let mac = secrets.find_map(Secret::text_bytes).map(|it| hmac(it, &[body]));
-                let value = |it: [u8; 32]| format!("sha256={}", HEXLOWER.encode(&it));
+                let value = |it: [u8; 32]| format!("sha256={}", HEXLOWER.encode(&it)).into();
                 mac.map(|it| (header(), value(it))).into_iter().collect()
             }
             Scheme::Slack => {
                 let head = format!("v0:{timestamp}:");
                 let key = secrets.find_map(Secret::text_bytes);
                 let mac = key.map(|it| hmac(it, &[head.as_bytes(), body]));
-                let value = |it: [u8; 32]| format!("v0={}", HEXLOWER.encode(&it));
+                let value = |it: [u8; 32]| format!("v0={}", HEXLOWER.encode(&it)).into();
                 let named = match &self.timestamp_header {
                     Some(named) => Cow::from(named.clone()),
                     None => Cow::from(Self::USUAL_TIMESTAMP_HEADER),
                 };
-                let time = (named, timestamp.to_string());
+                let time = (named, timestamp.to_string().into());
                 mac.map(|it| (header(), value(it))).into_iter().chain([time]).collect()
             }
             Scheme::Shopify => {
                 let mac = secrets.find_map(Secret::text_bytes).map(|it| hmac(it, &[body]));
-                mac.map(|it| (header(), BASE64.encode(&it))).into_iter().collect()
+                mac.map(|it| (header(), BASE64.encode(&it).into())).into_iter().collect()
             }
             Scheme::None | Scheme::Plugin => Vec::new(),
         }
@@ -184,8 +184,10 @@ impl Signature {
                 push(&mut with_secrets, "v1,", &hmac(key, &[head.as_bytes(), body]));
             }
         }
-        let apart = if with_keys.is_empty() || with_secrets.is_empty() { "" } else { " " };
-        with_keys + apart + &with_secrets
+        if !with_keys.is_empty() && !with_secrets.is_empty() {
+            with_keys.push(' ');
+        }
+        if with_keys.is_empty() { with_secrets } else { with_keys + &with_secrets }
     }
 }
 
@@ -193,6 +195,7 @@ fn push(signatures: &mut String, version: &str, signature: &[u8]) {
     if !signatures.is_empty() {
         signatures.push(' ');
     }
+    signatures.reserve(version.len() + BASE64.encode_len(signature.len()));
     signatures.push_str(version);
     BASE64.encode_append(signature, signatures);
 }
@@ -217,8 +220,9 @@ mod tests {
         Signature { scheme, ..Signature::default() }
     }
 
-    fn value(headers: &[(Cow<'static, str>, String)], name: &str) -> String {
-        headers.iter().find(|(it, _)| it == name).map(|(_, it)| it.clone()).unwrap_or_default()
+    fn value(headers: &[(Cow<'_, str>, Cow<'_, str>)], name: &str) -> String {
+        let found = headers.iter().find(|(it, _)| it == name);
+        found.map(|(_, it)| it.clone().into_owned()).unwrap_or_default()
     }
 
     #[test]
@@ -265,8 +269,7 @@ mod tests {
             sign(Scheme::Github, b"Hello, World!"),
             [(
                 "x-hub-signature-256".into(),
-                "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"
-                    .to_owned()
+                "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17".into()
             )]
         );
         let stripe = value(&sign(Scheme::Stripe, BODY), "stripe-signature");

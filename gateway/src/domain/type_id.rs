@@ -52,11 +52,9 @@ impl TypeId {
 
     /// How many bits [`tail`](Self::tail) holds.
     pub const TAIL_BITS: u32 = TAIL_BITS;
-}
 
-impl fmt::Display for TypeId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // In one piece, so that a string of it gets its room at once.
+    /// Makes something of its text, which has no string of its own for that.
+    pub fn with_text<T>(self, make: impl FnOnce(&str) -> T) -> T {
         let mut text = [b'_'; PREFIX_CHARS_MAX + 1 + SUFFIX_CHARS];
         let begin = self.prefix.len() + 1;
         let text = &mut text[..begin + SUFFIX_CHARS];
@@ -64,7 +62,14 @@ impl fmt::Display for TypeId {
         for (place, digit) in text[begin..].iter_mut().rev().enumerate() {
             *digit = DIGITS[((self.uuid >> (5 * place)) & 31) as usize];
         }
-        f.write_str(std::str::from_utf8(text).expect("all of it is ASCII"))
+        make(std::str::from_utf8(text).expect("all of it is ASCII"))
+    }
+}
+
+impl fmt::Display for TypeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // In one piece, so that a string of it gets its room at once.
+        self.with_text(|it| f.write_str(it))
     }
 }
 

@@ -3,7 +3,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use tokio::{
@@ -258,6 +258,8 @@ async fn exchange(
 
 fn to_http(prepared: &Prepared, mut headers: HeaderMap, body: Bytes) -> http::Request<Full<Bytes>> {
     headers.insert(header::HOST, prepared.host.clone());
+    let length = HeaderValue::try_from(body.len().to_string()).expect("digits are plain");
+    headers.insert(header::CONTENT_LENGTH, length);
     let mut message = http::Request::new(Full::new(body));
     *message.method_mut() = http::Method::POST;
     *message.uri_mut() = prepared.path.clone();
