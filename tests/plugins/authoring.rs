@@ -97,7 +97,7 @@ export default {
       case "chance": return { drop: `${Date.now()} ${Math.random()} ${new Date().getTime()}` };
       case "loop": for (;;) {}
       case "recurse": return (function deep() { return deep() + 1; })();
-      case "grow": for (const all = [];;) all.push(new Array(1000).fill(event.data));
+      case "grow": for (const all = [];;) all.push(new Uint8Array(65536));
       case "flood": for (;;) console.log("again");
       case "throw": event.nothing.there;
       case "promise": return Promise.resolve(true);
