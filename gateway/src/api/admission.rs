@@ -73,8 +73,12 @@ impl Guarded {
     }
 
     /// Answers a request whose path names this tenant, if it names one.
-    pub(super) async fn answer(&self, request: Request, tenant: Option<&str>) -> Response {
-        self.0.admit(request, tenant).await
+    pub(super) fn answer(
+        &self,
+        request: Request,
+        tenant: Option<&str>,
+    ) -> impl Future<Output = Response> + Send {
+        self.0.admit(request, tenant)
     }
 
     /// Where the time that an answer took is noted.

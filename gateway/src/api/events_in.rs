@@ -149,7 +149,7 @@ async fn accept_any(
         }
     }
     gateway.meter(&access, events.len())?;
-    let mut events = ingested(&gateway, &access, events, many).await?;
+    let mut events = examine::all(&gateway, &access, events, many).await?;
     let warnings = check_types(&access, &events, many).await?;
     let taking = Taking::begin(incoming_trace::of(headers), &mut events);
     let facts: Vec<_> = events.iter().map(Facts::of).collect();
@@ -159,32 +159,6 @@ async fn accept_any(
         count_new(&access, (form.protocol(), &request), appended, facts);
     }
     answer(&facts, &appended, warnings, many)
-}
-
-/// What the tenant's ingest chain leaves of events, all or none.
-async fn ingested(
-    gateway: &Gateway,
-    access: &Access,
-    events: Vec<NewEvent>,
-    many: bool,
-) -> Result<Vec<NewEvent>> {
-    let chain = access.shard.ingest(&access.slug);
-    if chain.is_empty() {
-        return Ok(events);
-    }
-    let (mut taken, mut errors) = (Vec::with_capacity(events.len()), Vec::new());
-    let examined = Box::pin(examine::all(gateway, access, chain, events)).await;
-    for (place, event) in examined.into_iter().enumerate() {
-        let base = if many { format!("/{place}") } else { String::new() };
-        match event.map_err(|it| it.at(&base)) {
-            Ok(event) => taken.push(event),
-            Err(problem) if problem.code() == examine::REJECTED => {
-                errors.extend(problem.into_errors(&base)?);
-            }
-            Err(problem) => return Err(problem),
-        }
-    }
-    if errors.is_empty() { Ok(taken) } else { Err(Problem::fields(examine::REJECTED, errors)) }
 }
 
 /// How a request carries its events.

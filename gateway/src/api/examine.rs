@@ -50,9 +50,36 @@ enum Silent {
     Away { code: &'static str, detail: String, again: Duration },
 }
 
+/// What the tenant's ingest chain leaves of a request's events, all or none. `many`: they stand in a
+/// list, by whose places it tells of what is wrong.
+pub(super) async fn all(
+    gateway: &Gateway,
+    access: &Access,
+    events: Vec<NewEvent>,
+    many: bool,
+) -> Result<Vec<NewEvent>> {
+    let chain = access.shard.ingest(&access.slug);
+    if chain.is_empty() {
+        return Ok(events);
+    }
+    let (mut taken, mut errors) = (Vec::with_capacity(events.len()), Vec::new());
+    let through = Box::pin(through(gateway, access, chain, events)).await;
+    for (place, event) in through.into_iter().enumerate() {
+        let base = if many { format!("/{place}") } else { String::new() };
+        match event.map_err(|it| it.at(&base)) {
+            Ok(event) => taken.push(event),
+            Err(problem) if problem.code() == REJECTED => {
+                errors.extend(problem.into_errors(&base)?);
+            }
+            Err(problem) => return Err(problem),
+        }
+    }
+    if errors.is_empty() { Ok(taken) } else { Err(Problem::fields(REJECTED, errors)) }
+}
+
 /// Sends a request's events through their tenant's chain, each to what is stored of it or to why
 /// it is not. It ends with the first that could not be examined: then none is stored.
-pub(super) async fn all(
+async fn through(
     gateway: &Gateway,
     access: &Access,
     chain: Arc<[IngestUse]>,

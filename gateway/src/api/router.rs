@@ -6,7 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{MethodFilter, on_service},
 };
-use futures_util::FutureExt;
+use futures_util::{FutureExt, TryFutureExt};
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use tokio::time::Instant;
 use tower::Service;
@@ -242,9 +242,14 @@ impl Api {
     }
 
     /// Runs the operation. A panic in it is its own request's end and nobody else's.
-    async fn run(&self, request: Request, direct: Option<&Guarded>) -> Response {
-        let ran = AssertUnwindSafe(self.route(request, direct)).catch_unwind();
-        ran.await.unwrap_or_else(|_| {
+    ///
+    /// Not `async` itself: each function that is keeps the request twice in its future.
+    fn run(
+        &self,
+        request: Request,
+        direct: Option<&Guarded>,
+    ) -> impl Future<Output = Response> + Send {
+        AssertUnwindSafe(self.route(request, direct)).catch_unwind().unwrap_or_else(|_| {
             tracing::error!("a request's handler panicked");
             let detail = "this is a fault of the gateway; its log tells more";
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail).into_response()

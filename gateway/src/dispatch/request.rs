@@ -81,7 +81,7 @@ fn body_and_headers(
         payload::render(endpoint.format, event, &rewritten.data, content_type);
     let content_type = match content_type {
         Cow::Borrowed(known) => HeaderValue::from_static(known),
-        Cow::Owned(of_plugin) => parse_value(&of_plugin)?,
+        Cow::Owned(brought) => own_value(brought)?,
     };
     headers.insert(header::CONTENT_TYPE, content_type);
     for (name, value) in of_format {
