@@ -72,9 +72,19 @@ impl Crew {
     }
 
     /// Waits until an attempt ends; for ever where none is under way.
+    ///
+    /// # Panics
+    /// When a hand panicked, whose attempt would count as under way for ever.
     pub(super) async fn ended(&mut self) -> Ended {
-        let told = self.told.recv().await.expect("the crew could tell as well");
-        self.rest(told)
+        loop {
+            tokio::select! {
+                biased;
+                told = self.told.recv() => {
+                    return self.rest(told.expect("the crew could tell as well"));
+                }
+                Some(gone) = self.hands.join_next() => gone.expect("attempts catch their panics"),
+            }
+        }
     }
 
     /// What has ended by now.
@@ -89,7 +99,6 @@ impl Crew {
             self.at_rest.push(hand);
         } else {
             hand.call(None);
-            while self.hands.try_join_next().is_some() {}
         }
         ended
     }
@@ -162,5 +171,13 @@ mod tests {
         assert_eq!(bench.crew.hands.len(), AT_REST_MAX);
         withdraw(&mut bench, 1).await;
         assert_eq!(bench.crew.hands.len(), AT_REST_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    #[should_panic(expected = "attempts catch their panics")]
+    async fn a_hand_that_panics_is_not_waited_for() {
+        let mut crew = Crew::new();
+        crew.hands.spawn(async { panic!("of its own accord") });
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), crew.ended()).await;
     }
 }

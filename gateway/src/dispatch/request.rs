@@ -102,20 +102,24 @@ fn signed(
         some => HeaderValue::from(some + 1),
     };
     headers.insert(WEBHOOK_HOPS, hops);
-    headers.insert(WEBHOOK_ID, parse_value(event.id.as_str())?);
-    headers.insert(WEBHOOK_TIMESTAMP, own_value(now.as_secs().to_string())?);
-    let of = (event.id.as_str(), now.as_secs());
-    let standard = endpoint.signature.scheme.is_standard();
-    for (name, value) in endpoint.signature.headers(endpoint.secrets_at(now), of, body) {
+    let (signature, of) = (&endpoint.signature, (event.id.as_str(), now.as_secs()));
+    // Every endpoint is told both, whatever its signature tells.
+    if !signature.tells_usual_id() {
+        headers.insert(WEBHOOK_ID, parse_value(event.id.as_str())?);
+        headers.insert(WEBHOOK_TIMESTAMP, own_value(now.as_secs().to_string())?);
+    }
+    for (name, value) in signature.headers(endpoint.secrets_at(now), of, body) {
         let name = match name.as_ref() {
-            // There already: every endpoint is told both.
-            "webhook-id" | "webhook-timestamp" if standard => continue,
             "webhook-id" => WEBHOOK_ID,
             "webhook-timestamp" => WEBHOOK_TIMESTAMP,
             "webhook-signature" => WEBHOOK_SIGNATURE,
             other => parse_name(other)?,
         };
-        headers.insert(name, own_value(value.into_owned())?);
+        let value = match value {
+            Cow::Borrowed(value) => parse_value(value),
+            Cow::Owned(value) => own_value(value),
+        };
+        headers.insert(name, value?);
     }
     Ok(headers)
 }
@@ -131,4 +135,31 @@ fn own_value(value: String) -> Result<HeaderValue, String> {
 
 pub(super) fn parse_value(value: &str) -> Result<HeaderValue, String> {
     HeaderValue::from_str(value).map_err(|_| FORBIDDEN.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{EndpointNo, Scheme, Signature, event_for_tests};
+    use crate::storage::conformance;
+
+    #[test]
+    fn every_endpoint_is_told_id_and_time_whatever_its_signature_tells() {
+        let (event, now) = (event_for_tests("a.b", "1"), Timestamp(1_800_000_000_123));
+        let rewritten = Rewritten {
+            data: event.data.clone(),
+            content_type: None,
+            headers: Default::default(),
+            path_suffix: String::new(),
+        };
+        let other = Signature { prefix: "svix".to_owned(), ..Signature::default() };
+        let stripe = Signature { scheme: Scheme::Stripe, ..Signature::default() };
+        for signature in [Signature::default(), other, stripe] {
+            let endpoint = Endpoint { signature, ..conformance::endpoint(EndpointNo(1)) };
+            let request = build(&endpoint, &event, &rewritten, (0, now)).unwrap();
+            assert_eq!(request.headers[WEBHOOK_ID], event.id.as_str());
+            assert_eq!(request.headers[WEBHOOK_TIMESTAMP], "1800000000");
+            assert_eq!(request.headers[WEBHOOK_HOPS], "1");
+        }
+    }
 }

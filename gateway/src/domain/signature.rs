@@ -150,6 +150,12 @@ impl Signature {
         }
     }
 
+    /// Whether its headers are those of Standard Webhooks under their own names, the event's id and
+    /// the time among them.
+    pub fn tells_usual_id(&self) -> bool {
+        self.scheme.is_standard() && self.prefix == Self::USUAL_PREFIX
+    }
+
     /// The three headers of Standard Webhooks: id, time, signatures.
     fn standard_names(&self) -> [Cow<'static, str>; 3] {
         match self.prefix.as_str() {
