@@ -66,6 +66,7 @@ async fn backlog(flags: &Backlog, progress: &Progress) -> Result<Section> {
     section.figure("received", received.count as f64);
     section.figure("resident_drained_mib", resident(&gateway)?);
 
+    section.figure("at_rest_after_seconds", gateway.await_rest().await?);
     let after = rounds(&mut stage, &gateway, "after").await?;
     gateway.leave().await?;
     let (before, after) = (Summary::of(&before), Summary::of(&after));

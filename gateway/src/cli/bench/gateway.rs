@@ -19,6 +19,9 @@ use crate::world::{Entropy, SystemEntropy};
 /// What is not finished by then never will be.
 const PATIENCE: Duration = Duration::from_secs(300);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// Who uses less than this share of a processor for so long is at rest.
+const REST: Duration = Duration::from_secs(1);
+const REST_CPU_MAX: f64 = 0.05;
 /// Lines of a request that carries many events.
 const LINES_MAX: u64 = 10_000;
 /// Requests at once that make endpoints.
@@ -196,6 +199,26 @@ impl Gateway {
                 bail!("{pending} deliveries are still unfinished after {PATIENCE:?}");
             }
             tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Waits until it works on nothing any more, and tells for how many seconds. What it still
+    /// writes or merges of what came before is no part of what comes next. Of somebody's gateway
+    /// nothing is known: it is not waited for.
+    pub(super) async fn await_rest(&self) -> Result<f64> {
+        let started = Instant::now();
+        let mut before = self.usage()?;
+        loop {
+            tokio::time::sleep(REST).await;
+            let now = self.usage()?;
+            let worked = before.zip(now).map(|(was, is)| is.cpu_seconds - was.cpu_seconds);
+            if worked.is_none_or(|it| it < REST_CPU_MAX * REST.as_secs_f64()) {
+                return Ok((started.elapsed() - REST).as_secs_f64());
+            }
+            if started.elapsed() > PATIENCE {
+                bail!("the gateway still works after {PATIENCE:?} in which nothing came");
+            }
+            before = now;
         }
     }
 }

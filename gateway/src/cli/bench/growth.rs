@@ -38,7 +38,9 @@ impl Bench {
         let (mut sections, mut stored) = (Vec::new(), 0);
         for &mark in marks {
             self.fill(&grown, mark.saturating_sub(stored)).await?;
+            let rest = grown.await_rest().await?;
             let mut section = self.beside_new(format!("{mark} events stored"), &grown).await?;
+            section.figure("at_rest_after_seconds", rest);
             // Counted from the start of a process on.
             let accepted = grown.client.gauge("hookgate_events_accepted_total").await;
             stored += accepted.map_err(|it| anyhow!("{it}"))? as u64;
@@ -68,6 +70,7 @@ impl Bench {
             let more = mark.saturating_sub(made);
             grown.make_endpoints(&tenant, more, |it| other(made + it)).await?;
             made += more;
+            grown.await_rest().await?;
             sections.push(self.beside_new(format!("{mark} endpoints of a tenant"), &grown).await?);
         }
         grown.leave().await?;
