@@ -54,7 +54,7 @@ async fn make(data: &Path) {
     let shard = store.shard(&tenant);
     shard.adopt_master_key().await.unwrap();
     shard.put_tenant(&tenant, |_| Ok(("Default".to_owned(), Quota::default()))).await.unwrap();
-    let endpoint = shard.create_endpoint(&tenant, conformance::endpoint).await.unwrap();
+    let endpoint = shard.create_endpoint(&tenant, conformance::endpoint_by_hand).await.unwrap();
     let endpoint = Arc::new(endpoint);
     for chunk in 0..EVENTS / 500 {
         let new = (0..500).map(|n| {

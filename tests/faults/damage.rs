@@ -58,7 +58,7 @@ async fn make(data: &Path) -> Expected {
     let tenant = Slug::default_tenant();
     let shard = store.shard(&tenant);
     shard.put_tenant(&tenant, |_| Ok(("Default".to_owned(), Quota::default()))).await.unwrap();
-    let endpoint = shard.create_endpoint(&tenant, conformance::endpoint).await.unwrap();
+    let endpoint = shard.create_endpoint(&tenant, conformance::endpoint_by_hand).await.unwrap();
     let endpoint = Arc::new(endpoint);
     let noise = SeededEntropy::new(2);
     let mut expected = Expected::default();

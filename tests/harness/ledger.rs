@@ -82,6 +82,14 @@ impl Ledger {
     /// Registers the receivers: one without order, one strict, one by key.
     /// What is refused is tried again after `base`, at most 50 times.
     pub async fn register(&self, base: &str) {
+        // It takes a filter to know that it wants none: so the writer leaves these to the fan-out,
+        // and makes the deliveries of the others itself.
+        let asked = json!({
+            "id": "never", "url": format!("{}/never", self.receivers), "filter": "false",
+            "event_types": ["load.asked"],
+        });
+        let (status, answer) = self.call(Method::POST, "endpoints", Some(asked)).await;
+        assert_eq!(status, 201, "{answer}");
         for ordering in ["none", "strict", "key"] {
             let retry = json!({ "base": base, "factor": 1, "max_attempts": 50 });
             let url = format!("{}/{ordering}", self.receivers);
@@ -244,7 +252,8 @@ async fn produce(
         let id = format!("{name}-{n}");
         let data = json!({ "n": n, "padding": padding });
         lock(&shared.sent).insert(id.clone(), data.clone());
-        let body = json!({ "id": id, "type": "load.test", "ordering_key": name, "data": data });
+        let kind = if n % 8 == 0 { "load.asked" } else { "load.test" };
+        let body = json!({ "id": id, "type": kind, "ordering_key": name, "data": data });
         loop {
             let url = format!("{}/v1/tenants/default/events", lock(&server));
             let request = http.post(&url).bearer_auth(OPERATOR_KEY).json(&body);

@@ -16,7 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use hookgate::{
     dispatch::{self, Dispatcher},
-    domain::{Endpoint, EndpointNo, EventType, PluginName, Quota, Slug, Timestamp},
+    domain::{
+        Endpoint, EndpointNo, EventType, Filter, Pattern, PluginName, Quota, Slug, Timestamp,
+    },
     fanout,
     plugins::{self, Host},
     retention,
@@ -77,6 +79,9 @@ impl Clock for Machine {
 
 /// Fuel of a plugin's call: a hundred times what the examples need.
 const FUEL: u64 = 5_000_000;
+
+/// The types of what is published, in turns.
+const KINDS: [&str; 2] = ["invoice.paid", "invoice.sent"];
 
 impl Sim {
     /// A stopped gateway on an empty disk. `refusing` is the share of requests that endpoints
@@ -152,6 +157,19 @@ impl Sim {
         self.running = Some((store, tasks));
     }
 
+    /// In half of the worlds, makes an endpoint whose filter wants none, but has to be asked: the
+    /// writer leaves every other event to the fan-out, and what comes just behind it.
+    pub async fn endpoint_to_ask(&self) {
+        if self.draw(2) == 0 {
+            let never = Filter::compile("false").expect("a filter");
+            let sent = Pattern::parse(KINDS[1]).expect("a pattern");
+            let asked = |it: &mut Endpoint| {
+                (it.filter, it.event_types) = (Some(never), vec![sent]);
+            };
+            self.endpoint(asked).await;
+        }
+    }
+
     /// Kills every room wherever it stands; of what was not synced, a part survives.
     pub fn crash(&mut self) {
         (self.running, self.host) = (None, None);
@@ -204,8 +222,7 @@ impl Sim {
     /// The same with an ordering key.
     pub async fn publish_keyed(&mut self, n: u64, ordering_key: Option<String>) {
         let body = Bytes::from(format!("{{\"n\":{n}}}"));
-        let event_type = EventType::parse("invoice.paid").expect("a type");
-        let mut event = NewEvent::new(event_type, body.clone());
+        let mut event = NewEvent::new(event_type(n), body.clone());
         event.ordering_key = ordering_key;
         let appended = self.shard().append(&Slug::default_tenant(), vec![event], true).await;
         if let Ok([Appended::New { id, .. }]) = appended.as_deref() {
@@ -218,8 +235,7 @@ impl Sim {
     /// # Errors
     /// When the disk failed: whether it is stored, nobody knows.
     pub async fn append_named(&self, n: u64, key: &str) -> hookgate::storage::Result<Appended> {
-        let event_type = EventType::parse("invoice.paid").expect("a type");
-        let mut event = NewEvent::new(event_type, Bytes::from(format!("{{\"n\":{n}}}")));
+        let mut event = NewEvent::new(event_type(n), Bytes::from(format!("{{\"n\":{n}}}")));
         event.idempotency_key = Some(key.to_owned());
         let appended = self.shard().append(&Slug::default_tenant(), vec![event], true).await?;
         Ok(appended.into_iter().next().expect("an answer for each event"))
@@ -234,6 +250,10 @@ impl Sim {
     pub fn draw(&self, end: u64) -> u64 {
         self.entropy.draw() % end
     }
+}
+
+fn event_type(n: u64) -> EventType {
+    EventType::parse(KINDS[n as usize % KINDS.len()]).expect("a type")
 }
 
 /// What one request looked like and how it was answered.

@@ -237,7 +237,7 @@ pub(super) mod tests {
 
         pub(in crate::dispatch) async fn endpoint_with(&mut self, ordering: Ordering) -> Endpoint {
             let (shard, tenant) = (&self.floor.work.shard, Slug::default_tenant());
-            let make = |no| Endpoint { ordering, ..conformance::endpoint(no) };
+            let make = |no| Endpoint { ordering, ..conformance::endpoint_by_hand(no) };
             let made = shard.create_endpoint(&tenant, make).await.unwrap();
             self.floor.start_attempts(&mut self.crew).await;
             made

@@ -136,14 +136,29 @@ impl Catalog {
 
     /// The endpoints that an event becomes a delivery for.
     pub fn wanting(&self, event: &Event) -> Vec<Arc<Endpoint>> {
-        let candidates = match event.only {
-            Some(no) => self.endpoint(no).into_iter().collect(),
-            None => self
-                .tenant(&event.tenant)
-                .map(|it| it.subscriptions.candidates(&event.event_type))
-                .unwrap_or_default(),
-        };
-        candidates.into_iter().filter(|it| it.wants(event)).cloned().collect()
+        let candidates = self.candidates(event, usize::MAX).unwrap_or_default().into_iter();
+        candidates.filter(|it| it.wants(event)).cloned().collect()
+    }
+
+    /// The same, unless a filter or more than `most` endpoints would have to be asked.
+    pub(super) fn wanting_unasked(&self, event: &Event, most: usize) -> Option<Vec<Arc<Endpoint>>> {
+        let candidates = self.candidates(event, most)?;
+        let asks = |it: &&Arc<Endpoint>| it.filter.is_some() && event.only.is_none();
+        if candidates.iter().any(asks) {
+            return None;
+        }
+        Some(candidates.into_iter().filter(|it| it.wants(event)).cloned().collect())
+    }
+
+    /// Whoever wants an event is among them, unless they are more than `most`.
+    fn candidates(&self, event: &Event, most: usize) -> Option<Vec<&Arc<Endpoint>>> {
+        match event.only {
+            Some(no) => Some(self.endpoint(no).into_iter().collect()),
+            None => match self.tenant(&event.tenant) {
+                Some(it) => it.subscriptions.few_candidates(&event.event_type, most),
+                None => Some(Vec::new()),
+            },
+        }
     }
 
     /// The id an endpoint has or had.

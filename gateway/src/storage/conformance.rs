@@ -8,8 +8,8 @@ use tokio::task::JoinSet;
 
 use crate::domain::{
     Attempt, DeadReason, DeliveryState, Endpoint, EndpointId, EndpointNo, Event, EventId,
-    EventType, Format, Ordering, Outcome, Quota, Retry, Secret, Seq, Signature, SigningSecret,
-    Slug, Spent, Timestamp, TracePolicy, Verdict,
+    EventType, Filter, Format, Ordering, Outcome, Quota, Retry, Secret, Seq, Signature,
+    SigningSecret, Slug, Spent, Timestamp, TracePolicy, Verdict,
 };
 use crate::storage::conformance_names::a_name_is_stored_once;
 use crate::storage::conformance_retention;
@@ -95,7 +95,7 @@ impl<'a> Bench<'a> {
         ordering: Ordering,
         events: usize,
     ) -> Result<Arc<Endpoint>> {
-        let make = |no: EndpointNo| Endpoint { ordering, ..endpoint(no) };
+        let make = |no: EndpointNo| Endpoint { ordering, ..endpoint_by_hand(no) };
         let made = self.shard().create_endpoint(&Slug::default_tenant(), make).await;
         let endpoint = Arc::new(made.expect("a new id"));
         for chunk in (0..events).collect::<Vec<_>>().chunks(100) {
@@ -377,6 +377,13 @@ pub fn endpoint(no: EndpointNo) -> Endpoint {
         created_at: Timestamp(0),
         updated_at: Timestamp(0),
     }
+}
+
+/// The same, but with a filter, which the writer asks nothing: what it gets is up to who follows
+/// the shard, which is the test.
+pub fn endpoint_by_hand(no: EndpointNo) -> Endpoint {
+    let filter = Filter::compile("true").expect("a filter");
+    Endpoint { filter: Some(filter), ..endpoint(no) }
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
 use std::sync::Arc;
 
 use crate::domain::{
-    Attempt, Claim, DeadReason, DeliveryKey, Endpoint, EndpointNo, Event, Seq, Timestamp, Trigger,
-    Verdict,
+    Attempt, Claim, DeadReason, DeliveryKey, EndpointNo, Event, Seq, Timestamp, Trigger, Verdict,
 };
 use crate::storage::history_row::{Entry, trigger_code, trigger_of};
 use crate::storage::queue::Ready;
@@ -10,10 +9,9 @@ use crate::storage::record::{Record, RetryRow};
 use crate::storage::reorder::ordering_key;
 use crate::storage::requeue::history_record;
 use crate::storage::shard::Shard;
-use crate::storage::taken::{Allowance, Fresh, OrderingKey, Taken};
+use crate::storage::taken::{Allowance, Taken};
 use crate::storage::writer::Command;
 use crate::storage::{Error, Result};
-use crate::telemetry::{DELIVERIES_CREATED, FAN_OUT};
 
 /// What somebody asked for is lent beside every allowance, but no more than this at once.
 const ASKED_MAX: usize = 8;
@@ -79,49 +77,6 @@ impl Drop for Lease {
 }
 
 impl Shard {
-    /// The deliveries of these events, in order, each with the endpoints that want it. They can
-    /// be leased at once; they are on disk with the next batch, before anything that is settled.
-    ///
-    /// # Errors
-    /// When the store has stopped.
-    pub async fn enqueue(&self, events: &[(Arc<Event>, Vec<Arc<Endpoint>>)]) -> Result<()> {
-        let Some((last, _)) = events.last() else { return Ok(()) };
-        let numbers = |(event, endpoints): &(Arc<Event>, Vec<Arc<Endpoint>>)| {
-            (event.seq.0, endpoints.iter().map(|it| it.no.0).collect())
-        };
-        let wanted = events.iter().filter(|(_, endpoints)| !endpoints.is_empty());
-        let targets = wanted.map(numbers).collect();
-        let record = Record::FannedOut { upto: last.seq.0, targets };
-        self.send(Command::Note { record, leased: false }).await?;
-        let now = self.clock.now();
-        let made: u64 = events.iter().map(|(_, endpoints)| endpoints.len() as u64).sum();
-        DELIVERIES_CREATED.count(made, &[]);
-        let mut queue = self.queue();
-        for (event, endpoints) in events {
-            FAN_OUT.observe((now - event.accepted_at).as_secs_f64(), &[]);
-            for endpoint in endpoints {
-                // The lane's own order: it may have been changed since these were looked up.
-                let lane = queue.peek(endpoint.no);
-                let ordering = lane.map_or(endpoint.ordering, |it| it.ordering);
-                let key = OrderingKey::of(ordering, event.ordering_key.as_deref());
-                let fresh = Fresh { seq: event.seq, key };
-                queue.enqueue(endpoint.no, fresh, event.only.is_some(), now);
-            }
-        }
-        // While the queue is held: whoever looks there sees all that this tells of.
-        self.fanned_out.store(last.seq.0, std::sync::atomic::Ordering::Release);
-        drop(queue);
-        if made > 0 {
-            self.queue_changed.notify_one();
-        }
-        Ok(())
-    }
-
-    /// The last event that was fanned out.
-    pub fn fanned_out(&self) -> Seq {
-        Seq(self.fanned_out.load(std::sync::atomic::Ordering::Acquire))
-    }
-
     /// Endpoints that may have something to do since this was last asked.
     pub fn ready_now(&self) -> Vec<Ready> {
         let now = self.clock.now();

@@ -36,6 +36,9 @@ mod answering;
 mod append;
 pub use append::{Appended, NewEvent};
 
+mod fan_out;
+pub use fan_out::Wanted;
+
 mod lend;
 pub use lend::{Lease, Lent};
 

@@ -140,9 +140,11 @@ pub(super) fn load_fresh(
     key: &dyn Fn(Seq) -> OrderingKey,
 ) -> Result<bool> {
     let before = lane.loaded_to;
+    // What lies behind it is about to be handed over.
+    let last = lane.last;
     let mut loaded = 0;
     for seqs in chunks_after(view, shard, endpoint, before) {
-        for seq in seqs? {
+        for seq in seqs?.into_iter().take_while(|it| *it <= last) {
             let delivery = DeliveryKey { seq, endpoint };
             let met = seq <= lane.recovered_to
                 && (lane.knows(seq) || has_history(view, shard, delivery)?);

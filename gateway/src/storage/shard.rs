@@ -62,6 +62,8 @@ pub struct Shard {
     pub(super) stats: Mutex<Stats>,
     pub(super) failed: watch::Sender<Option<Error>>,
     pub(super) fanned_out: AtomicU64,
+    /// Told that events are there which the writer did not fan out itself.
+    pub(super) left_over: Notify,
     pub(super) time: Mutex<TimeRow>,
     pub(super) doubt: Doubt,
     floors: RwLock<Floors>,
@@ -110,6 +112,7 @@ impl Shard {
             stats,
             failed: watch::Sender::new(None),
             fanned_out: AtomicU64::new(meta.fanned_out),
+            left_over: Notify::new(),
             floor_highest: AtomicU64::new(floors.highest().0),
             time: Mutex::new(time),
             doubt,
@@ -294,10 +297,7 @@ impl Shard {
         (self.clock.now(), random)
     }
 
-    pub(super) fn show_events(&self, events: Vec<Arc<Event>>, last: Seq) {
-        if events.is_empty() {
-            return;
-        }
+    pub(super) fn show_events<'a>(&self, events: impl Iterator<Item = &'a Arc<Event>>) {
         let watched = self.notices.receiver_count() > 0;
         let mut tail = self.tail();
         for event in events {
@@ -305,10 +305,14 @@ impl Shard {
                 // Nobody listens any more: nothing to do.
                 let _ = self.notices.send(Notice::Accepted(event.clone()));
             }
-            tail.push(event);
+            tail.push(event.clone());
         }
-        drop(tail);
-        self.last_seq.send_replace(last);
+    }
+
+    pub(super) fn show_last(&self, last: Seq) {
+        if self.last_seq() < last {
+            self.last_seq.send_replace(last);
+        }
     }
 
     /// Follows committed records into the queue, and tells those who watch.

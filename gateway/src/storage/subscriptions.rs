@@ -17,6 +17,20 @@ pub(super) struct Subscriptions {
 #[derive(Debug, Default)]
 struct Endpoints(Vec<Arc<Endpoint>>);
 
+/// Candidates as they are met, the same one as often as its patterns fit.
+struct Found<'a> {
+    endpoints: Vec<&'a Arc<Endpoint>>,
+    most: usize,
+}
+
+impl<'a> Found<'a> {
+    /// `None`: there are too many.
+    fn add(&mut self, more: &'a Endpoints) -> Option<()> {
+        let room = self.most.checked_sub(self.endpoints.len())?;
+        (more.0.len() <= room).then(|| self.endpoints.extend(&more.0))
+    }
+}
+
 /// Where patterns lead, segment by segment.
 #[derive(Debug, Default)]
 struct Node {
@@ -42,11 +56,22 @@ impl Subscriptions {
 
     /// Those that may want events of this type, each once.
     pub(super) fn candidates(&self, event_type: &EventType) -> Vec<&Arc<Endpoint>> {
-        let mut found: Vec<_> = self.unnamed.0.iter().collect();
-        self.named.gather(event_type.as_str().split('.'), &mut found);
+        self.few_candidates(event_type, usize::MAX).unwrap_or_default()
+    }
+
+    /// The same, unless there are more than `most`, which costs no more than `most` would.
+    pub(super) fn few_candidates(
+        &self,
+        event_type: &EventType,
+        most: usize,
+    ) -> Option<Vec<&Arc<Endpoint>>> {
+        let mut found = Found { endpoints: Vec::new(), most };
+        found.add(&self.unnamed)?;
+        self.named.gather(event_type.as_str().split('.'), &mut found)?;
+        let mut found = found.endpoints;
         found.sort_unstable_by_key(|it| it.no);
         found.dedup_by_key(|it| it.no);
-        found
+        Some(found)
     }
 
     fn change(&mut self, endpoint: &Endpoint, change: &dyn Fn(&mut Endpoints)) {
@@ -74,14 +99,15 @@ impl Node {
         }
     }
 
-    fn gather<'a>(&'a self, mut rest: Split<'_, char>, found: &mut Vec<&'a Arc<Endpoint>>) {
-        found.extend(&self.below.0);
-        let Some(segment) = rest.next() else { return found.extend(&self.here.0) };
+    fn gather<'a>(&'a self, mut rest: Split<'_, char>, found: &mut Found<'a>) -> Option<()> {
+        found.add(&self.below)?;
+        let Some(segment) = rest.next() else { return found.add(&self.here) };
         for name in [segment, "*"] {
             if let Some(node) = self.segments.get(name) {
-                node.gather(rest.clone(), found);
+                node.gather(rest.clone(), found)?;
             }
         }
+        Some(())
     }
 
     fn is_empty(&self) -> bool {
@@ -163,6 +189,9 @@ mod tests {
         let of = |it: &str| EventType::parse(it).unwrap();
         let found = subscriptions.candidates(&of("order.7"));
         assert_eq!(found.iter().map(|it| it.no.0).collect::<Vec<_>>(), [7, 100]);
+        // One has two patterns that fit, which are looked at before it is known to be the same.
+        let few = |most| subscriptions.few_candidates(&of("order.7"), most).map(|it| it.len());
+        assert_eq!((few(2), few(3)), (None, Some(2)));
         assert_eq!(subscriptions.candidates(&of("order.7.paid")).len(), 1);
         for no in 0..100 {
             subscriptions.remove(&subscriber(no, &[format!("order.{no}")], true));

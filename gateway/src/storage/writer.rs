@@ -13,6 +13,7 @@ use crate::domain::{Event, EventId, Seq, TenantNo, Timestamp};
 use crate::storage::answering::{Answering, Answers, AppendReply};
 use crate::storage::append::{Append, Appended, NewEvent};
 use crate::storage::event_row::encode_event;
+use crate::storage::fan_out::{FanOut, fanned_out};
 use crate::storage::fold::{Meta, fold_batch};
 use crate::storage::journal::{Batch, Durability, Journal};
 use crate::storage::names::find_contradictions;
@@ -261,6 +262,11 @@ impl Writer {
             making.records.insert(0, Record::EventsAccepted(accepted));
             making.leased.insert(0, false);
         }
+        let events = std::mem::take(&mut making.events);
+        let fan_out = self.shard.fan_out(&self.meta, &making.records, events);
+        if let FanOut::AtOnce(wanted) = &fan_out {
+            fanned_out(wanted).for_each(|it| making.push(it, false));
+        }
         let changes = fold_batch(self.shard.no, &mut self.meta, &making.records);
         let durability = match making.durable {
             true => Durability::Disk,
@@ -281,7 +287,7 @@ impl Writer {
         }
         reach("after_commit_before_ack");
         match outcome {
-            Ok(()) => self.publish(making),
+            Ok(()) => self.publish(making, fan_out),
             Err(error) => {
                 making.refuse(&error);
                 Err(error)
@@ -290,7 +296,7 @@ impl Writer {
     }
 
     /// Shows a committed batch to the rooms and answers those who wait.
-    fn publish(&self, making: Making) -> Result<()> {
+    fn publish(&self, making: Making, fan_out: FanOut) -> Result<()> {
         let shard = &self.shard;
         for record in &making.records {
             if record.is_catalog() {
@@ -298,7 +304,7 @@ impl Writer {
             }
         }
         shard.follow(&making.records, &making.leased);
-        shard.show_events(making.events, Seq(self.meta.last_seq));
+        shard.show(fan_out, Seq(self.meta.last_seq));
         self.answering.give(making.appends);
         for reply in making.commits {
             let _ = reply.send(Ok(()));
