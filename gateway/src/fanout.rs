@@ -12,7 +12,7 @@ use crate::domain::Event;
 use crate::storage::{Result, Shard, Wanted};
 use crate::world::reach;
 
-/// Events fanned out at once.
+/// Events taken at a time.
 const BATCH_MAX: usize = 256;
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
 

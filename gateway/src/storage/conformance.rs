@@ -379,8 +379,8 @@ pub fn endpoint(no: EndpointNo) -> Endpoint {
     }
 }
 
-/// The same, but with a filter, which the writer asks nothing: what it gets is up to who follows
-/// the shard, which is the test.
+/// The same with a filter. The writer asks none, so what this one gets is up to who follows the
+/// shard: the test.
 pub fn endpoint_by_hand(no: EndpointNo) -> Endpoint {
     let filter = Filter::compile("true").expect("a filter");
     Endpoint { filter: Some(filter), ..endpoint(no) }

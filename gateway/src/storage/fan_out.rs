@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_a_filter_is_asked_for_is_left_and_so_is_what_comes_before_it_was() {
+    async fn what_a_filter_is_asked_about_is_left_and_so_is_what_comes_behind_it() {
         let disk = Disk::default();
         let open = on(disk.clone());
         let bench = Bench::start(&*open).unwrap();
