@@ -65,10 +65,11 @@ impl Quantiles {
     }
 }
 
-/// A median, and how far the rounds lay apart.
+/// A median, what it is on average, and how far the rounds lay apart.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(super) struct Spread {
     pub(super) median: f64,
+    pub(super) mean: f64,
     pub(super) low: f64,
     pub(super) high: f64,
 }
@@ -79,7 +80,8 @@ impl Spread {
         let values: Vec<f64> = values.into_iter().collect::<Option<_>>()?;
         let low = values.iter().copied().reduce(f64::min)?;
         let high = values.iter().copied().reduce(f64::max)?;
-        Some(Self { median: median(values), low, high })
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        Some(Self { median: median(values), mean, low, high })
     }
 }
 
@@ -130,8 +132,8 @@ mod tests {
         assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
         assert_eq!(median(vec![]), 0.0);
-        let spread = Spread::of([Some(3.0), Some(1.0), Some(2.0)]).unwrap();
-        assert_eq!(spread, Spread { median: 2.0, low: 1.0, high: 3.0 });
+        let spread = Spread::of([Some(6.0), Some(1.0), Some(2.0)]).unwrap();
+        assert_eq!(spread, Spread { median: 2.0, mean: 3.0, low: 1.0, high: 6.0 });
         assert_eq!(Spread::of([Some(1.0), None]), None);
         assert_eq!(Spread::of([]), None);
     }

@@ -97,6 +97,11 @@ impl Summary {
     pub(super) fn cpu_of(&self, other: &Self) -> Option<f64> {
         share(self.cpu_seconds_per_10000?.median, other.cpu_seconds_per_10000?.median)
     }
+
+    /// The same, on average.
+    pub(super) fn mean_cpu_of(&self, other: &Self) -> Option<f64> {
+        share(self.cpu_seconds_per_10000?.mean, other.cpu_seconds_per_10000?.mean)
+    }
 }
 
 /// What belongs together: sides that were measured in turns, and figures that follow.

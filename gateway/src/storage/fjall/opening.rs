@@ -209,6 +209,11 @@ fn refusal(inspection: &Inspection) -> Error {
     })
 }
 
+/// Threads that write memtables out and merge files. fjall's first one leaves merging to the others,
+/// and while all of them are busy passes each wish for a merge round and round: with two threads a
+/// merge took two processors. Two merges at once are rare, three hardly ever happen.
+const WORKERS: usize = 4;
+
 fn open_database(
     places: &Places,
     config: &Config,
@@ -225,7 +230,7 @@ fn open_database(
             .cache_size(config.cache_bytes)
             .max_journaling_size(config.journal_bytes_max)
             .max_cached_files(Some(config.files_max))
-            .worker_threads(2)
+            .worker_threads(WORKERS)
             .with_compaction_filter_factories(Arc::new(filter))
             .open()?;
         let mut keyspaces = BTreeMap::new();
