@@ -36,6 +36,8 @@ mod answering;
 mod append;
 pub use append::{Appended, NewEvent};
 
+mod company;
+
 mod fan_out;
 pub use fan_out::Wanted;
 

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 use crate::domain::{Attempt, EndpointNo, Event, EventId, Health, Seq, Slug, TenantNo};
 use crate::storage::append::{Append, Appended, NewEvent};
 use crate::storage::catalog::Catalog;
+use crate::storage::company::Company;
 use crate::storage::event_row::decode_event;
 use crate::storage::fold::Meta;
 use crate::storage::history_row::Entry;
@@ -53,6 +54,8 @@ pub struct Shard {
     commands: mpsc::Sender<Command>,
     /// Told that somebody waits for what was just sent.
     pub(super) pressed: Notify,
+    /// How many wait for what they sent.
+    pub(super) company: Company,
     /// Changes of the catalog go one after the other: read, decide, commit.
     pub(super) configuring: tokio::sync::Mutex<()>,
     pub(super) queue: Mutex<Queue>,
@@ -104,6 +107,7 @@ impl Shard {
             catalog: RwLock::new(catalog),
             commands,
             pressed: Notify::new(),
+            company: Company::default(),
             configuring: tokio::sync::Mutex::default(),
             queue: Mutex::new(queue),
             queue_changed: Notify::new(),
@@ -275,6 +279,9 @@ impl Shard {
                 Box::pin(self.commands.send(command)).await.map_err(|_| stopped())?;
             }
             Err(TrySendError::Closed(_)) => return Err(stopped()),
+        }
+        if pressing {
+            self.company.one_came();
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use tokio::{runtime::Handle, sync::mpsc, task::JoinSet};
 use crate::domain::Slug;
 use crate::storage::answering::Answering;
 use crate::storage::codec::decode;
+use crate::storage::company::Habit;
 use crate::storage::fjall::{self, Fjall};
 use crate::storage::fold::Meta;
 use crate::storage::journal::{Journal, View};
@@ -127,8 +128,9 @@ impl Store {
             let known = (&meta, masters.clone(), (time, doubt.clone()));
             let shard = Shard::new(no, view, world.clone(), config.clone(), known, sender)?;
             let shard = Arc::new(shard);
-            let answering = Answering::default();
-            writers.push(Writer { shard: shard.clone(), journal, meta, commands, answering });
+            let (answering, habit) = (Answering::default(), Habit::default());
+            let shard_of = shard.clone();
+            writers.push(Writer { shard: shard_of, journal, meta, commands, answering, habit });
             shards.push(shard);
         }
         Ok((Self { shards: shards.into(), fjall: None }, Writers(writers)))
@@ -214,6 +216,7 @@ impl Writers {
             let runtime = runtime.map_err(Error::unavailable)?;
             let thread = std::thread::Builder::new().name(name);
             let run = move || {
+                writer.shard.company.is_written_here();
                 runtime.block_on(async {
                     let mut beside = JoinSet::new();
                     beside.spawn(allocator::keep_small(Handle::current()));

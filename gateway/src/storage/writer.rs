@@ -12,6 +12,7 @@ use tokio::{
 use crate::domain::{Event, EventId, Seq, TenantNo, Timestamp};
 use crate::storage::answering::{Answering, Answers, AppendReply};
 use crate::storage::append::{Append, Appended, NewEvent};
+use crate::storage::company::Habit;
 use crate::storage::event_row::encode_event;
 use crate::storage::fan_out::{FanOut, fanned_out};
 use crate::storage::fold::{Meta, fold_batch};
@@ -66,6 +67,7 @@ pub(super) struct Writer {
     pub(super) meta: Meta,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) answering: Answering,
+    pub(super) habit: Habit,
 }
 
 /// One batch in the making.
@@ -79,6 +81,8 @@ pub(super) struct Making {
     appends: Answers,
     commits: Vec<oneshot::Sender<Result<()>>>,
     leased: Vec<bool>,
+    /// How many wait for it.
+    pressing: usize,
     durable: bool,
 }
 
@@ -99,7 +103,8 @@ impl Writer {
                 (Some(since), _) => timeout_at(since + SYNC_WITHIN, received).await == Ok(0),
                 (None, true) => timeout(CURSORS_EVERY, received).await == Ok(0),
             };
-            let mut making = Making::default();
+            let pressing = self.gather(&mut commands);
+            let mut making = Making { pressing, ..Making::default() };
             let came = !commands.is_empty();
             // Where there was more than a batch, the rest waits for nothing.
             busy = came && commands.len() < BATCH_COMMANDS_MAX;
@@ -134,6 +139,26 @@ impl Writer {
                 return;
             }
         }
+    }
+
+    /// Where many come, waits for as many as came lately; how many wait for an answer.
+    fn gather(&mut self, commands: &mut Vec<Command>) -> usize {
+        let company = &self.shard.company;
+        let pressing = |commands: &[Command]| {
+            let count = commands.iter().filter(|it| it.is_pressing()).count();
+            company.taken(count);
+            count
+        };
+        let come = pressing(commands);
+        let Some((more, within)) = self.habit.expects(come) else { return come };
+        company.await_more(more, within);
+        let before = commands.len();
+        while commands.len() < BATCH_COMMANDS_MAX
+            && let Ok(command) = self.commands.try_recv()
+        {
+            commands.push(command);
+        }
+        come + pressing(&commands[before..])
     }
 
     fn take(&mut self, command: Command, making: &mut Making) {
@@ -283,7 +308,9 @@ impl Writer {
             durability,
         });
         if making.durable {
-            COMMIT.observe(started.elapsed().as_secs_f64(), &[]);
+            let took = started.elapsed();
+            COMMIT.observe(took.as_secs_f64(), &[]);
+            self.habit.learn(making.pressing, took);
         }
         reach("after_commit_before_ack");
         match outcome {
