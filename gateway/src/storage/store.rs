@@ -128,10 +128,9 @@ impl Store {
             let known = (&meta, masters.clone(), (time, doubt.clone()));
             let shard = Shard::new(no, view, world.clone(), config.clone(), known, sender)?;
             let shard = Arc::new(shard);
+            shards.push(shard.clone());
             let (answering, habit) = (Answering::default(), Habit::default());
-            let shard_of = shard.clone();
-            writers.push(Writer { shard: shard_of, journal, meta, commands, answering, habit });
-            shards.push(shard);
+            writers.push(Writer { shard, journal, meta, commands, answering, habit });
         }
         Ok((Self { shards: shards.into(), fjall: None }, Writers(writers)))
     }

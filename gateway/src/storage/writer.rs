@@ -150,7 +150,8 @@ impl Writer {
             count
         };
         let come = pressing(commands);
-        let Some((more, within)) = self.habit.expects(come) else { return come };
+        let expected = self.habit.expects(come).filter(|_| commands.len() < BATCH_COMMANDS_MAX);
+        let Some((more, within)) = expected else { return come };
         company.await_more(more, within);
         let before = commands.len();
         while commands.len() < BATCH_COMMANDS_MAX
