@@ -30,7 +30,7 @@ fn attempt(delivery: DeliveryKey, at: Timestamp, verdict: Verdict) -> Attempt {
         started_at: at,
         duration: Duration::from_millis(3),
         spent: Spent::default(),
-        outcome: Outcome { name: "status".to_owned(), status_code: Some(200), error: None },
+        outcome: Outcome { name: "status".into(), status_code: Some(200), error: None },
         plugins: Vec::new(),
         parts: None,
         request_headers: Vec::new(),

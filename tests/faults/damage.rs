@@ -113,7 +113,7 @@ fn attempt(delivery: DeliveryKey) -> Attempt {
         started_at: SystemClock.now(),
         duration: Duration::from_millis(3),
         spent: Spent::default(),
-        outcome: Outcome { name: "delivered".to_owned(), status_code: Some(200), error: None },
+        outcome: Outcome { name: "delivered".into(), status_code: Some(200), error: None },
         plugins: Vec::new(),
         parts: None,
         request_headers: Vec::new(),

@@ -95,5 +95,5 @@ fn all_had_their_say(sim: &Sim) {
             }
         }
     }
-    assert!(outcomes.contains(&(loops, "plugin_timeout".to_owned())), "{outcomes:?}");
+    assert!(outcomes.contains(&(loops, "plugin_timeout".into())), "{outcomes:?}");
 }

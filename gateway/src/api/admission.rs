@@ -1,5 +1,6 @@
 use std::{
     convert::Infallible,
+    future::ready,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -8,8 +9,8 @@ use axum::{
     extract::{FromRequestParts, RawPathParams, Request},
     response::{IntoResponse, Response},
 };
-use futures_util::future::BoxFuture;
-use http::{StatusCode, request::Parts};
+use futures_util::{FutureExt, future::BoxFuture};
+use http::{Method, StatusCode, request::Parts};
 use tokio::time::Instant;
 use tower::Service;
 
@@ -21,7 +22,7 @@ use crate::api::route::{Route, Run};
 use crate::api::router::{RequestId, tells_of_requests};
 use crate::api::timed::Timed;
 use crate::api::{audit, body, events_in, unpack};
-use crate::domain::{ApiKey, RateLimit, Scope};
+use crate::domain::{ApiKey, RateLimit, Scope, Slug};
 use crate::storage::Author;
 
 /// How often a key's refusals are written down.
@@ -58,6 +59,19 @@ struct Passed {
     access: Option<Access>,
 }
 
+/// Who is let in: to which tenant, in whose name, and the tenant that the log is told of.
+struct Entered {
+    access: Option<Access>,
+    author: Option<Author>,
+    tenant: Option<Slug>,
+}
+
+/// Who is not let in, and what is written down of it.
+struct Refused {
+    answer: Response,
+    tell: Option<(Arc<ApiKey>, Author)>,
+}
+
 impl Guarded {
     pub(super) fn new(gateway: &Gateway, route: Route) -> Self {
         let mute = route.takes_nothing();
@@ -72,13 +86,9 @@ impl Guarded {
         }))
     }
 
-    /// Answers a request whose path names this tenant, if it names one.
-    pub(super) fn answer(
-        &self,
-        request: Request,
-        tenant: Option<&str>,
-    ) -> impl Future<Output = Response> + Send {
-        self.0.admit(request, tenant)
+    /// Answers a request of this name with events, past the extractors: each would cost it a box.
+    pub(super) fn take_events(&self, request: Request, name: RequestId) -> BoxFuture<'_, Response> {
+        self.0.take_events(request, name)
     }
 
     /// Where the time that an answer took is noted.
@@ -104,7 +114,7 @@ impl Service<Request> for Guarded {
                 Ok(params) => {
                     let tenant = params.iter().find(|(name, _)| *name == "tenant");
                     let request = Request::from_parts(head, body);
-                    this.answer(request, tenant.map(|(_, it)| it)).await
+                    this.0.answer(request, tenant.map(|(_, it)| it)).await
                 }
                 Err(refused) => refused.into_response(),
             };
@@ -116,66 +126,106 @@ impl Service<Request> for Guarded {
 }
 
 impl Operation {
-    async fn admit(&self, mut request: Request, slug: Option<&str>) -> Response {
-        let (gateway, door) = (&self.gateway, &self.door);
-        let brings_events = door.need == Need::Scope(Scope::Produce);
-        let admitted = match gateway.admit(door.need, request.headers(), slug) {
-            Ok(admitted) => admitted,
-            Err(problem) => {
-                if brings_events {
-                    events_in::count_refused(request.headers(), problem.code());
-                }
-                let refusal = problem.into_response();
-                if refusal.status() == StatusCode::FORBIDDEN
-                    && let Ok(Caller::Key(key)) = gateway.caller(request.headers())
-                {
-                    let author = door.author_of(&Caller::Key(key.clone()), &request);
-                    Box::pin(tell_refusal(gateway, &key, author)).await;
-                }
-                return refusal;
-            }
+    /// Answers a request whose path names this tenant, if it names one.
+    async fn answer(&self, mut request: Request, slug: Option<&str>) -> Response {
+        let Entered { access, author, tenant } = match self.admit(&request, None, slug) {
+            Ok(entered) => entered,
+            Err(refused) => return self.refuse(*refused).await,
         };
-        let author = admitted.as_ref().and_then(|it| door.author(&it.caller, &request));
-        if brings_events && admitted.as_ref().is_some_and(|it| it.access.is_none()) {
-            events_in::count_refused(request.headers(), "tenant_not_found");
-        }
-        let access = admitted.and_then(|it| it.access);
-        let tenant = access.as_ref().filter(|_| tells_of_requests()).map(|it| it.slug.clone());
-        let passed = Passed { door: door.clone(), access };
-        request.extensions_mut().insert(passed);
+        request.extensions_mut().insert(Passed { door: self.door.clone(), access });
         let request = match (self.unpacks, self.mute) {
             (true, _) => unpack::unpacked(request),
             (false, true) => Box::pin(body::need_none(request)).await,
             (false, false) => Ok(request),
         };
         let ran = match request {
-            Ok(request) => (self.run)(request, gateway.clone()),
+            Ok(request) => (self.run)(request, self.gateway.clone()),
             Err(problem) => return problem.into_response(),
         };
-        let mut response = match author {
+        let response = match author {
             Some(author) => author.makes(ran).await,
             None => ran.await,
         };
-        if let Some(tenant) = tenant {
-            response.extensions_mut().insert(tenant);
+        told_of(response, tenant)
+    }
+
+    fn take_events(&self, request: Request, name: RequestId) -> BoxFuture<'_, Response> {
+        let slug = events_in::tenant_in(request.uri().path());
+        let Entered { access, tenant, .. } = match self.admit(&request, Some(&name), slug) {
+            Ok(entered) => entered,
+            Err(refused) => return Box::pin(self.refuse(*refused)),
+        };
+        let known = access.ok_or_else(|| Problem::not_found("tenant_not_found"));
+        match known.and_then(|access| Ok((access, unpack::unpacked(request)?))) {
+            Ok((access, request)) => {
+                let accepted = events_in::take_in(self.gateway.clone(), name, access, request);
+                Box::pin(accepted.map(|it| told_of(it.into_response(), tenant)))
+            }
+            Err(problem) => Box::pin(ready(told_of(problem.into_response(), tenant))),
         }
-        response
+    }
+
+    /// Whether a request may come in. Its name is what its extensions tell where it is not given.
+    fn admit(
+        &self,
+        request: &Request,
+        name: Option<&RequestId>,
+        slug: Option<&str>,
+    ) -> Result<Entered, Box<Refused>> {
+        let (gateway, door) = (&self.gateway, &self.door);
+        let name = || name.or_else(|| request.extensions().get()).map(RequestId::as_str);
+        let brings_events = door.need == Need::Scope(Scope::Produce);
+        let admitted = gateway.admit(door.need, request.headers(), slug).map_err(|problem| {
+            if brings_events {
+                events_in::count_refused(request.headers(), problem.code());
+            }
+            let answer = problem.into_response();
+            let tell = match gateway.caller(request.headers()) {
+                Ok(Caller::Key(key)) if answer.status() == StatusCode::FORBIDDEN => {
+                    let author = door.author_of(&Caller::Key(key.clone()), name());
+                    Some((key, author))
+                }
+                _ => None,
+            };
+            Refused { answer, tell }
+        })?;
+        let author = admitted.as_ref().filter(|_| door.changes_things(request.method()));
+        let author = author.map(|it| door.author_of(&it.caller, name()));
+        if brings_events && admitted.as_ref().is_some_and(|it| it.access.is_none()) {
+            events_in::count_refused(request.headers(), "tenant_not_found");
+        }
+        let access = admitted.and_then(|it| it.access);
+        let tenant = access.as_ref().filter(|_| tells_of_requests()).map(|it| it.slug.clone());
+        Ok(Entered { access, author, tenant })
+    }
+
+    async fn refuse(&self, Refused { answer, tell }: Refused) -> Response {
+        if let Some((key, author)) = tell {
+            Box::pin(tell_refusal(&self.gateway, &key, author)).await;
+        }
+        answer
     }
 }
 
+/// Tells the log of whom an answer is about.
+fn told_of(mut response: Response, tenant: Option<Slug>) -> Response {
+    if let Some(tenant) = tenant {
+        response.extensions_mut().insert(tenant);
+    }
+    response
+}
+
 impl Door {
-    /// In whose name the operation changes things. Taking events in changes nothing that the
-    /// audit log tells of.
-    fn author(&self, caller: &Caller, request: &Request) -> Option<Author> {
-        let changes = !request.method().is_safe() && self.need != Need::Scope(Scope::Produce);
-        changes.then(|| self.author_of(caller, request))
+    /// Whether the operation changes what the audit log tells of. Taking events in does not.
+    fn changes_things(&self, method: &Method) -> bool {
+        !method.is_safe() && self.need != Need::Scope(Scope::Produce)
     }
 
-    fn author_of(&self, caller: &Caller, request: &Request) -> Author {
-        let name = request.extensions().get::<RequestId>();
+    /// In whose name it does what the request of this name asks for.
+    fn author_of(&self, caller: &Caller, name: Option<&str>) -> Author {
         Author {
             by: caller.name().to_owned(),
-            request_id: name.map(RequestId::as_str).unwrap_or_default().to_owned(),
+            request_id: name.unwrap_or_default().to_owned(),
             operation: self.name,
             render: audit::render,
         }

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{future::poll_fn, pin::Pin, task::Poll, time::Duration};
 
 use axum::{body::Body, extract::Request};
 use bytes::{Bytes, BytesMut};
@@ -61,19 +61,20 @@ async fn read_within(
     if announced.is_some_and(|it: u64| it > bytes_max as u64) {
         // Who asked first has sent nothing yet, and need not.
         if !headers.contains_key(header::EXPECT) {
-            drop_rest(body).await;
+            Box::pin(drop_rest(body)).await;
         }
         return Err(too_large());
     }
-    let started = Instant::now();
+    // When it first had to be waited for.
+    let mut started = None;
     let mut whole: Option<Bytes> = None;
     let mut parts = BytesMut::new();
     loop {
         let bytes = whole.as_ref().map_or(0, Bytes::len) + parts.len();
-        let Some(frame) = next_frame(&mut body, bytes, started).await? else { break };
+        let Some(frame) = next_frame(&mut body, bytes, &mut started).await? else { break };
         let Ok(data) = frame.map_err(|it| unpack::broken(&it))?.into_data() else { continue };
         if bytes + data.len() > bytes_max {
-            drop_rest(body).await;
+            Box::pin(drop_rest(body)).await;
             return Err(too_large());
         }
         if let Some(held) = &mut held {
@@ -99,9 +100,16 @@ async fn read_within(
 async fn next_frame(
     body: &mut Body,
     bytes: usize,
-    started: Instant,
+    started: &mut Option<Instant>,
 ) -> Result<Option<std::result::Result<Frame<Bytes>, axum::Error>>> {
-    let pause_ends = Instant::now() + PATIENCE;
+    if body.is_end_stream() {
+        return Ok(None);
+    }
+    if let Some(frame) = asked_twice(body.frame()).await {
+        return Ok(frame);
+    }
+    let now = Instant::now();
+    let (started, pause_ends) = (*started.get_or_insert(now), now + PATIENCE);
     let pace_ends =
         started + SLOW_FOR + Duration::from_secs_f64(bytes as f64 / BYTES_PER_SECOND_MIN);
     timeout_at(pause_ends.min(pace_ends), body.frame()).await.map_err(|_| {
@@ -111,6 +119,22 @@ async fn next_frame(
         };
         Problem::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", detail)
     })
+}
+
+/// What `work` comes to at once, or when it is asked again: only who was asked hands over a body that
+/// came together with its head. To wait for that needs no clock.
+async fn asked_twice<T>(mut work: impl Future<Output = T> + Unpin) -> Option<T> {
+    let mut again = false;
+    poll_fn(|context| match (Pin::new(&mut work).poll(context), again) {
+        (Poll::Ready(it), _) => Poll::Ready(Some(it)),
+        (Poll::Pending, true) => Poll::Ready(None),
+        (Poll::Pending, false) => {
+            again = true;
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await
 }
 
 /// Reads on and drops what comes, within bounds.

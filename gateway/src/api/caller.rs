@@ -40,10 +40,11 @@ pub(super) struct Access {
     pub(super) slug: Slug,
     pub(super) no: TenantNo,
     pub(super) shard: Arc<Shard>,
-    shown: Arc<Shown>,
+    shown: Shown,
 }
 
 /// What of a key is looked up: its id, if it has the form of a tenant's, and its hash.
+#[derive(Clone)]
 struct Shown {
     id: Option<String>,
     hash: [u8; 32],
@@ -146,7 +147,7 @@ impl Gateway {
     fn access(&self, slug: &Slug, shown: Shown) -> Option<Access> {
         let shard = self.store.shard(slug).clone();
         let no = shard.catalog().tenant(slug)?.tenant.no;
-        Some(Access { slug: slug.clone(), no, shard, shown: shown.into() })
+        Some(Access { slug: slug.clone(), no, shard, shown })
     }
 
     /// Whether a stream that was let in may go on: its key may have been revoked or replaced since,

@@ -188,7 +188,7 @@ impl Access {
             detail: it.detail,
         };
         let found = match schema.takes_long(&data) {
-            true => compare_aside(schema.clone(), data, budget).await,
+            true => Box::pin(compare_aside(schema.clone(), data, budget)).await,
             false => schema.violations(&data, budget),
         };
         let found: Vec<_> = found.into_iter().map(error).collect();

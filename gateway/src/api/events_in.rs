@@ -1,11 +1,14 @@
+use std::fmt::Display;
+
 use axum::{
     body::Body,
     extract::{Extension, Request, State},
 };
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::{json, value::RawValue};
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::api::caller::{Access, Need};
@@ -16,7 +19,7 @@ use crate::api::problem::{FieldError, Problem, Result};
 use crate::api::route::{Route, post};
 use crate::api::router::RequestId;
 use crate::api::{body, cloud_event, event_body, examine, hops, ndjson};
-use crate::domain::{Budget, EventType, RateLimit, Scope, TraceContext};
+use crate::domain::{Budget, EventType, RateLimit, Scope, Timestamp, TraceContext};
 use crate::storage::{Appended, NewEvent};
 use crate::telemetry::{EVENT_SIZE, EVENTS_ACCEPTED, EVENTS_REJECTED};
 
@@ -72,7 +75,8 @@ struct Answer<'a> {
     id: &'a str,
     #[serde(rename = "type")]
     event_type: &'a str,
-    timestamp: String,
+    #[serde(serialize_with = "as_text")]
+    timestamp: Timestamp,
     status: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<FieldError>,
@@ -84,15 +88,29 @@ async fn accept(
     access: Access,
     request: Request,
 ) -> Result {
+    take_in(gateway, name, access, request).await
+}
+
+/// Takes in what a request of this name brings for the tenant.
+///
+/// Not `async` as a whole, since it would keep the request twice.
+pub(super) fn take_in(
+    gateway: Gateway,
+    name: RequestId,
+    access: Access,
+    request: Request,
+) -> impl Future<Output = Result> + Send {
     // Whole, since headers alone would be a copy.
     let (head, body) = request.into_parts();
     let form = Form::of(&head.headers);
     let protocol = form.as_ref().map_or("json", |it| it.protocol());
-    let outcome = match form {
-        Ok(form) => accept_any(gateway, access, (name, &head.headers, form), body).await,
-        Err(problem) => Err(problem),
-    };
-    outcome.inspect_err(|it| EVENTS_REJECTED.count(1, &[protocol, it.code()]))
+    async move {
+        let outcome = match form {
+            Ok(form) => take_in_any(gateway, access, (name, &head.headers, form), body).await,
+            Err(problem) => Err(problem),
+        };
+        outcome.inspect_err(|it| EVENTS_REJECTED.count(1, &[protocol, it.code()]))
+    }
 }
 
 /// Counts a request with events that the door refuses: who may not come in is refused events too.
@@ -101,7 +119,7 @@ pub(super) fn count_refused(headers: &HeaderMap, code: &'static str) {
     EVENTS_REJECTED.count(1, &[protocol, code]);
 }
 
-async fn accept_any(
+async fn take_in_any(
     gateway: Gateway,
     access: Access,
     (request, headers, form): (RequestId, &HeaderMap, Form),
@@ -152,7 +170,7 @@ async fn accept_any(
     let mut events = examine::all(&gateway, &access, events, many).await?;
     let warnings = check_types(&access, &events, many).await?;
     let taking = Taking::begin(incoming_trace::of(headers), &mut events);
-    let facts: Vec<_> = events.iter().map(Facts::of).collect();
+    let facts: SmallVec<[_; 1]> = events.iter().map(Facts::of).collect();
     let appended = access.shard.append(&access.slug, events, true).await?;
     taking.end(&access, &appended);
     for (appended, facts) in appended.iter().zip(&facts) {
@@ -266,7 +284,7 @@ fn answer(
     warnings: Vec<Vec<FieldError>>,
     many: bool,
 ) -> Result {
-    let mut answers = Vec::with_capacity(appended.len());
+    let mut answers = SmallVec::<[_; 1]>::with_capacity(appended.len());
     let mut new = 0;
     // Where none has any, there is no list of them.
     let warnings = warnings.into_iter().chain(std::iter::repeat_with(Vec::new));
@@ -285,14 +303,22 @@ fn answer(
             Appended::NotStored => continue,
         };
         let (id, event_type) = (id.as_str(), facts.event_type.as_str());
-        answers.push(Answer { id, event_type, timestamp: timestamp.to_string(), status, warnings });
+        answers.push(Answer { id, event_type, timestamp: *timestamp, status, warnings });
     }
     let status =
         if new == 0 && !answers.is_empty() { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok(match (many, answers.first()) {
         (false, Some(answer)) => json_response(status, answer),
-        _ => json_response(status, &json!({ "events": answers })),
+        _ => json_response(status, &json!({ "events": &*answers })),
     })
+}
+
+/// Writes what shows itself as a text, which has no string of its own for that.
+fn as_text<S>(it: &impl Display, serializer: S) -> std::result::Result<S::Ok, S::Error>
+where
+    S: Serializer,
+{
+    serializer.collect_str(it)
 }
 
 /// Reads one event out of a body: the whole, the event's part of it, its pointer, and how much
@@ -366,18 +392,6 @@ impl Gateway {
         let owner = format!("tenant {}/{}", access.shard.number(), access.no.0);
         let taken = self.pace.take(&owner, limit, count, Instant::now());
         taken.map_err(|it| Problem::too_fast("events of this tenant", &it))
-    }
-
-    /// Whether events can be taken.
-    pub(super) fn ready(&self) -> Result<()> {
-        let reason = *self.unready.borrow();
-        match reason {
-            Some(reason) => Err(Problem::unavailable("unavailable", reason)),
-            None if !self.store.is_well() => {
-                Err(Problem::unavailable("storage_unavailable", "the store has failed"))
-            }
-            None => Ok(()),
-        }
     }
 }
 

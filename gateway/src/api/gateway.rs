@@ -4,6 +4,7 @@ use tokio::{runtime::Handle, sync::watch};
 
 use crate::api::body_memory::BodyMemory;
 use crate::api::pace::Pace;
+use crate::api::problem::{Problem, Result};
 use crate::plugins::Host;
 use crate::storage::Store;
 use crate::telemetry::Rendering;
@@ -48,6 +49,20 @@ impl Default for Limits {
 /// What the routes work with. Each request clones it, so it is one pointer.
 #[derive(Clone)]
 pub struct Gateway(Arc<Parts>);
+
+impl Gateway {
+    /// Whether events can be taken.
+    pub(super) fn ready(&self) -> Result<()> {
+        let reason = *self.unready.borrow();
+        match reason {
+            Some(reason) => Err(Problem::unavailable("unavailable", reason)),
+            None if !self.store.is_well() => {
+                Err(Problem::unavailable("storage_unavailable", "the store has failed"))
+            }
+            None => Ok(()),
+        }
+    }
+}
 
 impl From<Parts> for Gateway {
     fn from(parts: Parts) -> Self {

@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use smallvec::SmallVec;
+
 const DEPTH_MAX: usize = 64;
 const MEMBERS_MAX: usize = 10_000;
 const NUMBER_BYTES_MAX: usize = 1000;
@@ -40,8 +42,8 @@ pub(super) fn check_body(json: &[u8]) -> Result<(), Fault> {
 }
 
 fn scan(json: &[u8], depth_max: usize, members_max: usize) -> Result<(), Fault> {
-    let mut scan =
-        Scan { json, at: 0, open: Vec::new(), members: Vec::new(), count: 0, members_max };
+    let (open, members) = Default::default();
+    let mut scan = Scan { json, at: 0, open, members, count: 0, members_max };
     let mut key_next = false;
     while let Some(byte) = json.get(scan.at).copied() {
         match byte {
@@ -80,9 +82,9 @@ struct Scan<'a> {
     json: &'a [u8],
     at: usize,
     /// For each open object where its members begin; nothing for an array.
-    open: Vec<Option<usize>>,
+    open: SmallVec<[Option<usize>; 8]>,
     /// Names of the members of all open objects.
-    members: Vec<Cow<'a, [u8]>>,
+    members: SmallVec<[Cow<'a, [u8]>; 8]>,
     count: usize,
     members_max: usize,
 }

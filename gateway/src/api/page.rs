@@ -1,4 +1,4 @@
-use axum::response::{IntoResponse, Response};
+use axum::{body::Body, response::Response};
 use data_encoding::BASE64URL_NOPAD;
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
@@ -133,7 +133,12 @@ pub(super) fn secret_response(status: StatusCode, body: &impl Serialize) -> Resp
 
 /// A JSON answer.
 pub(super) fn json_response(status: StatusCode, body: &impl Serialize) -> Response {
-    (status, axum::Json(body)).into_response()
+    let body = serde_json::to_vec(body).expect("an answer is plain data");
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
 }
 
 #[cfg(test)]

@@ -1,4 +1,8 @@
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{
+    future::ready,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use axum::{
     Router,
@@ -6,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{MethodFilter, on_service},
 };
-use futures_util::{FutureExt, TryFutureExt};
+use futures_util::{FutureExt, future::BoxFuture};
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use tokio::time::Instant;
 use tower::Service;
@@ -106,6 +110,44 @@ impl Api {
     }
 }
 
+/// What an answer needs to know of its request.
+struct Asked<'a> {
+    name: HeaderValue,
+    started: Instant,
+    method: Method,
+    /// What of it the caller has already.
+    had: Option<String>,
+    direct: Option<&'a Guarded>,
+}
+
+impl Asked<'_> {
+    /// The answer as it goes out; the metrics and the log are told of it.
+    fn gets(self, mut response: Response) -> Response {
+        etag::spare(self.had.as_deref(), &mut response);
+        let routed = response.extensions_mut().remove::<Arc<Timed>>();
+        let timed = self.direct.map(Guarded::timed).or(routed.as_deref());
+        // What no operation answered has no route.
+        let timed = match timed {
+            Some(timed) => timed,
+            None => &Timed::new(&self.method, "other"),
+        };
+        let took = self.started.elapsed();
+        timed.note(response.status(), took);
+        let tenant = response.extensions_mut().remove::<Slug>();
+        tracing::debug!(
+            request_id = self.name.to_str().unwrap_or_default(),
+            tenant = tenant.as_ref().map(Slug::as_str),
+            method = %self.method,
+            route = timed.route(),
+            status = response.status().as_u16(),
+            duration_us = took.as_micros() as u64,
+            "a request was answered"
+        );
+        response.headers_mut().insert(REQUEST_ID, self.name);
+        response
+    }
+}
+
 /// What a request carries whose head told both the length of its body and how its end shows; of
 /// its headers one is left by then.
 #[derive(Debug, Clone, Copy)]
@@ -172,6 +214,19 @@ fn is_json(response: &Response) -> bool {
     content_type.is_some_and(|it| it.as_bytes().ends_with(b"json"))
 }
 
+/// The last answer on its connection.
+fn last(problem: Problem) -> Response {
+    let mut response = problem.into_response();
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+fn panicked() -> Response {
+    tracing::error!("a request's handler panicked");
+    let detail = "this is a fault of the gateway; its log tells more";
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail).into_response()
+}
+
 /// Whether the log wants to be told of requests: asked here, since who tells of them is asked for by
 /// the name of its module.
 pub(super) fn tells_of_requests() -> bool {
@@ -181,44 +236,35 @@ pub(super) fn tells_of_requests() -> bool {
 impl Api {
     /// Answers in the form that all answers have, and under the request's name: the caller's own,
     /// or a new one.
-    pub async fn answer(&self, mut request: Request) -> Response {
-        let name = self.name(&request);
-        request.extensions_mut().insert(RequestId(name.clone()));
-        let (started, method) = (Instant::now(), request.method().clone());
-        let had = etag::had(&request);
+    ///
+    /// Not `async` as a whole: what that is keeps the request in its future, and is copied with it
+    /// on its way to the connection.
+    pub fn answer(&self, request: Request) -> impl Future<Output = Response> + Send {
         let refused = refused_head(&request);
         let direct = self.direct(&request).filter(|_| refused.is_none());
-        let mut response = match refused {
-            Some(problem) => {
-                let mut response = problem.into_response();
-                let close = HeaderValue::from_static("close");
-                response.headers_mut().insert(header::CONNECTION, close);
-                response
+        let asked = Asked {
+            name: self.name(&request),
+            started: Instant::now(),
+            method: request.method().clone(),
+            had: etag::had(&request),
+            direct,
+        };
+        let (running, rest) = match refused {
+            Some(problem) => (ready(last(problem)).boxed(), None),
+            None => {
+                let (request, rest) = Rest::of(request);
+                (self.run((request, RequestId(asked.name.clone())), direct), rest)
             }
-            None => as_problem(self.run_heard(request, direct).await),
         };
-        etag::spare(had.as_deref(), &mut response);
-        let routed = response.extensions_mut().remove::<Arc<Timed>>();
-        let timed = direct.map(Guarded::timed).or(routed.as_deref());
-        // What no operation answered has no route.
-        let timed = match timed {
-            Some(timed) => timed,
-            None => &Timed::new(&method, "other"),
-        };
-        let took = started.elapsed();
-        timed.note(response.status(), took);
-        let tenant = response.extensions_mut().remove::<Slug>();
-        tracing::debug!(
-            request_id = name.to_str().unwrap_or_default(),
-            tenant = tenant.as_ref().map(Slug::as_str),
-            %method,
-            route = timed.route(),
-            status = response.status().as_u16(),
-            duration_us = took.as_micros() as u64,
-            "a request was answered"
-        );
-        response.headers_mut().insert(REQUEST_ID, name);
-        response
+        async move {
+            let response = AssertUnwindSafe(running).catch_unwind().await;
+            let response = as_problem(response.unwrap_or_else(|_| panicked()));
+            // Who is refused while still writing is heard to the end first.
+            if let Some(rest) = rest.filter(|_| rest::is_owed(response.status())) {
+                Box::pin(rest.drain()).await;
+            }
+            asked.gets(response)
+        }
     }
 
     fn name(&self, request: &Request) -> HeaderValue {
@@ -231,38 +277,21 @@ impl Api {
         })
     }
 
-    /// Runs the operation; who is refused while still writing is heard to the end first.
-    async fn run_heard(&self, request: Request, direct: Option<&Guarded>) -> Response {
-        let (request, rest) = Rest::of(request);
-        let response = self.run(request, direct).await;
-        if let Some(rest) = rest.filter(|_| rest::is_owed(response.status())) {
-            rest.drain().await;
-        }
-        response
-    }
-
     /// Runs the operation. A panic in it is its own request's end and nobody else's.
-    ///
-    /// Not `async` itself: each function that is keeps the request twice in its future.
-    fn run(
-        &self,
-        request: Request,
-        direct: Option<&Guarded>,
-    ) -> impl Future<Output = Response> + Send {
-        AssertUnwindSafe(self.route(request, direct)).catch_unwind().unwrap_or_else(|_| {
-            tracing::error!("a request's handler panicked");
-            let detail = "this is a fault of the gateway; its log tells more";
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail).into_response()
-        })
-    }
-
-    async fn route(&self, request: Request, direct: Option<&Guarded>) -> Response {
-        if let Some(guarded) = direct {
-            let uri = request.uri().clone();
-            return guarded.answer(request, events_in::tenant_in(uri.path())).await;
-        }
-        let Ok(response) = self.routes.clone().call(request).await;
-        response
+    fn run<'a>(
+        &'a self,
+        (mut request, name): (Request, RequestId),
+        direct: Option<&'a Guarded>,
+    ) -> BoxFuture<'a, Response> {
+        let begun = catch_unwind(AssertUnwindSafe(|| match direct {
+            Some(guarded) => guarded.take_events(request, name),
+            None => {
+                request.extensions_mut().insert(name);
+                let answered = self.routes.clone().call(request);
+                answered.map(|it| it.unwrap_or_else(|never| match never {})).boxed()
+            }
+        }));
+        begun.unwrap_or_else(|_| ready(panicked()).boxed())
     }
 
     /// The operation that this request reaches past the router.

@@ -6,7 +6,8 @@ use serde_json::{Value, json, value::RawValue};
 
 use crate::api::{plugin_wire, quota_body};
 use crate::domain::{
-    ApiKey, Attempt, DeadLetter, DeliveryKey, DeliveryState, Event, Tenant, Timestamp, delivery_id,
+    ApiKey, Attempt, DeadLetter, DeliveryKey, DeliveryState, Event, KeptHeader, Tenant, Timestamp,
+    delivery_id,
 };
 pub(super) use crate::domain::{duration, parse_duration};
 use crate::storage::{Entry, Result, Shard};
@@ -112,8 +113,8 @@ pub(super) fn delivery(shard: &Shard, key: DeliveryKey, event: &Event) -> Result
 }
 
 pub(super) fn attempt(shard: &Shard, it: &Attempt, event: &Event) -> Value {
-    let object = |headers: &[(String, String)]| {
-        let headers = headers.iter().map(|(name, value)| (name.clone(), value.clone().into()));
+    let object = |headers: &[KeptHeader]| {
+        let headers = headers.iter().map(|(name, value)| (name.to_string(), value.clone().into()));
         Value::Object(headers.collect())
     };
     json!({

@@ -24,6 +24,7 @@ mod server;
 pub use server::listen;
 
 mod framing;
+mod head_timer;
 mod watched;
 
 mod disk;

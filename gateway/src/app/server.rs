@@ -2,7 +2,7 @@ use std::{convert::Infallible, io, net::SocketAddr, sync::atomic::Ordering, time
 
 use axum::body::Body;
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpSocket, TcpStream},
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{Api, FramedTwice};
 use crate::app::descriptors::files_max;
+use crate::app::head_timer::HeadTimer;
 use crate::app::watched::Watched;
 
 /// How long a client may take for the head of a request.
@@ -129,7 +130,7 @@ async fn answer(stream: &mut Watched, api: &Api, stopping: CancellationToken) ->
         async { Ok::<_, Infallible>(answer.await) }
     });
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
+        .timer(HeadTimer::default())
         .header_read_timeout(HEAD_PATIENCE)
         .max_buf_size(HEAD_BYTES_MAX)
         // Who says that it has sent everything still waits for the answer.

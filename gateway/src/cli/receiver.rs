@@ -93,8 +93,11 @@ async fn receive(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: By
     let id = text("webhook-id").to_owned();
     let seconds: u64 = text("webhook-timestamp").parse().unwrap_or_default();
     let secret = shared.secret.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let expected = Signature::default().headers(secret.as_ref(), (&id, seconds), &body);
-    let signed = secret.is_some() && expected.iter().all(|(name, it)| text(name) == it);
+    let signed = secret.is_some() && {
+        let mut expected =
+            Signature::default().headers(secret.as_ref(), (&id, seconds), &body).into_iter();
+        expected.all(|(name, it)| text(&name) == it)
+    };
     let event: Value = serde_json::from_slice(&body).unwrap_or_default();
     let mut tally = shared.tally.lock().unwrap_or_else(PoisonError::into_inner);
     tally.requests += 1;

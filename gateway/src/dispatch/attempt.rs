@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -12,12 +12,12 @@ use crate::dispatch::plugin_chain::{Chain, Chained, PARTS_MAX};
 use crate::dispatch::sending::Sending;
 use crate::dispatch::traced::Traced;
 use crate::domain::{
-    Attempt, DeadReason, Endpoint, Judgement, Outcome, Spent, Timestamp, Trigger, TypeId, Verdict,
-    judge,
+    Attempt, DeadReason, Endpoint, Judgement, Outcome, PluginRun, Spent, Timestamp, Trigger,
+    TypeId, Verdict, judge,
 };
 use crate::storage::{Lease, Result};
 use crate::telemetry::{ATTEMPT_DURATION, ATTEMPTS, DEFERRED, DELIVERIES, DIED, END_TO_END};
-use crate::world::Timings;
+use crate::world::{Alarm, Timings};
 
 /// Attempts that a fault of ours may cost a delivery.
 const INTERNAL_MAX: u32 = 5;
@@ -34,45 +34,78 @@ pub(super) const PAUSE_MAX: Duration = Duration::from_secs(3600);
 /// place, and `ended` tells until when its endpoint rests.
 pub(super) async fn make(
     work: &Dispatcher,
-    mut lease: Lease,
-    endpoint: &Arc<Endpoint>,
+    (lease, endpoint): (Lease, &Arc<Endpoint>),
     ended: &mut Ended,
+    alarm: &mut Alarm,
 ) -> Result<()> {
     let (started_at, started) = (work.clock.now(), Instant::now());
-    let mut spent = Spent { queue: started_at - lease.due, ..Spent::default() };
-    let traced = Traced::begin(&lease, endpoint, started_at);
-    let chain = Chain::resolve(work, endpoint, &lease);
-    let made = try_to_deliver((work, &lease, endpoint), &chain, &traced);
-    let made = tokio::time::timeout(longest(endpoint), made).await;
-    let (plugins_took, finished) = made.unwrap_or_else(|_| (None, Ok(never_ended(&lease))));
-    spent.plugin = plugins_took;
-    let finished = match finished {
-        Ok(finished) => finished,
-        Err(wait) => {
-            DEFERRED.count(1, &[]);
-            ended.deferred = Some(Instant::now() + wait);
-            return Ok(());
-        }
+    let (settled, gone) = {
+        let mut spent = Spent { queue: started_at - lease.due, ..Spent::default() };
+        let traced = Traced::begin(&lease, endpoint, started_at);
+        let chain = Chain::resolve(work, endpoint, &lease);
+        let made = {
+            let made = pin!(try_to_deliver((work, &lease, endpoint), &chain, &traced));
+            alarm.by(started + longest(endpoint), made).await
+        };
+        let (plugins_took, finished) = made.unwrap_or_else(|| (None, Ok(never_ended(&lease))));
+        spent.plugin = plugins_took;
+        let finished = match finished {
+            Ok(finished) => finished,
+            Err(wait) => {
+                DEFERRED.count(1, &[]);
+                ended.deferred = Some(Instant::now() + wait);
+                return Ok(());
+            }
+        };
+        let run = Run { plugins: chain.into_runs(), spent, started_at, started, traced };
+        conclude(work, (lease, endpoint), (finished, run), ended)
     };
-    let (ended_at, duration) = (work.clock.now(), started.elapsed());
+    if gone {
+        // First, so that its next delivery is not tried as well.
+        Box::pin(disable(work, endpoint, "it answered 410 Gone".to_owned())).await;
+    }
+    crate::world::reach("after_2xx_before_settle");
+    settled.await
+}
+
+/// How an attempt went.
+struct Run {
+    plugins: Vec<PluginRun>,
+    spent: Spent,
+    started_at: Timestamp,
+    started: Instant,
+    traced: Traced,
+}
+
+/// Judges an attempt and makes its record: what writes it down, and whether the endpoint said that
+/// it is gone.
+///
+/// Not `async`, so that what it has of the attempt is not kept while that is written.
+fn conclude<'a>(
+    work: &'a Dispatcher,
+    (mut lease, endpoint): (Lease, &Arc<Endpoint>),
+    (finished, run): (Finished, Run),
+    ended: &mut Ended,
+) -> (impl Future<Output = Result<()>> + use<'a>, bool) {
+    let (ended_at, duration) = (work.clock.now(), run.started.elapsed());
     let verdict = close(work, &mut lease, endpoint, (&finished, ended_at));
     count(work, (&lease, endpoint), (&finished, &verdict), (ended_at, duration));
     learn(ended, &lease, endpoint, (&finished, &verdict), duration);
     let gone = verdict == Verdict::Dead(DeadReason::Gone);
     let attempt = Attempt {
-        id: TypeId::new("att", started_at, work.shard.draw().1).to_string(),
+        id: TypeId::new("att", run.started_at, work.shard.draw().1).to_string(),
         delivery: lease.key,
         number: lease.attempts + 1,
         trigger: lease.trigger,
-        started_at,
+        started_at: run.started_at,
         duration,
-        spent: with_timings(spent, finished.timings),
+        spent: with_timings(run.spent, finished.timings),
         outcome: Outcome {
-            name: finished.name.to_owned(),
+            name: finished.name.into(),
             status_code: finished.status,
             error: finished.error,
         },
-        plugins: chain.into_runs(),
+        plugins: run.plugins,
         parts: finished.parts,
         request_headers: finished.request_headers,
         response_headers: finished.headers,
@@ -80,13 +113,8 @@ pub(super) async fn make(
         response_truncated: finished.truncated,
         verdict,
     };
-    traced.end(&lease, endpoint, &attempt);
-    if gone {
-        // First, so that its next delivery is not tried as well.
-        Box::pin(disable(work, endpoint, "it answered 410 Gone".to_owned())).await;
-    }
-    crate::world::reach("after_2xx_before_settle");
-    work.shard.settle(lease, attempt).await
+    run.traced.end(&lease, endpoint, &attempt);
+    (work.shard.settle(lease, attempt), gone)
 }
 
 /// Runs the endpoint's plugins and sends what they made of the event: what came of it, or for how
@@ -96,9 +124,9 @@ async fn try_to_deliver(
     chain: &Chain<'_>,
     traced: &Traced,
 ) -> (Option<Duration>, Result<Finished, Duration>) {
-    let started = Instant::now();
+    let started = (!endpoint.plugins.is_empty()).then(Instant::now);
     let chained = chain.run(work, (endpoint, &lease.event)).await;
-    let took = (!endpoint.plugins.is_empty()).then(|| started.elapsed());
+    let took = started.map(|it| it.elapsed());
     let finished = match chained {
         Chained::Deferred(wait) => return (took, Err(wait)),
         Chained::Send(made) => {

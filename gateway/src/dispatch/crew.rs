@@ -17,6 +17,7 @@ use crate::dispatch::dispatcher::Ended;
 use crate::dispatch::lane::Limits;
 use crate::domain::Endpoint;
 use crate::storage::Lease;
+use crate::world::Alarm;
 
 /// Hands that are kept while there is nothing to do, some 4 KiB each.
 const AT_REST_MAX: usize = 256;
@@ -112,11 +113,12 @@ impl Hand {
     }
 
     async fn run(self: Arc<Self>, work: Arc<Dispatcher>, tell: UnboundedSender<Told>) {
+        let mut alarm = Alarm::default();
         loop {
             self.called.notified().await;
             let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner).take();
             let Some(turn) = turn else { return };
-            let ended = work.guarded(turn).await;
+            let ended = work.guarded(turn, &mut alarm).await;
             if tell.send((ended, self.clone())).is_err() {
                 return;
             }

@@ -1,4 +1,4 @@
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc};
 
 use futures_util::FutureExt;
 use tokio::{
@@ -18,7 +18,7 @@ use crate::domain::{Claim, DeadReason, Endpoint, Timestamp};
 use crate::plugins::Host;
 use crate::storage::{Lease, Result, Shard};
 use crate::telemetry::DELIVERIES;
-use crate::world::{Clock, Entropy, Transport};
+use crate::world::{Alarm, Clock, Entropy, Transport};
 
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
@@ -95,15 +95,17 @@ impl Dispatcher {
         let work = Arc::new(self);
         let mut floor = Floor::new(work.clone());
         let mut crew = Crew::new();
-        // Plugins that were given up for a while and can be run again.
-        let mut recovered = work.plugins.as_ref().map(|it| it.breakers().watch_closed());
+        // Plugins that were given up for a while and can be run again. To begin to wait for what
+        // hardly ever comes costs as much as it does for what comes all the time.
+        let closed = work.plugins.as_ref().map(|it| it.breakers().watch_closed());
+        let (mut recovered, mut stopped) = (pin!(changed(closed)), pin!(stopping.cancelled()));
         loop {
             floor.start_attempts(&mut crew).await;
             let (wake, idle) = (floor.wakes_at(), floor.is_idle());
             let unwatched = floor.watchdog.sleeps();
             tokio::select! {
                 biased;
-                () = stopping.cancelled() => break,
+                () = &mut stopped => break,
                 ended = crew.ended() => {
                     floor.ended(ended);
                     while let Some(ended) = crew.ended_already() {
@@ -111,7 +113,10 @@ impl Dispatcher {
                     }
                 }
                 () = floor.chores_done() => {}
-                () = changed(&mut recovered) => floor.wake_deferred(),
+                closed = &mut recovered => {
+                    floor.wake_deferred();
+                    recovered.set(changed(closed));
+                }
                 () = until(wake) => floor.wake(),
                 () = work.shard.something_waits(), if unwatched => {
                     floor.watchdog.wake(Instant::now());
@@ -127,14 +132,14 @@ impl Dispatcher {
 
     /// A panic in an attempt is a fault of ours: it must not take the others along, and is not
     /// repeated for ever.
-    pub(super) async fn guarded(&self, turn: Turn) -> Ended {
+    pub(super) async fn guarded(&self, turn: Turn, alarm: &mut Alarm) -> Ended {
         let Turn { lease, endpoint, begun, limits } = turn;
         let (key, operational) = (lease.key, lease.is_operational());
         let (told, latency) = (Told::Nothing, Duration::ZERO);
         let (death, deferred) = (None, None);
         let mut ended = Ended { begun, limits, told, latency, death, deferred, operational };
-        let work = AssertUnwindSafe(self.work(lease, endpoint, &mut ended)).catch_unwind().await;
-        match work {
+        let work = AssertUnwindSafe(self.work((lease, endpoint), &mut ended, alarm));
+        match work.catch_unwind().await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::warn!(%error, "an attempt could not be recorded; it will be repeated");
@@ -151,9 +156,9 @@ impl Dispatcher {
 
     async fn work(
         &self,
-        lease: Lease,
-        endpoint: Option<Arc<Endpoint>>,
+        (lease, endpoint): (Lease, Option<Arc<Endpoint>>),
         ended: &mut Ended,
+        alarm: &mut Alarm,
     ) -> Result<()> {
         let Some(endpoint) = endpoint else {
             let (tenant, no) = (lease.event.tenant.as_str(), lease.key.endpoint);
@@ -169,7 +174,7 @@ impl Dispatcher {
         }
         let reason = self.hopeless(&lease);
         let Some(reason) = reason else {
-            return attempt::make(self, lease, &endpoint, ended).await;
+            return attempt::make(self, (lease, &endpoint), ended, alarm).await;
         };
         count_death(&endpoint, reason);
         log_death(&lease, &endpoint, reason, None);
@@ -189,14 +194,13 @@ impl Dispatcher {
 }
 
 /// Waits until something changes; without a source, for ever.
-async fn changed(source: &mut Option<watch::Receiver<u64>>) {
-    let told = match source {
-        Some(source) => source.changed().await.is_ok(),
-        None => false,
-    };
-    if !told {
-        std::future::pending().await
+async fn changed(source: Option<watch::Receiver<u64>>) -> Option<watch::Receiver<u64>> {
+    if let Some(mut told) = source
+        && told.changed().await.is_ok()
+    {
+        return Some(told);
     }
+    std::future::pending().await
 }
 
 async fn until(at: Option<Instant>) {

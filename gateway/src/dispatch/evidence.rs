@@ -1,11 +1,14 @@
 //! What is kept of an attempt, and what its answer means.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::{
+    borrow::Cow,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use crate::domain::{DeadReason, OnError, Parts, Timestamp, Verdict};
+use crate::domain::{DeadReason, KeptHeader, OnError, Parts, Timestamp, Verdict};
 use crate::plugins::Fault;
 use crate::world::{Response, SendResult, Timings};
 
@@ -33,8 +36,8 @@ pub(super) struct Finished {
     pub(super) status: Option<u16>,
     pub(super) error: Option<String>,
     pub(super) retry_after: Option<Duration>,
-    pub(super) request_headers: Vec<(String, String)>,
-    pub(super) headers: Vec<(String, String)>,
+    pub(super) request_headers: Vec<KeptHeader>,
+    pub(super) headers: Vec<KeptHeader>,
     pub(super) body: Bytes,
     pub(super) truncated: bool,
     pub(super) timings: Timings,
@@ -48,7 +51,7 @@ pub(super) struct Finished {
 
 impl Finished {
     /// It was sent, or tried to: this came of it.
-    pub(super) fn answered(sent: SendResult, now: Timestamp) -> Self {
+    pub(super) fn answered(sent: SendResult, now: impl FnOnce() -> Timestamp) -> Self {
         let timings = sent.timings;
         let response = match sent.answer {
             Ok(response) => response,
@@ -162,25 +165,41 @@ fn cut(mut text: String) -> String {
 /// Seconds, or a date in one of the forms of
 /// [RFC 9110](https://www.rfc-editor.org/rfc/rfc9110#name-retry-after); anything else is as if it
 /// were not there. A number too large to read is a long time all the same.
-pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+pub(super) fn retry_after(
+    headers: &HeaderMap,
+    now: impl FnOnce() -> Timestamp,
+) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     if !text.is_empty() && text.bytes().all(|it| it.is_ascii_digit()) {
         return Some(Duration::from_secs(text.parse().unwrap_or(u64::from(u32::MAX))));
     }
     let date = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
-    Some((Timestamp(0) + date) - now)
+    Some((Timestamp(0) + date) - now())
 }
 
-fn kept_headers(response: &Response) -> Vec<(String, String)> {
+fn kept_headers(response: &Response) -> Vec<KeptHeader> {
     let kept = response.headers.iter().take(HEADERS_KEPT_MAX);
-    kept.map(|(name, value)| (name.to_string(), text(value))).collect()
+    kept.map(|(name, value)| (kept_name(name), text(value))).collect()
+}
+
+/// Most answers have few other headers than these, whose names need no copy.
+fn kept_name(name: &HeaderName) -> Cow<'static, str> {
+    static USUAL: [HeaderName; 5] = [
+        header::DATE,
+        header::CONTENT_LENGTH,
+        header::CONTENT_TYPE,
+        header::SERVER,
+        header::CONNECTION,
+    ];
+    let usual = USUAL.iter().find(|it| *it == name);
+    usual.map_or_else(|| name.to_string().into(), |it| it.as_str().into())
 }
 
 /// The head of a request as it was sent; values that may be secret are masked.
-pub(super) fn masked_headers(headers: &HeaderMap) -> Vec<(String, String)> {
-    let masked = |(name, value): (&http::HeaderName, &HeaderValue)| {
+pub(super) fn masked_headers(headers: &HeaderMap) -> Vec<KeptHeader> {
+    let masked = |(name, value): (&HeaderName, &HeaderValue)| {
         let plain = PLAIN.contains(&name.as_str()) || name.as_str().starts_with("ce-");
-        (name.to_string(), if plain { text(value) } else { "***".to_owned() })
+        (kept_name(name), if plain { text(value) } else { "***".to_owned() })
     };
     headers.iter().take(HEADERS_KEPT_MAX * 2).map(masked).collect()
 }
@@ -228,7 +247,7 @@ mod tests {
             let (headers, body) = (HeaderMap::new(), Bytes::new());
             let response = Response { status, headers, body, body_truncated: false };
             let sent = SendResult { answer: Ok(response), timings: Timings::default() };
-            let finished = Finished::answered(sent, Timestamp(0));
+            let finished = Finished::answered(sent, || Timestamp(0));
             assert_eq!((finished.name, finished.error.as_deref()), (name, Some(expected)));
         }
     }
@@ -257,12 +276,12 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(header::RETRY_AFTER, text.parse().unwrap());
-            let got = retry_after(&headers, now).map(|it| it.as_secs());
+            let got = retry_after(&headers, || now).map(|it| it.as_secs());
             assert_eq!(got, expected, "{text}");
         }
         let mut headers = HeaderMap::new();
         headers.insert(header::RETRY_AFTER, HeaderValue::from_bytes(b"\xff7").unwrap());
-        assert_eq!(retry_after(&headers, now), None);
+        assert_eq!(retry_after(&headers, || now), None);
     }
 
     #[test]
@@ -275,7 +294,7 @@ mod tests {
         }
         let kept = masked_headers(&headers);
         assert!(kept.iter().all(|(_, value)| !value.contains("abc")), "{kept:?}");
-        assert!(kept.contains(&("webhook-id".to_owned(), "evt_1".to_owned())));
+        assert!(kept.contains(&("webhook-id".into(), "evt_1".to_owned())));
     }
 
     #[test]

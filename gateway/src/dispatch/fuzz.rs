@@ -12,7 +12,7 @@ pub fn retry_after(bytes: &[u8]) {
     let Ok(value) = HeaderValue::from_bytes(bytes) else { return };
     let headers: HeaderMap = [(header::RETRY_AFTER, value)].into_iter().collect();
     let now = Timestamp(1_800_000_000_000);
-    if let Some(wait) = evidence::retry_after(&headers, now) {
+    if let Some(wait) = evidence::retry_after(&headers, || now) {
         // Whatever it is, it can be waited for and added up.
         let _ = now + wait.min(Duration::from_secs(3600)) + wait;
     }

@@ -4,6 +4,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use smallvec::{SmallVec, smallvec};
 use tokio::time::Instant;
 
 use crate::dispatch::Dispatcher;
@@ -34,9 +35,15 @@ pub(super) enum Chained {
 /// What is to be sent.
 pub(super) struct Made {
     /// The requests, in their order; never empty.
-    pub(super) parts: Vec<Rewritten>,
+    pub(super) parts: SmallVec<[Rewritten; 1]>,
     /// Whether a plugin made several of the event, each with an id of its own.
     pub(super) several: bool,
+}
+
+impl Made {
+    fn untouched(event: &Event) -> Self {
+        Self { parts: smallvec![Rewritten::of(event)], several: false }
+    }
 }
 
 /// An event's data on its way through the chain.
@@ -108,15 +115,22 @@ impl<'a> Chain<'a> {
         self.links.iter().filter_map(shut).max()
     }
 
-    /// Runs the plugins in order, each on what the one before left.
+    /// Runs the plugins in order, each on what the one before left. Most endpoints have none.
     pub(super) async fn run(&self, work: &Dispatcher, of: (&Endpoint, &Event)) -> Chained {
+        match self.is_empty() {
+            true => Chained::Send(Made::untouched(of.1)),
+            false => Box::pin(self.run_some(work, of)).await,
+        }
+    }
+
+    async fn run_some(&self, work: &Dispatcher, of: (&Endpoint, &Event)) -> Chained {
         let (endpoint, event) = of;
         // A test is made now, come what may.
         let shut = work.plugins.as_ref().filter(|_| event.only.is_none());
         if let Some(wait) = shut.and_then(|it| self.shut_for(it, endpoint)) {
             return Chained::Deferred(wait);
         }
-        let mut made = Made { parts: vec![Rewritten::of(event)], several: false };
+        let mut made = Made::untouched(event);
         for link in &self.links {
             made = match Box::pin(self.through(link, work, of, made)).await {
                 Ok(made) => made,
@@ -135,7 +149,7 @@ impl<'a> Chain<'a> {
         before: Made,
     ) -> Result<Made, Chained> {
         let mut several = before.several;
-        let (mut parts, mut dropped) = (Vec::with_capacity(before.parts.len()), None);
+        let (mut parts, mut dropped) = (SmallVec::with_capacity(before.parts.len()), None);
         for part in &before.parts {
             let called = link.call(work, of, part).await;
             let called = called.map_err(|busy| Chained::Deferred(busy.retry_after))?;
@@ -154,8 +168,8 @@ impl<'a> Chain<'a> {
         if parts.len() > PARTS_MAX {
             let detail = format!("{} requests of one event; at most {PARTS_MAX}", parts.len());
             let fault = Fault { kind: FaultKind::Limit, detail };
-            return match link.without(fault, before.parts)? {
-                Left::Parts(parts) => Ok(Made { parts, several: before.several }),
+            return match link.without(fault, before.parts.into_vec())? {
+                Left::Parts(parts) => Ok(Made { parts: parts.into(), several: before.several }),
                 Left::Nothing(reason) => Err(Chained::Dropped(link.says(&reason))),
             };
         }

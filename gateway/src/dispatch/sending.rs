@@ -7,7 +7,8 @@ use crate::dispatch::evidence::{Finished, masked_headers};
 use crate::dispatch::plugin_chain::{Chain, Made, Rewritten};
 use crate::dispatch::request;
 use crate::domain::{
-    DeadReason, Endpoint, Event, OnError, Parts, Scheme, Secret, Timestamp, TraceContext, Verdict,
+    DeadReason, Endpoint, Event, KeptHeader, OnError, Parts, Scheme, Secret, Timestamp,
+    TraceContext, Verdict,
 };
 use crate::plugins::{Classified, Fault, FaultKind, RequestIn, ResponseIn, Signed};
 use crate::storage::Lease;
@@ -29,9 +30,13 @@ impl Sending<'_> {
     /// Sends what is not delivered yet, in order, up to the first that is not taken: the attempt
     /// is as good as its worst request.
     pub(super) async fn send(&self, made: &Made) -> Finished {
-        if !made.several {
-            return self.send_one(&self.lease.event, &made.parts[0]).await;
+        match made.several {
+            false => self.send_one(&self.lease.event, &made.parts[0]).await,
+            true => Box::pin(self.send_several(made)).await,
         }
+    }
+
+    async fn send_several(&self, made: &Made) -> Finished {
         let of = made.parts.len() as u32;
         // Another version of the plugin may make fewer of it than are delivered already.
         let first = self.lease.parts_delivered.min(of - 1);
@@ -65,7 +70,7 @@ impl Sending<'_> {
             return Finished::failed("internal", error);
         }
         let sent = self.work.transport.send(request).await;
-        let mut finished = Finished::answered(sent, self.work.clock.wall());
+        let mut finished = Finished::answered(sent, || self.work.clock.wall());
         if let Some(status) = finished.status.filter(|_| !self.chain.is_empty()) {
             finished = Box::pin(self.understand(event, status, finished)).await;
         }
@@ -127,7 +132,7 @@ impl Sending<'_> {
 
     /// What an answer means, if a plugin knows better than its status.
     async fn understand(&self, event: &Event, status: u16, finished: Finished) -> Finished {
-        let lower = |(name, value): &(String, String)| (name.to_ascii_lowercase(), value.clone());
+        let lower = |(name, value): &KeptHeader| (name.to_ascii_lowercase(), value.clone());
         let question = ResponseIn {
             event_id: event.id.to_string(),
             timestamp_ms: event.timestamp.0,

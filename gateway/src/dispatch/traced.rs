@@ -76,7 +76,7 @@ impl Traced {
             endpoint_id = endpoint.id.as_str(),
             attempt = it.number,
             attempt_id = it.id,
-            outcome = it.outcome.name,
+            outcome = &*it.outcome.name,
             status_code = it.outcome.status_code,
             duration_ms = it.duration.as_millis() as u64,
             trace_id = lease.event.trace.map(|it| it.trace_id()),
@@ -101,7 +101,7 @@ fn facts(span: &mut Span, (lease, endpoint): (&Lease, &Endpoint), it: &Attempt) 
     span.note("hookgate.event_type", lease.event.event_type.as_str().to_owned());
     span.note("hookgate.delivery_id", delivery_id(lease.key, lease.event.accepted_at));
     span.note("hookgate.attempt", i64::from(it.number));
-    span.note("hookgate.outcome", it.outcome.name.clone());
+    span.note("hookgate.outcome", it.outcome.name.to_string());
     if let Some(status) = it.outcome.status_code {
         span.note("http.response.status_code", i64::from(status));
     }
@@ -110,7 +110,7 @@ fn facts(span: &mut Span, (lease, endpoint): (&Lease, &Endpoint), it: &Attempt) 
         // What failed, by OpenTelemetry's convention; what becomes of the delivery stands beside.
         verdict => {
             let status = it.outcome.status_code.map(|it| it.to_string());
-            span.fail(status.unwrap_or_else(|| it.outcome.name.clone()));
+            span.fail(status.unwrap_or_else(|| it.outcome.name.to_string()));
             span.note(
                 "hookgate.verdict",
                 match verdict {

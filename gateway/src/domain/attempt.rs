@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use bytes::Bytes;
 
@@ -39,12 +39,15 @@ impl Trigger {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     /// The word.
-    pub name: String,
+    pub name: Cow<'static, str>,
     /// The status the endpoint answered with, if it answered.
     pub status_code: Option<u16>,
     /// A sentence for people.
     pub error: Option<String>,
 }
+
+/// A header that is kept as evidence: its name, in small letters, and its value.
+pub type KeptHeader = (Cow<'static, str>, String);
 
 /// A plugin that an attempt ran.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,9 +107,9 @@ pub struct Attempt {
     /// where it is one request.
     pub parts: Option<Parts>,
     /// The head of the request as it was sent, if it failed; what may be secret is masked.
-    pub request_headers: Vec<(String, String)>,
+    pub request_headers: Vec<KeptHeader>,
     /// The head of the answer, in the order it came.
-    pub response_headers: Vec<(String, String)>,
+    pub response_headers: Vec<KeptHeader>,
     /// The first 4 KiB of the answer's body.
     pub response_body: Bytes,
     /// Whether there was more of it.

@@ -71,7 +71,7 @@ mod delivery;
 pub use delivery::{Claim, DeliveryKey, DeliveryState, delivery_id};
 
 mod attempt;
-pub use attempt::{Attempt, Outcome, Parts, PluginRun, Spent, Trigger, Verdict};
+pub use attempt::{Attempt, KeptHeader, Outcome, Parts, PluginRun, Spent, Trigger, Verdict};
 
 mod dead_letter;
 pub use dead_letter::{DeadLetter, DeadReason};

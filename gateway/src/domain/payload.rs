@@ -5,7 +5,7 @@ use std::{borrow::Cow, io::Write};
 use bytes::Bytes;
 use data_encoding::BASE64;
 
-use crate::domain::{Event, Format};
+use crate::domain::{Event, Format, Timestamp};
 
 const JSON: &str = "application/json";
 /// Metadata of this prefix are attributes of CloudEvents: what came as one goes as one.
@@ -59,11 +59,15 @@ fn plain(content_type: impl Into<Cow<'static, str>>, body: Bytes) -> Payload {
 
 /// Ids and types are of plain characters, so nothing needs to be escaped here.
 fn envelope(event: &Event, data: &Bytes) -> Bytes {
-    let mut body = Vec::with_capacity(data.len() + 128);
+    const AROUND: usize = r#"{"id":"","type":"","timestamp":"","data":}"#.len();
+    let (id, event_type) = (event.id.as_str(), event.event_type.as_str());
+    // As long as it gets: bytes made of a vector with room left have that noted apart.
+    let length = AROUND + id.len() + event_type.len() + Timestamp::CHARS + data.len();
+    let mut body = Vec::with_capacity(length);
     body.extend_from_slice(br#"{"id":""#);
-    body.extend_from_slice(event.id.as_str().as_bytes());
+    body.extend_from_slice(id.as_bytes());
     body.extend_from_slice(br#"","type":""#);
-    body.extend_from_slice(event.event_type.as_str().as_bytes());
+    body.extend_from_slice(event_type.as_bytes());
     body.extend_from_slice(br#"","timestamp":""#);
     write!(body, "{}", event.timestamp).expect("a vector takes all");
     body.extend_from_slice(br#"","data":"#);

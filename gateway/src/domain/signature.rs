@@ -3,6 +3,7 @@ use std::borrow::Cow;
 use data_encoding::{BASE64, HEXLOWER};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
+use smallvec::{SmallVec, smallvec};
 
 use crate::domain::Secret;
 
@@ -100,7 +101,7 @@ impl Signature {
         secrets: impl IntoIterator<Item = &'a Secret>,
         (id, timestamp): (&'b str, u64),
         body: &[u8],
-    ) -> Vec<(Cow<'static, str>, Cow<'b, str>)> {
+    ) -> SmallVec<[(Cow<'static, str>, Cow<'b, str>); 3]> {
         let mut secrets = secrets.into_iter();
         let header = || match &self.header {
             Some(named) => Cow::from(named.clone()),
@@ -108,13 +109,14 @@ impl Signature {
         };
         match self.scheme {
             Scheme::Standard | Scheme::StandardEd25519 => {
-                let signatures = self.standard(secrets, id, timestamp, body);
+                let timestamp = timestamp.to_string();
+                let signatures = self.standard(secrets, [id, &timestamp], body);
                 let [named_id, time, signature] = self.standard_names();
-                vec![
+                SmallVec::from_buf([
                     (named_id, id.into()),
-                    (time, timestamp.to_string().into()),
+                    (time, timestamp.into()),
                     (signature, signatures.into()),
-                ]
+                ])
             }
             Scheme::Stripe => {
                 let mut value = format!("t={timestamp}");
@@ -123,7 +125,7 @@ impl Signature {
                     value.push_str(",v1=");
                     HEXLOWER.encode_append(&mac, &mut value);
                 }
-                vec![(header(), value.into())]
+                smallvec![(header(), value.into())]
             }
             Scheme::Github => {
                 let mac = secrets.find_map(Secret::text_bytes).map(|it| hmac(it, &[body]));
@@ -146,7 +148,7 @@ impl Signature {
                 let mac = secrets.find_map(Secret::text_bytes).map(|it| hmac(it, &[body]));
                 mac.map(|it| (header(), BASE64.encode(&it).into())).into_iter().collect()
             }
-            Scheme::None | Scheme::Plugin => Vec::new(),
+            Scheme::None | Scheme::Plugin => SmallVec::new(),
         }
     }
 
@@ -173,21 +175,20 @@ impl Signature {
     fn standard<'a>(
         &self,
         secrets: impl Iterator<Item = &'a Secret>,
-        id: &str,
-        timestamp: u64,
+        [id, timestamp]: [&str; 2],
         body: &[u8],
     ) -> String {
         let (mut with_keys, mut with_secrets) = (String::new(), String::new());
-        let head = format!("{id}.{timestamp}.");
+        let signed = [id.as_bytes(), b".", timestamp.as_bytes(), b".", body];
         let with_key = self.scheme == Scheme::StandardEd25519;
-        let whole = if with_key { [head.as_bytes(), body].concat() } else { Vec::new() };
+        let whole = if with_key { signed.concat() } else { Vec::new() };
         for secret in secrets {
             if let Some(signature) = secret.sign_ed25519(&whole).filter(|_| with_key) {
                 push(&mut with_keys, "v1a,", &signature);
             }
             let wanted = self.with_v1 || !with_key;
             if let Some(key) = secret.standard_bytes().filter(|_| wanted) {
-                push(&mut with_secrets, "v1,", &hmac(key, &[head.as_bytes(), body]));
+                push(&mut with_secrets, "v1,", &hmac(key, &signed));
             }
         }
         if !with_keys.is_empty() && !with_secrets.is_empty() {
@@ -272,7 +273,7 @@ mod tests {
         let sign = |scheme, body: &[u8]| signature(scheme).headers([&new, &old], (ID, AT), body);
         // The example of GitHub's documentation.
         assert_eq!(
-            sign(Scheme::Github, b"Hello, World!"),
+            sign(Scheme::Github, b"Hello, World!")[..],
             [(
                 "x-hub-signature-256".into(),
                 "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17".into()

@@ -24,6 +24,9 @@ impl Timestamp {
         u64::try_from(millis).ok().map(Self)
     }
 
+    /// How long its text is, before the year 10000.
+    pub const CHARS: usize = 24;
+
     /// Whole seconds since the Unix epoch, as signatures use them.
     pub const fn as_secs(self) -> u64 {
         self.0 / 1000
@@ -65,7 +68,7 @@ impl fmt::Display for Timestamp {
         let time = [(13, hour), (16, minute), (19, second), (23, milli)];
         // Each event and each attempt tells its time: seven numbers through `write!` were one per
         // cent of the CPU.
-        let mut text = *b"0000-00-00T00:00:00.000Z";
+        let mut text: [u8; Self::CHARS] = *b"0000-00-00T00:00:00.000Z";
         for (end, mut number) in date.into_iter().chain(time) {
             for digit in text[..end].iter_mut().rev() {
                 if number == 0 {

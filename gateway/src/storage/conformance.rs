@@ -130,7 +130,7 @@ impl<'a> Bench<'a> {
             trigger: lease.trigger,
             started_at: self.clock.now(),
             duration: Duration::from_millis(3),
-            outcome: Outcome { name: "x".to_owned(), status_code: Some(1), error: None },
+            outcome: Outcome { name: "x".into(), status_code: Some(1), error: None },
             plugins: Vec::new(),
             parts: None,
             spent: Spent::default(),

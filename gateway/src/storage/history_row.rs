@@ -4,8 +4,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    Attempt, DeadReason, DeliveryKey, DeliveryState, Outcome, Parts, PluginName, PluginRun, Spent,
-    Timestamp, Trigger, Verdict,
+    Attempt, DeadReason, DeliveryKey, DeliveryState, KeptHeader, Outcome, Parts, PluginName,
+    PluginRun, Spent, Timestamp, Trigger, Verdict,
 };
 use crate::storage::codec::{decode_with_tail, encode_with_tail};
 use crate::storage::{Error, Result};
@@ -117,8 +117,8 @@ struct AttemptHead<'a> {
     plugins: Vec<PluginRunRow>,
     /// Delivered, and all.
     parts: Option<(u32, u32)>,
-    request_headers: Cow<'a, [(String, String)]>,
-    response_headers: Cow<'a, [(String, String)]>,
+    request_headers: Cow<'a, [KeptHeader]>,
+    response_headers: Cow<'a, [KeptHeader]>,
     response_truncated: bool,
     verdict: VerdictRow,
 }
@@ -210,7 +210,7 @@ impl<'a> From<&'a Attempt> for AttemptHead<'a> {
             started_at: it.started_at.0,
             duration_us: micros(it.duration),
             spent_us: spent_row(&it.spent),
-            outcome: it.outcome.name.as_str().into(),
+            outcome: (&*it.outcome.name).into(),
             status_code: it.outcome.status_code,
             error: it.outcome.error.as_deref().map(Cow::from),
             request_headers: it.request_headers.as_slice().into(),
@@ -234,7 +234,7 @@ impl AttemptHead<'_> {
             duration: Duration::from_micros(self.duration_us),
             spent: spent_of(self.spent_us),
             outcome: Outcome {
-                name: self.outcome.into_owned(),
+                name: self.outcome.into_owned().into(),
                 status_code: self.status_code,
                 error: self.error.map(Cow::into_owned),
             },

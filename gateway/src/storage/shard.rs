@@ -267,23 +267,35 @@ impl Shard {
         answer.await.map_err(|_| stopped())?
     }
 
-    /// Hands a command to the writer; waits where very many are before it.
-    pub(super) async fn send(&self, command: Command) -> Result<()> {
+    /// Hands a command to the writer, at once if there is room; waits where very many are before
+    /// it.
+    ///
+    /// Not `async`, so that whoever waits has no room for the command, which is gone by then.
+    pub(super) fn send(&self, command: Command) -> impl Future<Output = Result<()>> + Send {
         let pressing = command.is_pressing();
-        match self.commands.try_send(command) {
-            Ok(()) if pressing => self.pressed.notify_one(),
-            Ok(()) => {}
-            // Boxed: it is as large as several commands, and hardly ever happens.
-            Err(TrySendError::Full(command)) => {
-                self.pressed.notify_one();
-                Box::pin(self.commands.send(command)).await.map_err(|_| stopped())?;
+        let came = move || {
+            if pressing {
+                self.company.one_came();
             }
-            Err(TrySendError::Closed(_)) => return Err(stopped()),
+        };
+        let late = match self.commands.try_send(command) {
+            Ok(()) => {
+                came();
+                Ok(None)
+            }
+            Err(TrySendError::Full(command)) => Ok(Some(Box::pin(self.commands.send(command)))),
+            Err(TrySendError::Closed(_)) => Err(stopped()),
+        };
+        if pressing || matches!(late, Ok(Some(_))) {
+            self.pressed.notify_one();
         }
-        if pressing {
-            self.company.one_came();
+        async move {
+            if let Some(late) = late? {
+                late.await.map_err(|_| stopped())?;
+                came();
+            }
+            Ok(())
         }
-        Ok(())
     }
 
     /// Waits until the store fails; for good, since a failed store must be opened again.

@@ -4,6 +4,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use smallvec::SmallVec;
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, timeout, timeout_at},
@@ -189,7 +190,7 @@ impl Writer {
     fn accept(&mut self, append: Append, making: &mut Making) -> Result<Vec<Appended>> {
         let now = self.shard.clock.now();
         let window = self.shard.config.idempotency_window;
-        let mut known = Vec::with_capacity(append.events.len());
+        let mut known = SmallVec::<[_; 1]>::with_capacity(append.events.len());
         for event in &append.events {
             known.push(self.known(&append, event, making, now, window)?);
         }

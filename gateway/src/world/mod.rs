@@ -4,6 +4,9 @@
 //! **Invariant:** these traits are the only doors to the outside besides storage and the API
 //! listener; `.clippy.toml` bars the others. Waiting uses `tokio::time`, which tests pause.
 
+mod alarm;
+pub use alarm::Alarm;
+
 mod clock;
 pub use clock::{Clock, SimClock, SteadyClock, SystemClock};
 

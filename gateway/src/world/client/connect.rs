@@ -25,7 +25,7 @@ use crate::world::client::budget::{Budget, Budgeted};
 use crate::world::client::proxy::tunnel;
 use crate::world::client::tls::classify;
 use crate::world::egress::{Host, Proxy, Target};
-use crate::world::{FailureClass, Timings};
+use crate::world::{Alarm, FailureClass, Timings};
 
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 /// How long an address may take before the next is tried beside it.
@@ -50,6 +50,7 @@ pub(super) struct Connection {
     /// The addresses that the target had when it was opened.
     pub(super) addresses: Vec<IpAddr>,
     driver: Driver,
+    alarm: Alarm,
 }
 
 /// Reads and writes what its connection has to; `None` once that has ended.
@@ -68,25 +69,20 @@ impl Connection {
         self.sender.is_ready()
     }
 
-    /// Itself, once it is at rest; `None` when it is closed, or its last request is not read by
-    /// then.
-    pub(super) async fn when_at_rest(mut self, deadline: Instant) -> Option<Self> {
-        if self.is_at_rest() {
-            return Some(self);
-        }
-        let rested = {
-            let ready = pin!(self.sender.ready());
-            timeout_at(deadline, drive(&mut self.driver, ready)).await
-        };
-        matches!(rested, Ok(Ok(()))).then_some(self)
+    /// Whether it comes to rest by then: it does not when it is closed, or its last request is not
+    /// read.
+    pub(super) async fn comes_to_rest(&mut self, deadline: Instant) -> bool {
+        let ready = pin!(self.sender.ready());
+        timeout_at(deadline, drive(&mut self.driver, ready)).await.is_ok_and(|it| it.is_ok())
     }
 
-    /// Waits for `work` that needs the connection to go on.
-    pub(super) fn drive<T>(
+    /// Waits for `work` that needs the connection to go on, until `deadline`.
+    pub(super) fn drive_until<T>(
         &mut self,
+        deadline: Instant,
         work: impl Future<Output = T> + Unpin,
-    ) -> impl Future<Output = T> {
-        drive(&mut self.driver, work)
+    ) -> impl Future<Output = Option<T>> {
+        self.alarm.by(deadline, drive(&mut self.driver, work))
     }
 }
 
@@ -159,7 +155,8 @@ impl Connection {
         // How it ended is told to whoever waits for an answer.
         let driver: Driver = Some(Box::pin(async { drop(connection.await) }));
         let opened_at = now();
-        Ok(Self { sender, budget, opened_at, idle_since: opened_at, addresses, driver })
+        let (idle_since, alarm) = (opened_at, Alarm::default());
+        Ok(Self { sender, budget, opened_at, idle_since, addresses, driver, alarm })
     }
 }
 

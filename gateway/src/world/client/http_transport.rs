@@ -1,11 +1,20 @@
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Poll, ready},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, header};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http_body_util::Full;
+use hyper::{
+    body::{Body, Frame, Incoming},
+    client::conn::TrySendError,
+};
 use tokio::{
     task::JoinSet,
     time::{Instant, timeout, timeout_at},
@@ -76,22 +85,33 @@ impl HttpTransport {
         self.pool.sweep(&self.policy.load());
     }
 
+    async fn send_one(&self, request: Request) -> SendResult {
+        let mut timings = Timings::default();
+        let answer = self.try_send(request, &mut timings).await;
+        SendResult { answer, timings }
+    }
+
     async fn try_send(&self, request: Request, timings: &mut Timings) -> Result<Response, Failure> {
-        let policy = self.policy.load_full();
         let entered = now();
-        let deadline = entered + request.timeout;
-        let Request { pool, url, headers, body, tls, timeout: _ } = request;
-        let (route, kept) = self.pool.enter(pool, &url, (&policy, tls), entered)?;
-        let message = to_http(&route.prepared, headers, body);
-        let spare = kept.as_ref().filter(|it| it.has_rested(entered)).map(|_| message.clone());
-        let (mut connection, began) = match kept {
-            Some(kept) => (kept, entered),
-            None => (Box::pin(self.open(pool, &route, deadline, timings)).await?, now()),
+        let (aim, kept, message) = self.enter(request, entered)?;
+        // What follows is boxed, and most requests do without it.
+        let Some((mut connection, spare)) = kept else {
+            return Box::pin(self.send_anew(aim, message, timings, true)).await;
         };
-        let again = match exchange(&mut connection, message, (began, deadline), timings).await {
-            Ok(head) => return Ok(self.finish(head, connection, (pool, route), deadline).await),
+        let answered = {
+            connection.budget.set(HEAD_BYTES_MAX);
+            let sent = pin!(connection.sender.try_send_request(message));
+            connection.drive_until(aim.deadline, sent).await
+        };
+        let again = match head_of(answered, &connection, entered, timings) {
+            Ok(head) => {
+                let (head, mut body) = head.into_parts();
+                let read = read_body(&mut body, &mut connection, (head.status, aim.deadline)).await;
+                self.put_back(connection, aim, &read);
+                return Ok(read.response(head));
+            }
             // The kept connection was closed before anything was written: ask again, once.
-            Err(Unsent::Back(message)) => *message,
+            Err(Unsent::Back(message)) => message,
             // Or while it was: who closes what has rested has most likely not seen the request.
             // If it has, it knows the event by its id (RFC 9110, 9.2.2).
             Err(Unsent::Failed(failure)) => {
@@ -100,85 +120,88 @@ impl HttpTransport {
                 spare.filter(|_| silent).ok_or(failure)?
             }
         };
-        connection = Box::pin(self.open(pool, &route, deadline, timings)).await?;
-        let head = exchange(&mut connection, again, (now(), deadline), timings).await;
-        let head = head.map_err(Unsent::into_failure)?;
-        Ok(self.finish(head, connection, (pool, route), deadline).await)
+        drop(connection);
+        Box::pin(self.send_anew(aim, *again, timings, false)).await
     }
 
-    async fn open(
+    /// Where a request goes, the connection that is kept there, and what is to be sent; also as a
+    /// spare, where the connection has rested.
+    fn enter(&self, request: Request, entered: Instant) -> Result<Entered, Failure> {
+        let Request { pool, url, headers, body, tls, timeout } = request;
+        let policy = self.policy.load_full();
+        let (route, kept) = self.pool.enter(pool, &url, (&policy, tls), entered)?;
+        let message = to_http(&route.prepared, headers, body);
+        let kept = kept.map(|it| {
+            let spare = it.has_rested(entered).then(|| Box::new(message.clone()));
+            (it, spare)
+        });
+        Ok((Aim { pool, route, deadline: entered + timeout }, kept, message))
+    }
+
+    /// Sends over a connection that is opened for it, and if need be over another.
+    async fn send_anew(
         &self,
-        pool: u64,
-        route: &Route,
-        deadline: Instant,
+        aim: Aim,
+        mut message: Message,
         timings: &mut Timings,
-    ) -> Result<Connection, Failure> {
+        mut once_more: bool,
+    ) -> Result<Response, Failure> {
+        loop {
+            let mut connection = self.open(&aim, timings).await?;
+            let began = now();
+            let answered = {
+                connection.budget.set(HEAD_BYTES_MAX);
+                let sent = pin!(connection.sender.try_send_request(message));
+                connection.drive_until(aim.deadline, sent).await
+            };
+            match head_of(answered, &connection, began, timings) {
+                Ok(head) => {
+                    let (head, mut body) = head.into_parts();
+                    let read =
+                        read_body(&mut body, &mut connection, (head.status, aim.deadline)).await;
+                    self.put_back(connection, aim, &read);
+                    return Ok(read.response(head));
+                }
+                Err(Unsent::Back(back)) if once_more => (message, once_more) = (*back, false),
+                Err(unsent) => return Err(unsent.into_failure()),
+            }
+        }
+    }
+
+    /// Keeps a connection that is at rest.
+    fn put_back(&self, connection: Connection, Aim { pool, route, .. }: Aim, read: &Read) {
+        // The policy may have changed meanwhile.
+        let policy = self.policy.load();
+        if read.rested && (route.is_under(&policy) || route.is_permitted(&policy, &connection)) {
+            self.pool.put(pool, route, connection);
+        }
+    }
+
+    async fn open(&self, aim: &Aim, timings: &mut Timings) -> Result<Connection, Failure> {
+        let Aim { pool, route, deadline } = aim;
         let (started, target) = (now(), &route.prepared.target);
-        let opened = timeout_at(deadline, async {
+        let opened = timeout_at(*deadline, async {
             let way = self.resolver.way(target, &self.policy.load_full()).await?;
             timings.resolve = Some(started.elapsed());
-            let tls = self.tls.config(pool, route.tls.as_ref())?;
+            let tls = self.tls.config(*pool, route.tls.as_ref())?;
             Connection::open((target, tls), &way, timings).await
         });
         opened.await.unwrap_or_else(|_| Err(timed_out()))
-    }
-
-    /// Reads as much of the body as is worth it; the head alone decides what the answer means.
-    async fn finish(
-        &self,
-        (head, head_at): (http::Response<Incoming>, Instant),
-        mut connection: Connection,
-        (pool, route): (u64, Route),
-        deadline: Instant,
-    ) -> Response {
-        let (parts, mut body) = head.into_parts();
-        let body_deadline = head_at + BODY_PATIENCE;
-        connection.budget.set(BODY_BYTES_READ_MAX);
-        let mut kept = BytesMut::new();
-        let mut truncated = false;
-        let read = pin!(async {
-            while let Some(frame) = body.frame().await {
-                let Ok(data) = frame.map(hyper::body::Frame::into_data) else { return false };
-                let Ok(data) = data else { continue };
-                let room = BODY_BYTES_KEPT_MAX - kept.len();
-                truncated |= data.len() > room;
-                kept.extend_from_slice(&data[..data.len().min(room)]);
-            }
-            true
-        });
-        let ended = timeout_at(body_deadline, connection.drive(read)).await.unwrap_or(false);
-        // Who takes a request before it has read all gets the rest, as long as the attempt may
-        // take; who refuses it does not want it.
-        let patience = match parts.status.is_success() {
-            true => deadline.max(body_deadline),
-            false => head_at,
-        };
-        let rested = match ended {
-            true => connection.when_at_rest(patience).await,
-            false => None,
-        };
-        // The policy may have changed meanwhile.
-        let policy = self.policy.load();
-        if let Some(connection) = rested
-            && (route.is_under(&policy) || route.is_permitted(&policy, &connection))
-        {
-            self.pool.put(pool, route, connection);
-        }
-        Response {
-            status: parts.status,
-            headers: parts.headers,
-            body: kept.freeze(),
-            body_truncated: truncated || !ended,
-        }
     }
 }
 
 #[async_trait]
 impl Transport for HttpTransport {
-    async fn send(&self, request: Request) -> SendResult {
-        let mut timings = Timings::default();
-        let answer = self.try_send(request, &mut timings).await;
-        SendResult { answer, timings }
+    // As `async fn` would be, but for the request, which that would keep twice.
+    fn send<'a, 'b>(
+        &'a self,
+        request: Request,
+    ) -> Pin<Box<dyn Future<Output = SendResult> + Send + 'b>>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        Box::pin(self.send_one(request))
     }
 
     fn check_tls(&self, tls: &ClientTls) -> Result<(), (&'static str, String)> {
@@ -210,9 +233,22 @@ impl Transport for HttpTransport {
     }
 }
 
+type Message = http::Request<Full<Bytes>>;
+type Head = http::Response<Incoming>;
+/// A connection, and a copy of the message where it may turn out to be closed.
+type Kept = (Connection, Option<Box<Message>>);
+type Entered = (Aim, Option<Kept>, Message);
+
+/// Where a request goes, and until when.
+struct Aim {
+    pool: u64,
+    route: Route,
+    deadline: Instant,
+}
+
 /// A request that was not answered: it may come back if it was never written.
 enum Unsent {
-    Back(Box<http::Request<Full<Bytes>>>),
+    Back(Box<Message>),
     Failed(Failure),
 }
 
@@ -225,22 +261,18 @@ impl Unsent {
     }
 }
 
-/// Sends, and waits for the head of the answer: that, and when it came.
-async fn exchange(
-    connection: &mut Connection,
-    message: http::Request<Full<Bytes>>,
-    (began, deadline): (Instant, Instant),
+/// What came of waiting for the head of an answer since `began`.
+fn head_of(
+    answered: Option<Result<Head, TrySendError<Message>>>,
+    connection: &Connection,
+    began: Instant,
     timings: &mut Timings,
-) -> Result<(http::Response<Incoming>, Instant), Unsent> {
-    connection.budget.set(HEAD_BYTES_MAX);
-    let sent = pin!(connection.sender.try_send_request(message));
-    let answered = timeout_at(deadline, connection.drive(sent)).await;
-    let ended = now();
-    timings.first_byte = Some(ended - began);
+) -> Result<Head, Unsent> {
+    timings.first_byte = Some(began.elapsed());
     let mut error = match answered {
-        Err(_) => return Err(Unsent::Failed(timed_out())),
-        Ok(Ok(head)) => return Ok((head, ended)),
-        Ok(Err(error)) => error,
+        None => return Err(Unsent::Failed(timed_out())),
+        Some(Ok(head)) => return Ok(head),
+        Some(Err(error)) => error,
     };
     if let Some(message) = error.take_message() {
         return Err(Unsent::Back(Box::new(message)));
@@ -256,7 +288,55 @@ async fn exchange(
     Err(Unsent::Failed(failure))
 }
 
-fn to_http(prepared: &Prepared, mut headers: HeaderMap, body: Bytes) -> http::Request<Full<Bytes>> {
+/// What was read of an answer's body.
+struct Read {
+    kept: Bytes,
+    truncated: bool,
+    /// Whether the connection is at rest then.
+    rested: bool,
+}
+
+impl Read {
+    fn response(self, head: http::response::Parts) -> Response {
+        let (status, headers) = (head.status, head.headers);
+        Response { status, headers, body: self.kept, body_truncated: self.truncated }
+    }
+}
+
+/// Reads as much of the body as is worth it; the head alone decides what the answer means.
+async fn read_body(
+    body: &mut Incoming,
+    connection: &mut Connection,
+    (status, deadline): (StatusCode, Instant),
+) -> Read {
+    let head_at = now();
+    let body_deadline = head_at + BODY_PATIENCE;
+    connection.budget.set(BODY_BYTES_READ_MAX);
+    let mut kept = BytesMut::new();
+    let mut truncated = false;
+    let read = poll_fn(|context| {
+        while let Some(frame) = ready!(Pin::new(&mut *body).poll_frame(context)) {
+            let Ok(data) = frame.map(Frame::into_data) else { return Poll::Ready(false) };
+            let Ok(data) = data else { continue };
+            let room = BODY_BYTES_KEPT_MAX - kept.len();
+            truncated |= data.len() > room;
+            kept.extend_from_slice(&data[..data.len().min(room)]);
+        }
+        Poll::Ready(true)
+    });
+    let ended = connection.drive_until(body_deadline, read).await == Some(true);
+    // Who takes a request before it has read all gets the rest, as long as the attempt may take; who
+    // refuses it does not want it.
+    let patience = match status.is_success() {
+        true => deadline.max(body_deadline),
+        false => head_at,
+    };
+    let rested =
+        ended && (connection.is_at_rest() || Box::pin(connection.comes_to_rest(patience)).await);
+    Read { kept: kept.freeze(), truncated: truncated || !ended, rested }
+}
+
+fn to_http(prepared: &Prepared, mut headers: HeaderMap, body: Bytes) -> Message {
     headers.insert(header::HOST, prepared.host.clone());
     let length = HeaderValue::try_from(body.len().to_string()).expect("digits are plain");
     headers.insert(header::CONTENT_LENGTH, length);
@@ -422,6 +502,15 @@ mod tests {
             assert_eq!(got, expected, "{name}");
             assert!(started.elapsed() < Duration::from_secs(2), "{name}: {:?}", started.elapsed());
         }
+    }
+
+    #[tokio::test]
+    async fn a_request_is_small_while_it_is_out() {
+        let transport = transport();
+        let url = "http://127.0.0.1:9/".parse().unwrap();
+        // All of it is memory to ask for, to copy and to keep at hand, for each request.
+        let size = size_of_val(&transport.send_one(request(&url, 1)));
+        assert!(size <= 1536, "{size} bytes");
     }
 
     #[tokio::test]
