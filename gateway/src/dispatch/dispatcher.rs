@@ -107,6 +107,8 @@ impl Dispatcher {
                 biased;
                 () = &mut stopped => break,
                 ended = crew.ended() => {
+                    // Who is about to end is taken in with it.
+                    tokio::task::yield_now().await;
                     floor.ended(ended);
                     while let Some(ended) = crew.ended_already() {
                         floor.ended(ended);
