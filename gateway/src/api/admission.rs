@@ -180,13 +180,13 @@ impl Operation {
                 events_in::count_refused(request.headers(), problem.code());
             }
             let answer = problem.into_response();
-            let tell = match gateway.caller(request.headers()) {
-                Ok(Caller::Key(key)) if answer.status() == StatusCode::FORBIDDEN => {
-                    let author = door.author_of(&Caller::Key(key.clone()), name());
-                    Some((key, author))
-                }
-                _ => None,
-            };
+            let mut tell = None;
+            if answer.status() == StatusCode::FORBIDDEN
+                && let Ok(Caller::Key(key)) = gateway.caller(request.headers())
+            {
+                let author = door.author_of(&Caller::Key(key.clone()), name());
+                tell = Some((key, author));
+            }
             Refused { answer, tell }
         })?;
         let author = admitted.as_ref().filter(|_| door.changes_things(request.method()));

@@ -92,36 +92,44 @@ impl HttpTransport {
     }
 
     async fn try_send(&self, request: Request, timings: &mut Timings) -> Result<Response, Failure> {
-        let entered = now();
-        let (aim, kept, message) = self.enter(request, entered)?;
-        // What follows is boxed, and most requests do without it.
-        let Some((mut connection, spare)) = kept else {
-            return Box::pin(self.send_anew(aim, message, timings, true)).await;
-        };
-        let answered = {
-            connection.budget.set(HEAD_BYTES_MAX);
-            let sent = pin!(connection.sender.try_send_request(message));
-            connection.drive_until(aim.deadline, sent).await
-        };
-        let again = match head_of(answered, &connection, entered, timings) {
-            Ok(head) => {
-                let (head, mut body) = head.into_parts();
-                let read = read_body(&mut body, &mut connection, (head.status, aim.deadline)).await;
-                self.put_back(connection, aim, &read);
-                return Ok(read.response(head));
-            }
-            // The kept connection was closed before anything was written: ask again, once.
-            Err(Unsent::Back(message)) => message,
-            // Or while it was: who closes what has rested has most likely not seen the request.
-            // If it has, it knows the event by its id (RFC 9110, 9.2.2).
-            Err(Unsent::Failed(failure)) => {
-                let silent = failure.0 == FailureClass::ConnectionClosed
-                    && connection.budget.has_all_of(HEAD_BYTES_MAX);
-                spare.filter(|_| silent).ok_or(failure)?
+        let mut began = now();
+        let (aim, kept, mut message) = self.enter(request, began)?;
+        // To open one is boxed: most requests do without it.
+        let (mut connection, mut spare) = match kept {
+            Some(kept) => kept,
+            None => {
+                let opened = Box::pin(self.open(&aim, timings)).await?;
+                began = now();
+                (opened, None)
             }
         };
-        drop(connection);
-        Box::pin(self.send_anew(aim, *again, timings, false)).await
+        let mut once_more = true;
+        loop {
+            let answered = {
+                connection.budget.set(HEAD_BYTES_MAX);
+                let sent = pin!(connection.sender.try_send_request(message));
+                connection.drive_until(aim.deadline, sent).await
+            };
+            let again = match head_of(answered, &connection, began, timings) {
+                Ok(head) => {
+                    let (head, mut body) = head.into_parts();
+                    let until = (head.status, aim.deadline);
+                    let read = read_body(&mut body, &mut connection, until).await;
+                    self.put_back(connection, aim, &read);
+                    return Ok(read.response(head));
+                }
+                // It was closed before anything was written: ask again, once.
+                Err(Unsent::Back(message)) if once_more => message,
+                // Or while it was: who closes what has rested has most likely not seen the
+                // request. If it has, it knows the event by its id (RFC 9110, 9.2.2).
+                Err(unsent) => {
+                    let silent = unsent.is_closed() && connection.budget.has_all_of(HEAD_BYTES_MAX);
+                    spare.filter(|_| silent).ok_or_else(|| unsent.into_failure())?
+                }
+            };
+            connection = Box::pin(self.open(&aim, timings)).await?;
+            (message, began, spare, once_more) = (*again, now(), None, false);
+        }
     }
 
     /// Where a request goes, the connection that is kept there, and what is to be sent; also as a
@@ -136,36 +144,6 @@ impl HttpTransport {
             (it, spare)
         });
         Ok((Aim { pool, route, deadline: entered + timeout }, kept, message))
-    }
-
-    /// Sends over a connection that is opened for it, and if need be over another.
-    async fn send_anew(
-        &self,
-        aim: Aim,
-        mut message: Message,
-        timings: &mut Timings,
-        mut once_more: bool,
-    ) -> Result<Response, Failure> {
-        loop {
-            let mut connection = self.open(&aim, timings).await?;
-            let began = now();
-            let answered = {
-                connection.budget.set(HEAD_BYTES_MAX);
-                let sent = pin!(connection.sender.try_send_request(message));
-                connection.drive_until(aim.deadline, sent).await
-            };
-            match head_of(answered, &connection, began, timings) {
-                Ok(head) => {
-                    let (head, mut body) = head.into_parts();
-                    let read =
-                        read_body(&mut body, &mut connection, (head.status, aim.deadline)).await;
-                    self.put_back(connection, aim, &read);
-                    return Ok(read.response(head));
-                }
-                Err(Unsent::Back(back)) if once_more => (message, once_more) = (*back, false),
-                Err(unsent) => return Err(unsent.into_failure()),
-            }
-        }
     }
 
     /// Keeps a connection that is at rest.
@@ -253,6 +231,10 @@ enum Unsent {
 }
 
 impl Unsent {
+    fn is_closed(&self) -> bool {
+        matches!(self, Self::Failed((FailureClass::ConnectionClosed, _)))
+    }
+
     fn into_failure(self) -> Failure {
         match self {
             Self::Back(_) => closed("the connection closed before the request was sent"),
