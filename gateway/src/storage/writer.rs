@@ -142,7 +142,7 @@ impl Writer {
         }
     }
 
-    /// Where many come, waits for as many as came lately; how many wait for an answer.
+    /// Where many come, waits for enough of them; how many wait for an answer.
     fn gather(&mut self, commands: &mut Vec<Command>) -> usize {
         let company = &self.shard.company;
         let pressing = |commands: &[Command]| {
@@ -312,7 +312,7 @@ impl Writer {
         if making.durable {
             let took = started.elapsed();
             COMMIT.observe(took.as_secs_f64(), &[]);
-            self.habit.learn(making.pressing, took);
+            self.habit.learn(making.pressing + self.shard.company.come(), took);
         }
         reach("after_commit_before_ack");
         match outcome {
